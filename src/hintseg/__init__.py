@@ -1,0 +1,1 @@
+"""hintseg: from cheap hints to pixel masks."""
