@@ -1,0 +1,151 @@
+"""Typed settings shared by all methods. Strict: unknown keys and wrong types are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Auto = Literal["auto"]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Base of every settings class: frozen, unknown keys refused, defaults validated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class BackboneConfig(Settings):
+    """The feature network, by its timm name.
+
+    Attributes:
+        name: Any timm model with feature maps, such as `resnet50` or `mobilenetv2_100`.
+        weights: `pretrained` (timm's own, downloaded), `random`, or a local .safetensors / .pth file.
+        output_stride: Image pixels per cell of the last feature map.
+        levels: How many feature levels to keep, from the finest; None keeps all the weights have.
+        freeze: `none` trains all; `norm` keeps batch-norm statistics; `early` also stops the gradient before the last
+            two levels, as IRN's classifier does; `auto` is `early` with pretrained weights and `none` with random ones.
+    """
+
+    name: str = "resnet50"
+    weights: str = "pretrained"
+    output_stride: Literal[8, 16, 32] = 16
+    levels: Count | None = None
+    freeze: Literal["auto", "none", "norm", "early"] = "auto"
+
+
+class FitConfig(Settings):
+    """How a network is trained. `auto` is resolved from the data set, the weights and the machine.
+
+    Attributes:
+        epochs: Passes over the training photos.
+        batch_size: Photos per optimiser step (all processes together).
+        crop: Side of the square training crop, pixels.
+        scale: Random scale, as factors of the photo's own size.
+        optimizer: `adamw` or `sgd`.
+        lr: Learning rate of the backbone.
+        head_lr: Factor on `lr` for everything that is not the backbone.
+        momentum: Of SGD. The published IRN, PSA and VWE code trains without (methods differ: see each recipe).
+        weight_decay: Decoupled for AdamW, L2 for SGD.
+        schedule: `poly`: lr * (1 - t)^power; `cosine`: half a cosine to zero.
+        power: Exponent of `poly`.
+        warmup: Share of all steps spent on a linear warm-up.
+        jitter: Strength of random brightness, contrast and saturation, 0 = off.
+        accumulate: Batches summed into one step: `batch_size` is split into that many parts.
+        clip: Largest norm of the gradient; None switches clipping off.
+    """
+
+    epochs: Count | Auto = "auto"
+    batch_size: Count | Auto = "auto"
+    crop: Annotated[int, Field(ge=32)] | Auto = "auto"
+    scale: tuple[Positive, Positive] | Auto = "auto"
+    optimizer: Literal["adamw", "sgd"] | Auto = "auto"
+    lr: Positive | Auto = "auto"
+    head_lr: Positive = 10.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    schedule: Literal["poly", "cosine"] = "poly"
+    power: Positive = 0.9
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
+    accumulate: Count = 1
+    clip: Positive | None = None
+
+
+class MapsConfig(Settings):
+    """How class maps are read out of a trained classifier.
+
+    Attributes:
+        scales: Factors the photo is resized by; the maps of all scales are summed.
+        flip: How a map and its mirrored twin are merged: `max` (VWE), `sum` (IRN) or `none`.
+        threshold: Background score of the seeds, 0..1. `auto` chooses it without ground truth.
+    """
+
+    scales: tuple[Positive, ...] = (1.0, 0.5, 1.5, 2.0)
+    flip: Literal["max", "sum", "none"] = "max"
+    threshold: Annotated[float, Field(ge=0, le=1)] | Auto = "auto"
+
+
+class MethodConfig(Settings):
+    """Base of every method's settings; each method's file holds its own.
+
+    Attributes:
+        method: The method's registry name.
+        backbone: The feature network; the run's top-level `backbone` fills what a stage leaves out.
+        fit: How it is trained.
+    """
+
+    task: ClassVar[Literal["localize", "refine", "segment", "propose"]]
+    method: str
+    backbone: BackboneConfig = BackboneConfig()
+    fit: FitConfig = FitConfig()
+
+
+class DataConfig(Settings):
+    """Which photos, which labels.
+
+    Attributes:
+        path: Folder of the data set.
+        labels: Label file or folder, where it is not found below `path` by itself.
+        format: A format name (`hintseg list formats`) or `auto`.
+        train: Name of the split to learn from; photos without any hint are left out. `auto`: `train` where the data
+            has such a list, all photos otherwise.
+        val: Name of the split to evaluate on; `auto`: `val` where the data has such a list and truth.
+        background: Whether pixels may belong to no class: `none` for data in which every pixel has one.
+        unlabelled: The value of index images that means "nothing known here"; needed for scribbles.
+    """
+
+    path: Path
+    labels: Path | None = None
+    format: str = "auto"
+    train: str = "auto"
+    val: str = "auto"
+    background: Literal["present", "none"] = "present"
+    unlabelled: Annotated[int, Field(ge=0, le=255)] | None = None
+
+
+class TrainerConfig(Settings):
+    """Where and how Lightning runs: passed on to its Trainer.
+
+    Attributes:
+        accelerator: `auto`, `cpu`, `gpu`, ...
+        devices: Processes on this machine, or `auto`: every GPU, one process on a CPU.
+        num_nodes: Machines.
+        strategy: Lightning's strategy name; `auto` is DDP where there are several processes.
+        precision: Lightning's precision name; `auto` is bfloat16 autocast where the machine is quick at it.
+        workers: Loader processes; `auto` is the cores less one, at most 8.
+        logger: `csv` or `tensorboard`.
+        pictures: Photos drawn at the end of every stage.
+    """
+
+    accelerator: str = "auto"
+    devices: Count | Auto = "auto"
+    num_nodes: Count = 1
+    strategy: str = "auto"
+    precision: str = "auto"
+    workers: Annotated[int, Field(ge=0)] | Auto = "auto"
+    logger: Literal["csv", "tensorboard"] = "csv"
+    pictures: Annotated[int, Field(ge=0)] = 4

@@ -1,0 +1,45 @@
+"""The contract every method keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from hintseg.config.settings import MethodConfig
+from hintseg.types import Batch, ParameterGroup, Progress, Supervision
+
+
+class Method(nn.Module):
+    """A network that learns from hints.
+
+    Built as ``Method(config, classes, background)`` with K = `classes` foreground classes; `background` says whether
+    pixels may belong to no class. Images are (B, 3, H, W) float32 RGB in 0..1.
+    """
+
+    Config: ClassVar[type[MethodConfig]]
+    supervision: ClassVar[frozenset[Supervision]]
+    config: MethodConfig
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Return the weighted scalar losses of a batch by name; their sum is minimised."""
+        raise NotImplementedError
+
+    def class_maps(self, images: Tensor) -> Tensor:
+        """Return class maps (B, K, h, w), >= 0, not normalised. Localizers only."""
+        raise NotImplementedError
+
+    def segment(self, images: Tensor) -> Tensor:
+        """Return class logits (B, C, h, w), C = K + 1 with background first. Segmenters only."""
+        raise NotImplementedError
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return the parameters with their learning-rate factors."""
+        raise NotImplementedError
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Measure what has to be known of the data before the first step (feature scale, say)."""
+
+    def finish(self, batches: Iterable[Batch]) -> None:
+        """Measure what has to be known of the data after the last step (IRN's mean displacement, say)."""

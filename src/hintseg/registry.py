@@ -1,0 +1,55 @@
+"""Hand-written tables name -> "module:Object". Importing this module imports no torch.
+
+Other packages add methods through the entry-point group ``hintseg.methods``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple
+
+from hintseg.errors import ConfigError, did_you_mean
+
+
+class Entry(NamedTuple):
+    """One registered object: where it is and what it does, in a line."""
+
+    target: str
+    summary: str
+
+
+METHODS: dict[str, Entry] = {
+    "cam": Entry("hintseg.methods.cam:Cam", "localizer: classifier with GAP, GMP or HSPP, class activation maps"),
+    "vwe": Entry("hintseg.methods.vwe:Vwe", "localizer: visual words and hybrid pooling (Ru et al., IJCAI 2021)"),
+    "irn": Entry("hintseg.methods.irn:Irn", "refiner that learns: class boundaries and random walk (Ahn et al., 2019)"),
+    "deeplabv2": Entry("hintseg.methods.deeplab:DeepLabV2", "segmenter: atrous pyramid summed (Chen et al., 2017)"),
+    "segformer_head": Entry("hintseg.methods.deeplab:SegFormerHead", "segmenter: light all-MLP head (Xie et al., 2021)"),
+}
+
+REFINERS: dict[str, Entry] = {
+    "par": Entry("hintseg.refine:par", "pixel-adaptive refinement with colour and position (Ru et al., 2022)"),
+    "pamr": Entry("hintseg.refine:pamr", "pixel-adaptive mask refinement (Araslanov and Roth, 2020)"),
+    "dense_crf": Entry("hintseg.refine:dense_crf", "fully connected CRF (Kraehenbuehl and Koltun, 2011)"),
+    "random_walk": Entry("hintseg.refine:random_walk", "sparse random walk along learned affinities (Ahn et al., 2019)"),
+    "grabcut": Entry("hintseg.refine:grabcut", "GrabCut from a box or trimap (Rother et al., 2004)"),
+}
+
+
+def methods() -> dict[str, Entry]:
+    """Return all methods by name, those of installed plug-ins included."""
+    plugins = {e.name: Entry(e.value, f"plug-in {e.value}") for e in entry_points(group="hintseg.methods")}
+    return METHODS | plugins
+
+
+def resolve(kind: str, name: str, table: dict[str, Entry]) -> Any:
+    """Import and return the object registered as `name`.
+
+    Raises:
+        ConfigError: No such name; the message lists the known ones.
+    """
+    if name not in table:
+        known = ", ".join(table)
+        raise ConfigError(f"unknown {kind} '{name}'{did_you_mean(name, list(table))}. Known: {known}")
+    module, _, attribute = table[name].target.partition(":")
+    return getattr(import_module(module), attribute)

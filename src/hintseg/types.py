@@ -1,0 +1,201 @@
+"""The values that walk through the house: hints, photos, batches, progress.
+
+Axes: B images; K foreground classes; C = K + 1 with background first; H, W image pixels; h, w feature cells.
+Masks are uint8 with 0 background, 1..K classes and 255 ignore. Coordinates are pixels (x, y) with the origin at the
+top-left corner of the top-left pixel; boxes are (x0, y0, x1, y1) with right and bottom exclusive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+BACKGROUND = 0
+"""Mask value of pixels that belong to no class."""
+
+IGNORE = 255
+"""Mask value of pixels nothing is known about; never counted, never learned from."""
+
+
+class Supervision(StrEnum):
+    """What kind of hint a method learns from."""
+
+    TAGS = "tags"
+    BOXES = "boxes"
+    SCRIBBLES = "scribbles"
+    POINTS = "points"
+    MASKS = "masks"
+
+
+@dataclass(frozen=True, slots=True)
+class Rle:
+    """A COCO run-length mask: column-major runs, the first of zeros.
+
+    Attributes:
+        height: Rows of the mask, pixels.
+        width: Columns of the mask, pixels.
+        counts: Run lengths that sum to ``height * width``.
+    """
+
+    height: int
+    width: int
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One object: its class and box, and its outline where the label file has one.
+
+    Attributes:
+        label: Class id, 1..K.
+        x0: Left edge, pixels.
+        y0: Top edge, pixels.
+        x1: Right edge, pixels, exclusive.
+        y1: Bottom edge, pixels, exclusive.
+        polygons: Outlines as flat ``(x, y, x, y, ...)`` rings; empty where unknown.
+        rle: The object's mask; None where unknown.
+        crowd: Whether the region stands for many objects; such regions are ignored, not learned.
+    """
+
+    label: int
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    polygons: tuple[tuple[float, ...], ...] = ()
+    rle: Rle | None = None
+    crowd: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One click: class id 1..K (0 = background) at pixel coordinates (x, y)."""
+
+    label: int
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFile:
+    """An index image on disk.
+
+    Attributes:
+        path: A PNG whose pixel values are class ids.
+        unlabelled: The value that means "nothing known here", besides 255; None if there is none.
+    """
+
+    path: Path
+    unlabelled: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """All that is known about one photo. None means "not said"; an empty collection means "said: there is none".
+
+    Attributes:
+        tags: Class ids 1..K present in the photo. Empty: a true negative.
+        boxes: Objects with boxes (and outlines, where the format has them).
+        points: Clicks.
+        scribbles: Strokes on an otherwise unlabelled image.
+        mask: A full mask. It is truth: used for evaluation, and for training only by methods that ask for masks.
+    """
+
+    tags: frozenset[int] | None = None
+    boxes: tuple[Box, ...] | None = None
+    points: tuple[Point, ...] | None = None
+    scribbles: MaskFile | None = None
+    mask: MaskFile | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One photo: a unique id (its path below the photo folder without suffix, ``/`` kept), its file and its hints."""
+
+    id: str
+    path: Path
+    hints: Hints = field(default_factory=Hints)
+
+
+@dataclass(frozen=True, slots=True)
+class HintSet:
+    """A labelled folder, whatever format it came in.
+
+    Attributes:
+        name: The data set's name, for titles.
+        classes: Names of the K foreground classes; class id k is ``classes[k - 1]``.
+        photos: The photos, sorted by id.
+        splits: Named lists of photo ids, such as ``train`` and ``val``; empty where the format has none.
+        background: Whether pixels may belong to no class.
+        notes: What the reader mapped or skipped, one sentence each, for people.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    photos: tuple[Photo, ...]
+    splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    background: bool = True
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a method sees of the data.
+
+    Attributes:
+        ids: Photo ids, length B.
+        images: (B, 3, H, W) float32 RGB in 0..1; backbones normalise by their own mean and std.
+        tags: (B, K) float32, 1 where the class is present.
+        masks: (B, H, W) uint8 labels 0..K, 255 ignore (padding included), or None if the method needs none.
+        windows: (B, 4) int64 boxes (x0, y0, x1, y1) of the photo inside the padded crop.
+    """
+
+    ids: list[str]
+    images: Tensor
+    tags: Tensor
+    masks: Tensor | None
+    windows: Tensor
+
+    def to(self, device: object) -> Batch:
+        """Return the batch with every tensor on `device`."""
+        return Batch(
+            self.ids,
+            self.images.to(device),  # type: ignore[call-overload]
+            self.tags.to(device),  # type: ignore[call-overload]
+            None if self.masks is None else self.masks.to(device),  # type: ignore[call-overload]
+            self.windows.to(device),  # type: ignore[call-overload]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where training stands: optimiser step `step` of `steps`, counted from 0."""
+
+    step: int
+    steps: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the training done, 0..1."""
+        return self.step / max(self.steps, 1)
+
+
+@dataclass(slots=True)
+class ParameterGroup:
+    """Parameters that share a learning-rate factor and weight decay.
+
+    Attributes:
+        parameters: The parameters; those that need no gradient are left out by the optimiser's builder.
+        lr_factor: Multiplies the configured learning rate.
+        weight_decay: Replaces the configured weight decay where given.
+    """
+
+    parameters: list[nn.Parameter]
+    lr_factor: float = 1.0
+    weight_decay: float | None = None
