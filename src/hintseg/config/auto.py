@@ -1,0 +1,58 @@
+"""Turn `auto` into numbers: training length, crop, batch and rate from the data, the weights and the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hintseg.config.settings import FitConfig, MethodConfig
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What `auto` depends on.
+
+    Attributes:
+        photos: Training photos.
+        side: Median of the photos' shorter sides, pixels.
+        pretrained: Whether the backbone starts from learned weights.
+        gpu: Whether a GPU does the work.
+    """
+
+    photos: int
+    side: int
+    pretrained: bool
+    gpu: bool
+
+
+# Optimiser steps that small data sets need, (with learned weights, from random ones), and the fewest passes over large
+# ones. Measured on `shapes` and on real photos, see docs/benchmarks.md.
+_STEPS = {"localize": (180, 700), "refine": (180, 300), "segment": (500, 1000), "propose": (500, 1000)}
+_PASSES = {"localize": 6, "refine": 3, "segment": 12, "propose": 12}
+
+
+def resolve_fit(config: MethodConfig, facts: Facts) -> FitConfig:
+    """Return the method's training settings without any `auto`.
+
+    Example:
+        >>> from hintseg.config.settings import MethodConfig
+        >>> class Any(MethodConfig):
+        ...     task = "localize"
+        >>> fit = resolve_fit(Any(method="any"), Facts(photos=355, side=213, pretrained=True, gpu=False))
+        >>> fit.epochs, fit.batch_size, fit.crop
+        (8, 16, 224)
+    """
+    fit, task = config.fit, config.task
+    batch = fit.batch_size if fit.batch_size != "auto" else max(1, min(16, facts.photos // 4))
+    steps = _STEPS[task][0 if facts.pretrained else 1]
+    passes = max(_PASSES[task], round(steps * batch / max(facts.photos, 1)))
+    largest = 448 if facts.gpu else 256
+    wanted: dict[str, Any] = {
+        "epochs": passes,
+        "batch_size": batch,
+        "crop": min(largest, max(64, round(facts.side / 32) * 32)),
+        "scale": (0.7, 1.4) if task == "localize" else (0.5, 1.5),
+        "optimizer": "sgd" if facts.pretrained else "adamw",
+        "lr": 0.01 if facts.pretrained else 0.0005,
+    }
+    return fit.model_copy(update={key: value for key, value in wanted.items() if getattr(fit, key) == "auto"})

@@ -1,0 +1,229 @@
+"""Recipes, YAML and dotted overrides -> one validated `RunConfig`; all mistakes at once, with the nearest key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from hintseg.config.run import FREE_REFINERS, STAGES, RunConfig, run_model
+from hintseg.config.settings import Settings
+from hintseg.errors import ConfigError, did_you_mean, list_problems
+from hintseg.registry import methods, resolve
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the built-in recipes.
+
+    Example:
+        >>> "vwe" in recipe_names()
+        True
+    """
+    return sorted(p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.yaml"))
+
+
+def read_recipe(recipe: str | Path) -> dict[str, Any]:
+    """Return the raw settings of a built-in recipe or of a YAML file.
+
+    Raises:
+        ConfigError: No such recipe or file, or the file is no YAML mapping.
+    """
+    path = RECIPES / f"{recipe}.yaml"
+    if str(recipe).endswith((".yaml", ".yml")):
+        path = Path(recipe)
+    if not path.is_file():
+        known = recipe_names()
+        raise ConfigError(
+            f"unknown recipe '{recipe}'{did_you_mean(str(recipe), known)}. Known: {', '.join(known)}; "
+            "or give the path of a .yaml file"
+        )
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, not {type(raw).__name__}")
+    return {"recipe": str(recipe)} | raw
+
+
+def summary(recipe: str) -> str:
+    """Return the first comment line of a built-in recipe."""
+    first = (RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    return first.lstrip("# ").strip()
+
+
+def parse_overrides(overrides: Iterable[str]) -> list[tuple[list[str], Any]]:
+    """Split ``a.b=value`` words; values are read as YAML.
+
+    Raises:
+        ConfigError: Words that are not of that form, all at once.
+
+    Example:
+        >>> parse_overrides(["localize.fit.epochs=3", "maps.scales=[1, 0.5]"])
+        [(['localize', 'fit', 'epochs'], 3), (['maps', 'scales'], [1, 0.5])]
+    """
+    parsed, problems = [], []
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        if not equals or not key or not all(key.split(".")):
+            problems.append(f"'{word}' is not of the form key=value, such as localize.fit.epochs=3")
+            continue
+        try:
+            parsed.append((key.split("."), yaml.safe_load(value)))
+        except yaml.YAMLError:
+            problems.append(f"the value of '{word}' is not YAML; put it in quotes")
+    if problems:
+        raise ConfigError(list_problems("the settings given", problems))
+    return parsed
+
+
+def load_config(
+    recipe: str | Path, overrides: Sequence[str] = (), *, data: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """Return the settings of a run: a recipe, then the data set, then overrides, in that order.
+
+    Choosing another method for a stage (`localize.method=cam`) drops the recipe's settings of the one it replaces.
+
+    Args:
+        recipe: Name of a built-in recipe or path of a YAML file.
+        overrides: Words such as ``localize.backbone.name=resnet18``; a stage is left out with ``refine=null``.
+        data: Values of the `data` block.
+
+    Raises:
+        ConfigError: All mistakes at once, each with the nearest known key.
+
+    Example:
+        >>> config = load_config("cam", ["seed=3"], data={"path": "photos"})
+        >>> config.seed, config.localize.method
+        (3, 'cam')
+    """
+    raw = read_recipe(recipe)
+    if data:
+        raw["data"] = (raw.get("data") or {}) | {key: value for key, value in data.items() if value is not None}
+    parsed = parse_overrides(overrides)
+    for stage in STAGES:
+        chosen = next((value for key, value in reversed(parsed) if key == [stage, "method"]), None)
+        if chosen is not None and chosen != (raw.get(stage) or {}).get("method"):
+            raw[stage] = {"method": chosen}
+    for key, value in parsed:
+        block = raw
+        for part in key[:-1]:
+            inner = block.get(part)
+            block[part] = dict(inner) if isinstance(inner, dict) else {}
+            block = block[part]
+        block[key[-1]] = value
+    return parse_config(raw)
+
+
+def parse_config(settings: Mapping[str, Any]) -> RunConfig:
+    """Validate raw settings, as read from a recipe or from the `config.yaml` of a run.
+
+    Raises:
+        ConfigError: All mistakes at once, each with the nearest known key.
+    """
+    raw: dict[str, Any] = json.loads(json.dumps(dict(settings), default=str))
+    problems: list[str] = []
+    kinds: dict[str, type[Settings] | None] = dict.fromkeys(STAGES)
+    for stage in STAGES:
+        block = raw.get(stage)
+        if block is None or block == "none":
+            raw[stage] = None
+            continue
+        try:
+            kinds[stage] = _settings_class(stage, block)
+        except ConfigError as error:
+            problems.append(str(error))
+            raw[stage] = None
+    _inherit_backbone(raw, kinds)
+    model = run_model(*(kinds[stage] for stage in STAGES))
+    try:
+        config = model.model_validate_json(json.dumps(raw), strict=True)
+    except ValidationError as error:
+        problems += _sentences(error, model)
+    if problems:
+        raise ConfigError(list_problems("the settings", problems))
+    return config
+
+
+def dump_config(config: RunConfig) -> str:
+    """Return the settings as YAML; `parse_config` of it gives an equal object.
+
+    Example:
+        >>> config = load_config("cam", data={"path": "photos"})
+        >>> parse_config(yaml.safe_load(dump_config(config))) == config
+        True
+    """
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _settings_class(stage: str, block: Any) -> type[Settings]:
+    if not isinstance(block, dict) or not isinstance(block.get("method"), str):
+        raise ConfigError(f"'{stage}' needs a method, such as {stage}.method=NAME (see `hintseg list methods`)")
+    name = block["method"]
+    if stage == "refine" and name in FREE_REFINERS:
+        return FREE_REFINERS[name]
+    try:
+        kind: type[Settings] = resolve("method", name, methods()).Config
+    except ConfigError as error:
+        raise ConfigError(f"'{stage}.method': {error}") from error
+    task = getattr(kind, "task", stage)
+    if task != stage:
+        raise ConfigError(f"'{stage}.method': '{name}' is a method to {task}, not to {stage}")
+    return kind
+
+
+def _inherit_backbone(raw: dict[str, Any], kinds: Mapping[str, type[Settings] | None]) -> None:
+    """Fill what a stage leaves out of its backbone from the run's top-level one."""
+    common = raw.get("backbone") or {}
+    for stage, kind in kinds.items():
+        if kind is not None and "backbone" in kind.model_fields and isinstance(common, dict):
+            own = raw[stage].get("backbone") or {}
+            if isinstance(own, dict):
+                raw[stage]["backbone"] = common | own
+
+
+def _sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Turn pydantic's errors into one sentence per setting."""
+    found: dict[str, list[str]] = {}
+    for item in error.errors(include_url=False):
+        path, level = _walk(item["loc"], model)
+        if item["type"] == "extra_forbidden":
+            key = str(item["loc"][-1])
+            prefix = ".".join(path)
+            near = did_you_mean(key, list(level.model_fields))
+            full = f"{prefix}.{key}" if prefix else key
+            hint = near or f". Known here: {', '.join(level.model_fields)}"
+            found.setdefault(full, []).append(f"unknown setting '{full}'{hint}")
+        else:
+            full = ".".join(path)
+            given = "" if item["type"] == "missing" else f" = {item['input']!r}"
+            text = item["msg"][0].lower() + item["msg"][1:]
+            found.setdefault(full, []).append(f"'{full}'{given}: {text}")
+    merged = []
+    for texts in found.values():
+        head, *rest = texts
+        merged.append(head + "".join(f", or {text.rpartition(': ')[2]}" for text in rest))
+    return merged
+
+
+def _walk(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
+    """Follow an error's location as far as it names fields; drop what pydantic adds for unions."""
+    path: list[str] = []
+    level = model
+    for part in loc:
+        if part not in level.model_fields:
+            break
+        path.append(str(part))
+        annotation = level.model_fields[str(part)].annotation
+        options = [annotation, *get_args(annotation)]
+        inner = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        if not inner:
+            break
+        level = inner[0]
+    return path, level

@@ -1,0 +1,110 @@
+"""The settings of a whole run, and of the refiners that do not learn."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from pydantic import Field, create_model
+
+from hintseg.config.settings import (
+    BackboneConfig,
+    Count,
+    DataConfig,
+    MapsConfig,
+    MethodConfig,
+    Positive,
+    Settings,
+    TrainerConfig,
+)
+
+
+class DenseCrfRefine(Settings):
+    """Refine seeds with a fully connected CRF. Defaults: the set AFA and BMP test with (methods differ, see `paper/`).
+
+    Attributes:
+        method: `dense_crf`.
+        iterations: Mean-field iterations.
+        gaussian: (sigma in pixels, weight) of the position kernel.
+        bilateral: (sigma in pixels, sigma in grey values, weight) of the colour kernel.
+    """
+
+    method: Literal["dense_crf"] = "dense_crf"
+    iterations: Count = 10
+    gaussian: tuple[Positive, Positive] = (3.0, 3.0)
+    bilateral: tuple[Positive, Positive, Positive] = (64.0, 5.0, 4.0)
+
+
+class ParRefine(Settings):
+    """Refine seeds by pixel-adaptive propagation.
+
+    Attributes:
+        method: `par` (colour and position) or `pamr` (colour alone).
+        iterations: Steps of the propagation.
+        dilations: Distances of the eight neighbours, pixels.
+    """
+
+    method: Literal["par", "pamr"] = "par"
+    iterations: Count = 10
+    dilations: tuple[Count, ...] = (1, 2, 4, 8, 12, 24)
+
+
+class TestConfig(Settings):
+    """How a trained segmenter is read out.
+
+    Attributes:
+        scales: Factors the photo is resized by.
+        flip: Whether the mirrored photo is averaged in.
+        merge: How scales are merged: `mean` or `max` of the logits (DeepLabv2 takes the maximum).
+        crf: Settings of a DenseCRF on the class probabilities; null leaves it out.
+    """
+
+    scales: tuple[Positive, ...] = (1.0, 0.75, 1.25)
+    flip: bool = True
+    merge: Literal["mean", "max"] = "mean"
+    crf: DenseCrfRefine | None = None
+
+
+class RunConfig(Settings):
+    """A recipe with all its settings: what `config.yaml` of a run folder holds.
+
+    Attributes:
+        recipe: Name of the recipe the settings started from.
+        seed: Drives python, numpy, torch and the loader's workers.
+        data: Which photos, which labels.
+        backbone: Feature network of every stage that does not name its own.
+        localize: The network that learns to place the tags; null where the recipe needs none.
+        maps: How its class maps are read out and cut into seeds.
+        refine: What sharpens the seeds: a network (`irn`) or a function (`dense_crf`, `par`, `pamr`); null: nothing.
+        segment: The segmenter that learns from the masks; null: stop at the masks.
+        test: How the segmenter is read out.
+        trainer: Where and how Lightning runs.
+    """
+
+    recipe: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataConfig
+    backbone: BackboneConfig = BackboneConfig()
+    localize: MethodConfig | None = None
+    maps: MapsConfig = MapsConfig()
+    refine: MethodConfig | DenseCrfRefine | ParRefine | None = None
+    segment: MethodConfig | None = None
+    test: TestConfig = TestConfig()
+    trainer: TrainerConfig = TrainerConfig()
+
+
+STAGES = ("localize", "refine", "segment")
+"""Stage names in the order they run."""
+
+FREE_REFINERS: dict[str, type[Settings]] = {"dense_crf": DenseCrfRefine, "par": ParRefine, "pamr": ParRefine}
+"""Refiners that do not learn, by name."""
+
+
+@lru_cache
+def run_model(
+    localize: type[Settings] | None, refine: type[Settings] | None, segment: type[Settings] | None
+) -> type[RunConfig]:
+    """Return the `RunConfig` whose stages have exactly these settings classes (None: the stage is left out)."""
+    chosen = dict(zip(STAGES, (localize, refine, segment), strict=True))
+    fields = {name: (kind, ...) if kind else (None, None) for name, kind in chosen.items()}
+    return create_model("RunConfig", __base__=RunConfig, **fields)  # type: ignore[call-overload, no-any-return]

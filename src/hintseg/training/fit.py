@@ -1,0 +1,178 @@
+"""Train a method with Lightning: the only place that knows Lightning's names."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from hintseg.config.settings import FitConfig, TrainerConfig
+from hintseg.errors import RunError
+from hintseg.methods.method import Method
+from hintseg.training import machine
+from hintseg.training.optim import build_optimizer, learning_rate_factor
+from hintseg.training.watch import Watch
+from hintseg.types import Batch, Progress
+
+PREPARE_BATCHES = 8
+"""Batches a method may look at before its first and after its last step."""
+
+
+class FitModule(LightningModule):
+    """The one training adapter: sums a method's losses, steps its optimiser."""
+
+    def __init__(self, method: Method, fit: FitConfig) -> None:
+        super().__init__()
+        self.method = method
+        self.fit = fit
+        self.steps = 0
+        self.latest: dict[str, float] = {}
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Return the sum of the method's losses."""
+        losses = self.method.losses(batch, Progress(self.global_step, self.steps))
+        total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            parts = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
+            raise RunError(
+                f"the loss is not finite at step {self.global_step} ({parts}); "
+                f"lower fit.lr (now {self.fit.lr}) or set fit.clip=1.0"
+            )
+        self.latest = {"loss": total.item()} | {name: value.item() for name, value in losses.items()}
+        if self.logger is not None:
+            self.log_dict(self.latest, batch_size=len(batch.ids))
+        return total
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser and its per-step schedule."""
+        self.steps = int(self.trainer.estimated_stepping_batches)
+        optimizer = build_optimizer(self.method.parameter_groups(), self.fit)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, self.steps, self.fit)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class _Log(Callback):
+    """Writes log.csv, one row per optimiser step, and advances the watch."""
+
+    def __init__(self, path: Path, watch: Watch) -> None:
+        self.path, self.watch = path, watch
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step and self.path.is_file():  # a resumed run keeps the rows up to its checkpoint
+            with self.path.open(newline="", encoding="utf-8") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]  # type: ignore[misc]
+        self.watch.start(f"training {self.path.parent.name}", int(trainer.estimated_stepping_batches))
+        for _ in self.rows:
+            self.watch.advance()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == len(self.rows):
+            return  # an accumulated part: no optimiser step yet
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        latest: dict[str, float] = pl_module.latest  # type: ignore[assignment]
+        self.rows.append({"step": trainer.global_step, "epoch": trainer.current_epoch, "lr": rate} | latest)
+        self.watch.advance(f"loss {latest['loss']:.3f}")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.write()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.watch.stop()
+
+    def write(self) -> None:
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def fit(
+    method: Method,
+    loader: DataLoader[Any],
+    settings: FitConfig,
+    trainer: TrainerConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    watch: Watch | None = None,
+) -> int:
+    """Train `method` and write ``model.safetensors`` and ``log.csv`` into `folder`.
+
+    A checkpoint of the last finished epoch lies beside them until the training ends.
+
+    Args:
+        method: What to train; it is left on the CPU in evaluation mode.
+        loader: Batches of `settings.batch_size` / `settings.accumulate` / processes photos.
+        settings: Resolved settings, without any `auto`.
+        trainer: Where and how Lightning runs.
+        folder: The stage's folder; it exists.
+        resume: Whether to go on from the checkpoint, if there is one.
+        watch: Told about the progress.
+
+    Returns:
+        Optimiser steps done.
+
+    Raises:
+        RunError: The loss became infinite or NaN.
+    """
+    last = folder / "last.ckpt"
+    go_on = resume and last.is_file()
+    if not go_on:
+        method.eval()
+        method.prepare(_few(loader))
+    module = FitModule(method, settings)
+    log = _Log(folder / "log.csv", watch or Watch())
+    checkpoint = ModelCheckpoint(folder, "last", every_n_epochs=1, save_top_k=1, enable_version_counter=False)
+    logger = TensorBoardLogger(folder, name="tensorboard", version="") if trainer.logger == "tensorboard" else False
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        runner = Trainer(
+            accelerator=trainer.accelerator,
+            devices=machine.devices(trainer),
+            num_nodes=trainer.num_nodes,
+            strategy=_strategy(trainer),
+            precision=machine.precision(trainer),  # type: ignore[arg-type]
+            max_epochs=int(settings.epochs),
+            accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=settings.clip,
+            callbacks=[log, checkpoint],
+            logger=logger,
+            log_every_n_steps=1,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        runner.fit(module, loader, ckpt_path=last if go_on else None, weights_only=True)
+    method.to("cpu").eval()
+    method.finish(_few(loader))
+    if runner.is_global_zero:
+        log.write()
+        last.unlink(missing_ok=True)
+    return int(runner.global_step)
+
+
+def _few(loader: DataLoader[Any]) -> Iterator[Batch]:
+    return islice(iter(loader), PREPARE_BATCHES)
+
+
+def _strategy(trainer: TrainerConfig) -> str:
+    if trainer.strategy == "auto" and machine.devices(trainer) * trainer.num_nodes > 1:
+        return "ddp_find_unused_parameters_true"
+    return trainer.strategy

@@ -1,0 +1,67 @@
+"""What the machine offers: device, precision, processes."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+
+import torch
+from torch import distributed
+
+from hintseg.config.settings import TrainerConfig
+
+
+def device(trainer: TrainerConfig) -> torch.device:
+    """Return the device this process computes on."""
+    if trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", rank() % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+def devices(trainer: TrainerConfig) -> int:
+    """Return the processes to run on this machine: every GPU, or one process on a CPU."""
+    if trainer.devices != "auto":
+        return trainer.devices
+    return torch.cuda.device_count() if device(trainer).type == "cuda" else 1
+
+
+def workers(trainer: TrainerConfig) -> int:
+    """Return the number of loader processes."""
+    if trainer.workers != "auto":
+        return trainer.workers
+    return max(1, min(8, (os.cpu_count() or 2) - 1))
+
+
+def precision(trainer: TrainerConfig) -> str:
+    """Return Lightning's precision name: bfloat16 autocast where the hardware multiplies bfloat16, else float32."""
+    if trainer.precision != "auto":
+        return trainer.precision
+    if device(trainer).type == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    quick = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return "bf16-mixed" if quick else "32-true"
+
+
+def autocast(trainer: TrainerConfig) -> AbstractContextManager[object]:
+    """Return the context that inference runs in, at the precision of training."""
+    name = precision(trainer)
+    kind = torch.float16 if name.startswith("16") else torch.bfloat16
+    return torch.autocast(device(trainer).type, dtype=kind, enabled=name.endswith("mixed"))
+
+
+def rank() -> int:
+    """Return this process's number among all; 0 when there is one."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank()
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+
+
+def world() -> int:
+    """Return how many processes work together."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()

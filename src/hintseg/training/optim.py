@@ -1,0 +1,42 @@
+"""Optimisers and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import SGD, AdamW, Optimizer
+
+from hintseg.config.settings import FitConfig
+from hintseg.types import ParameterGroup
+
+
+def learning_rate_factor(step: int, steps: int, fit: FitConfig) -> float:
+    """Return the factor on the learning rate at optimiser step `step` of `steps`, counted from 0.
+
+    A linear warm-up over the first `fit.warmup` of all steps, then ``(1 - t) ** power`` or half a cosine, where t is
+    the share of all steps done (so the schedule does not start over when the warm-up ends).
+
+    Example:
+        >>> fit = FitConfig(warmup=0.0, schedule="poly", power=0.9)
+        >>> [round(learning_rate_factor(step, 10, fit), 3) for step in (0, 5, 9)]
+        [1.0, 0.536, 0.126]
+    """
+    done = min(step / max(steps, 1), 1.0)
+    warm = round(fit.warmup * steps)
+    rise = min(1.0, (step + 1) / (warm + 1))
+    fall = (1 - done) ** fit.power if fit.schedule == "poly" else 0.5 * (1 + math.cos(math.pi * done))
+    return rise * fall
+
+
+def build_optimizer(groups: list[ParameterGroup], fit: FitConfig) -> Optimizer:
+    """Return the optimiser of resolved settings; parameters that need no gradient are left out."""
+    base = float(fit.lr)
+    rows = []
+    for group in groups:
+        parameters = [p for p in group.parameters if p.requires_grad]
+        decay = fit.weight_decay if group.weight_decay is None else group.weight_decay
+        if parameters:
+            rows.append({"params": parameters, "lr": base * group.lr_factor, "weight_decay": decay})
+    if fit.optimizer == "sgd":
+        return SGD(rows, lr=base, momentum=fit.momentum)
+    return AdamW(rows, lr=base)

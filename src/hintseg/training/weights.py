@@ -1,0 +1,60 @@
+"""Trained weights on disk: safetensors with what is needed to build the network again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from hintseg.errors import WeightsError
+from hintseg.methods.method import Method
+from hintseg.registry import methods, resolve
+
+
+def save_weights(method: Method, path: Path, *, classes: tuple[str, ...], background: bool) -> None:
+    """Write the method's weights, settings and classes; the file appears whole or not at all."""
+    config = method.config
+    backbone = getattr(method, "backbone", None)
+    if backbone is not None:  # a weights file may have cut the network: build as many levels again
+        kept = config.backbone.model_copy(update={"levels": len(backbone.channels)})
+        config = config.model_copy(update={"backbone": kept})
+    metadata = {
+        "config": config.model_dump_json(),
+        "classes": json.dumps(classes),
+        "background": json.dumps(background),
+    }
+    partial = path.with_name(path.name + ".part")
+    save_file({name: value.contiguous() for name, value in method.state_dict().items()}, partial, metadata)
+    partial.replace(path)
+
+
+def load_weights(path: Path) -> tuple[Method, tuple[str, ...], bool]:
+    """Build a method again from its weights file. No code of the file runs.
+
+    Returns:
+        The method in evaluation mode, the class names, and whether the data had a background.
+
+    Raises:
+        WeightsError: No such file, or one that hintseg did not write.
+    """
+    if not path.is_file():
+        raise WeightsError(f"no weights at {path}: is the stage finished? `hintseg train ... --resume` goes on")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+        state = load_file(path)
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is not a whole safetensors file ({error}); train again or copy it again") from error
+    if "config" not in metadata:
+        raise WeightsError(f"{path} was not written by hintseg; give it as backbone.weights to start from it")
+    raw = json.loads(metadata["config"])
+    kind: type[Method] = resolve("method", raw["method"], methods())
+    raw["backbone"]["weights"] = "random"  # the file holds all weights
+    config = kind.Config.model_validate_json(json.dumps(raw), strict=True)
+    classes, background = tuple(json.loads(metadata["classes"])), bool(json.loads(metadata["background"]))
+    method = kind(config, len(classes), background)
+    method.load_state_dict(state)
+    return method.eval(), classes, background
