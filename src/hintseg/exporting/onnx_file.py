@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,6 +18,7 @@ from torch.nn.functional import interpolate
 
 from hintseg.errors import RunError
 from hintseg.methods.method import Method
+from hintseg.store.atomic import whole_file
 
 _LOG = logging.getLogger("hintseg")
 
@@ -84,7 +84,7 @@ def export_onnx(
 
     Raises:
         RunError: The extra ``hintseg[export]`` is missing, `model` is no segmenter of these classes, it cannot be
-            exported, or the file's answers differ from torch's.
+            exported, the file's answers differ from torch's, or it cannot be written.
 
     Cost:
         A copy of the model and two exports at most: seconds to a minute.
@@ -121,7 +121,8 @@ def export_onnx(
             raise RunError(f"{type(model).__name__} cannot be exported to ONNX: {error}") from error
         dynamic_size = False
     _describe(graph, classes, background)
-    _write(graph, out)
+    with whole_file(out) as file:
+        file.write(graph.SerializeToString())
     max_difference, agreement = max(d for d, _ in differences), min(a for _, a in differences)
     return ExportReport(out, out.stat().st_size, dynamic_size, max_difference, agreement)
 
@@ -193,15 +194,3 @@ def _describe(graph: Any, classes: Sequence[str], background: bool) -> None:
             "background": json.dumps(background),
         },
     )
-
-
-def _write(graph: Any, out: Path) -> None:
-    """Write beside, then rename: `out` appears whole or not at all."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
-            part = Path(file.name)
-            file.write(graph.SerializeToString())
-        part.replace(out)
-    except OSError as error:
-        raise RunError(f"cannot write {out}: {error.strerror}. Choose a folder that can be written to") from error
