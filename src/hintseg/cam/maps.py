@@ -1,0 +1,89 @@
+"""Class maps: merged over scales and flips, and normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+EPSILON = 1e-5
+"""Added to the maximum that maps are divided by, as in the IRN, PSA and VWE code."""
+
+
+def normalise(maps: Tensor, tags: Tensor) -> Tensor:
+    """Divide each class map by its maximum and zero the maps of absent classes.
+
+    Args:
+        maps: Class maps, (B, K, h, w), >= 0.
+        tags: 1 where the class is present in the photo, (B, K).
+
+    Returns:
+        (B, K, h, w) in 0..1.
+
+    Example:
+        >>> normalise(torch.tensor([[[[2.0, 1.0]], [[4.0, 0.0]]]]), torch.tensor([[1.0, 0.0]]))
+        tensor([[[[1.0000, 0.5000]],
+                 [[0.0000, 0.0000]]]])
+    """
+    return maps / (maps.amax(dim=(2, 3), keepdim=True) + EPSILON) * (tags > 0)[:, :, None, None]
+
+
+def merge_scales(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Resize the maps of all scales to one size and sum them.
+
+    Args:
+        maps: One tensor (B, K, h_s, w_s) per scale.
+        size: (h, w) of the result, cells or pixels.
+
+    Returns:
+        (B, K, h, w), not normalised.
+    """
+    resized = (F.interpolate(m.float(), size=size, mode="bilinear", align_corners=False) for m in maps)
+    return torch.stack(list(resized)).sum(dim=0)
+
+
+@torch.no_grad()
+def multi_scale(
+    class_maps: Callable[[Tensor], Tensor],
+    images: Tensor,
+    *,
+    scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0),
+    flip: Literal["max", "sum", "none"] = "max",
+    size: tuple[int, int] | None = None,
+) -> Tensor:
+    """Compute class maps at several scales, with mirrored twins in the same batch, and merge them.
+
+    Args:
+        class_maps: (B, 3, H, W) -> (B, K, h, w), >= 0; the network in evaluation mode.
+        images: Photos of one size, (B, 3, H, W).
+        scales: Factors of the photo's size.
+        flip: How a map and its twin, mirrored back, are merged: the larger (`max`, VWE), the sum (`sum`, IRN), or no
+            twin at all (`none`).
+        size: (h, w) of the result; the photos' own size (H, W) if None.
+
+    Returns:
+        The sum over scales, (B, K, h, w), not normalised.
+
+    Cost:
+        One forward pass of 2B images per scale; time grows with the square of the scales.
+
+    Source:
+        Ahn, Cho and Kwak, CVPR 2019, and Ru, Du and Wu, IJCAI 2021 (their code).
+    """
+    height, width = images.shape[2:]
+    merged = []
+    for scale in scales:
+        shape = (max(round(height * scale), 1), max(round(width * scale), 1))
+        scaled = images
+        if shape != (height, width):
+            scaled = F.interpolate(images, size=shape, mode="bilinear", align_corners=False)
+        if flip == "none":
+            merged.append(class_maps(scaled))
+            continue
+        maps, twin = class_maps(torch.cat([scaled, scaled.flip(3)])).chunk(2)
+        twin = twin.flip(3)
+        merged.append(torch.maximum(maps, twin) if flip == "max" else maps + twin)
+    return merge_scales(merged, size or (height, width))

@@ -1,0 +1,95 @@
+"""CAM: a tag classifier whose last layer, applied to every cell, shows where it looks.
+
+Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016. The pooling before the classifier
+decides how much of an object it needs to see: the average (GAP) covers too much, the maximum (GMP, Oquab et al., CVPR
+2015) too little, HSPP (Ru et al., IJCAI 2021, Eqs. 5-7) lies between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from hintseg.config.settings import MethodConfig
+from hintseg.losses.classification import multi_label_soft_margin
+from hintseg.methods.method import Method
+from hintseg.nn.backbones import Backbone
+from hintseg.nn.pooling import POOLED_NORM, pool
+from hintseg.nn.scale import FeatureScale
+from hintseg.types import Batch, ParameterGroup, Progress, Supervision
+
+
+class CamConfig(MethodConfig):
+    """Settings of the CAM classifier.
+
+    Attributes:
+        pooling: How cells are pooled before the classifier: `gap`, `gmp` or `hspp`.
+        gamma: Weight of the average within `hspp`; the paper uses 2.
+    """
+
+    task: ClassVar[Literal["localize", "refine", "segment", "propose"]] = "localize"
+    method: Literal["cam"] = "cam"
+    pooling: Literal["gap", "gmp", "hspp"] = "gap"
+    gamma: Annotated[float, Field(ge=0)] = 2.0
+
+
+class Cam(Method):
+    """Backbone, pooling, one linear classifier without bias; class maps are the classifier on the cells."""
+
+    Config = CamConfig
+    supervision = frozenset({Supervision.TAGS})
+    config: CamConfig
+
+    def __init__(self, config: CamConfig, classes: int, background: bool) -> None:
+        """Build the classifier.
+
+        Args:
+            config: The settings.
+            classes: K.
+            background: Not used: a classifier has no background class.
+        """
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config.backbone)
+        channels = self.backbone.channels[-1]
+        self.feature_scale = FeatureScale(rms=POOLED_NORM / channels**0.5)
+        # Without a bias the average of a class map is the class score.
+        self.classifier = nn.Conv2d(channels, classes, kernel_size=1, bias=False)
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Measure the feature scale on some batches, in training mode: that is what the classifier will see."""
+        mode, device = self.training, self.classifier.weight.device
+        self.train()
+        with torch.no_grad():
+            self.feature_scale.measure(self._pool(self.backbone(b.images.to(device))[-1]) for b in batches)
+        self.train(mode)
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Return ``loss_img``, the multi-label loss of the tags."""
+        pooled = self._pool(self._features(batch.images))
+        logits = self.classifier(pooled[:, :, None, None]).flatten(1)  # (B, K)
+        return {"loss_img": multi_label_soft_margin(logits, batch.tags)}
+
+    def class_maps(self, images: Tensor) -> Tensor:
+        """Return class maps (B, K, h, w), >= 0, not normalised."""
+        return torch.relu(self.classifier(self._features(images)))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return the backbone at the configured learning rate and the classifier at ``fit.head_lr`` times it."""
+        return [
+            ParameterGroup(list(self.backbone.parameters())),
+            ParameterGroup(list(self.classifier.parameters()), lr_factor=self.config.fit.head_lr),
+        ]
+
+    def _features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, d, h, w)."""
+        scaled: Tensor = self.feature_scale(self.backbone(images)[-1])
+        return scaled
+
+    def _pool(self, features: Tensor) -> Tensor:
+        """(B, d, h, w) -> (B, d)."""
+        return pool(features, self.config.pooling, gamma=self.config.gamma)

@@ -1,0 +1,155 @@
+"""VWE: a tag classifier that also learns to name local visual words, pooled by a hybrid pyramid.
+
+Ru, Du and Wu, "Learning Visual Words for Weakly-Supervised Semantic Segmentation", IJCAI 2021. A classifier of tags
+needs to see only the most striking part of an object. Here a codebook names every cell of the feature map, and the
+network must also tell which words a photo holds (`loss_word`), so it cannot drop the rest of the object. A third
+classifier tells tags from word frequencies (`loss_w2i`) and is what the codebook learns from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from hintseg.cam.maps import EPSILON
+from hintseg.config.settings import Count, MethodConfig, Positive
+from hintseg.losses.classification import multi_label_soft_margin
+from hintseg.methods.method import Method
+from hintseg.nn.backbones import Backbone
+from hintseg.nn.pooling import POOLED_NORM, gap, pool
+from hintseg.nn.scale import FeatureScale
+from hintseg.nn.visual_words import VisualWords
+from hintseg.types import Batch, ParameterGroup, Progress, Supervision
+
+
+class VweConfig(MethodConfig):
+    """Settings of VWE; the defaults are the paper's where it says them.
+
+    Attributes:
+        pooling: `hspp` is the paper's full method, `gap` its row "VWE" without the hybrid pooling.
+        gamma: Weight of the average within `hspp`.
+        words: k, size of the codebook.
+        temperature: Divides the cosines before the softmax over words.
+        frequency: Word frequency as `mean` over cells (Eq. 4) or their `sum` (the authors' code). With the mean the
+            input of the word-to-image classifier has a norm of about 0.06 and it hardly learns.
+        word_branch: Whether the class maps take the larger of the image branch and the word branch (Eq. 12), or the
+            image branch alone, as in the authors' code.
+    """
+
+    task: ClassVar[Literal["localize", "refine", "segment", "propose"]] = "localize"
+    method: Literal["vwe"] = "vwe"
+    pooling: Literal["gap", "hspp"] = "hspp"
+    gamma: Annotated[float, Field(ge=0)] = 2.0
+    words: Count = 256
+    temperature: Positive = 1.0
+    frequency: Literal["sum", "mean"] = "sum"
+    word_branch: bool = True
+
+
+class Vwe(Method):
+    """Backbone, HSPP and a tag classifier; a word encoder with a classifier of words and one from words to tags."""
+
+    Config = VweConfig
+    supervision = frozenset({Supervision.TAGS})
+    config: VweConfig
+
+    def __init__(self, config: VweConfig, classes: int, background: bool) -> None:
+        """Build the network.
+
+        Args:
+            config: The settings.
+            classes: K.
+            background: Not used: a classifier has no background class.
+        """
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config.backbone)
+        channels = self.backbone.channels[-1]
+        self.feature_scale = FeatureScale(rms=POOLED_NORM / channels**0.5)
+        self.encoder = VisualWords(config.words, channels, temperature=config.temperature)
+        self.image_classifier = nn.Conv2d(channels, classes, kernel_size=1, bias=False)  # W_img
+        self.word_classifier = nn.Conv2d(channels, config.words, kernel_size=1, bias=False)  # W_word
+        self.word_to_image = nn.Conv2d(config.words, classes, kernel_size=1, bias=False)  # W_w2i
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Measure the feature scale on some batches, in training mode: that is what the classifiers will see."""
+        mode, device = self.training, self.image_classifier.weight.device
+        self.train()
+        with torch.no_grad():
+            self.feature_scale.measure(self._pool(self.backbone(b.images.to(device))[-1]) for b in batches)
+        self.train(mode)
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Return ``loss_img``, ``loss_word`` and ``loss_w2i``, the three terms of Eq. 9."""
+        features = self._features(batch.images)
+        # The words follow the features and never pull them along: only the codebook and W_w2i learn from loss_w2i.
+        code = self.encoder(features.detach())
+        p_img = _classify(self.image_classifier, self._pool(features))
+        p_word = _classify(self.word_classifier, gap(features))  # words come from all cells, hence the average
+        p_w2i = _classify(self.word_to_image, code.frequency(self.config.frequency))
+        return {
+            "loss_img": multi_label_soft_margin(p_img, batch.tags),
+            "loss_word": multi_label_soft_margin(p_word, code.present),
+            "loss_w2i": multi_label_soft_margin(p_w2i, batch.tags),
+        }
+
+    def class_maps(self, images: Tensor) -> Tensor:
+        """Return class maps (B, K, h, w), >= 0, not normalised.
+
+        With `word_branch` both branches are brought to one scale before the maximum: P is nearly constant over cells,
+        so the word map of a class is a large constant with a small pattern on it.
+        """
+        features = self._features(images)
+        image_maps = torch.relu(self.image_classifier(features))  # Eq. 10
+        if not self.config.word_branch:
+            return image_maps
+        word_maps = torch.relu(self.word_to_image(self.encoder(features).probabilities))  # Eq. 11
+        return combine_branches(image_maps, word_maps)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return the backbone at the configured learning rate and all else at ``fit.head_lr`` times it."""
+        heads = (self.encoder, self.image_classifier, self.word_classifier, self.word_to_image)
+        return [
+            ParameterGroup(list(self.backbone.parameters())),
+            ParameterGroup([p for head in heads for p in head.parameters()], lr_factor=self.config.fit.head_lr),
+        ]
+
+    def _features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, d, h, w)."""
+        scaled: Tensor = self.feature_scale(self.backbone(images)[-1])
+        return scaled
+
+    def _pool(self, features: Tensor) -> Tensor:
+        """(B, d, h, w) -> (B, d)."""
+        return pool(features, self.config.pooling, gamma=self.config.gamma)
+
+
+def combine_branches(image_maps: Tensor, word_maps: Tensor) -> Tensor:
+    """Take the larger of the image branch and the word branch, cell by cell.
+
+    Each word map is stretched to lie between 0 and the maximum of its image map. So an image map keeps its strength, by
+    which scales and flips are weighed, and a class the image branch does not see stays empty.
+
+    Args:
+        image_maps: ReLU of Eq. 10, (B, K, h, w).
+        word_maps: ReLU of Eq. 11, (B, K, h, w).
+
+    Returns:
+        (B, K, h, w), >= 0, not normalised.
+
+    Source:
+        Eq. 12 of Ru, Du and Wu, IJCAI 2021; the stretching is ours.
+    """
+    low, high = word_maps.amin(dim=(2, 3), keepdim=True), word_maps.amax(dim=(2, 3), keepdim=True)
+    pattern = (word_maps - low) / (high - low).clamp_min(EPSILON)
+    return torch.maximum(image_maps, pattern * image_maps.amax(dim=(2, 3), keepdim=True))
+
+
+def _classify(layer: nn.Module, vectors: Tensor) -> Tensor:
+    """Apply a 1x1 convolution to pooled vectors, (B, d) -> (B, L)."""
+    scores: Tensor = layer(vectors[:, :, None, None])
+    return scores.flatten(1)

@@ -1,0 +1,303 @@
+"""Feature networks: any timm model with feature maps, with weights from timm, from a file, or random.
+
+The network keeps timm's own parameter names until its weights are in; only then are the parts without use cut away.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from timm.models import ResNetV2
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hintseg.config.settings import BackboneConfig
+from hintseg.errors import ConfigError, HintsegWarning, WeightsError, did_you_mean, list_problems
+
+logger = logging.getLogger("hintseg")
+
+PROBE_PX = 96
+"""Side of the blank image that shows which parameter serves which level; some networks need at least 75 pixels."""
+
+WRAPPERS = ("state_dict", "model")
+PREFIXES = ("module.", "backbone.")
+
+
+class Backbone(nn.Module):
+    """A feature network that hands out its feature levels, finest first.
+
+    Pre-activation networks (timm's `resnetv2`) end their levels before batch-norm and ReLU. The last level gets the
+    BN + ReLU that follows it in the full network, so that class activation maps see features >= 0; the levels between
+    stay raw.
+
+    Attributes:
+        config: The settings with `levels` and `freeze` resolved. A copy of it with ``weights="random"`` builds the same
+            network without its weights, for a state dict to be loaded into.
+        channels: Channels of each level.
+        strides: Image pixels per cell of each level.
+        pretrained: Whether real weights were loaded.
+        mean: Channel means the images are normalised by, (1, 3, 1, 1), for RGB in 0..1.
+        std: Channel deviations, likewise.
+
+    Example:
+        >>> from hintseg.config.settings import BackboneConfig
+        >>> backbone = Backbone(BackboneConfig(name="resnet10t", weights="random"))
+        >>> [tuple(level.shape) for level in backbone(torch.rand(1, 3, 64, 64))][-1]
+        (1, 512, 4, 4)
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: BackboneConfig) -> None:
+        """Build the network and load its weights.
+
+        Args:
+            config: Name, weights, output stride, levels and what is frozen.
+
+        Raises:
+            ConfigError: Unknown name, a network for one image size only, or an output stride or number of levels the
+                network cannot have.
+            WeightsError: The weight file cannot be read or belongs to another network.
+        """
+        super().__init__()
+        net, self.pretrained = _build(config)
+        mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
+        names = _parameters_by_level(net)
+        if config.levels is not None and config.levels > len(names):
+            raise ConfigError(
+                f"'{config.name}' has {len(names)} feature levels, backbone.levels={config.levels} asks for more"
+            )
+        count = config.levels or len(names)
+        if config.weights not in ("pretrained", "random"):
+            file = _read(Path(config.weights))
+            count = _load(net, file.tensors, names, config)
+            mean, std = file.mean or mean, file.std or std
+            self.pretrained = True
+
+        self.channels = [int(info["num_chs"]) for info in list(net.feature_info)[:count]]
+        self.strides = [int(info["reduction"]) for info in list(net.feature_info)[:count]]
+        if self.strides[-1] > config.output_stride:
+            raise ConfigError(
+                f"'{config.name}' has {self.strides[-1]} pixels per cell and cannot be built with "
+                f"backbone.output_stride={config.output_stride}; raise it, lower backbone.levels, or choose a network "
+                "whose stride can be set, such as resnet50"
+            )
+        freeze = config.freeze
+        if freeze == "auto":
+            freeze = "early" if self.pretrained else "none"
+        self.config = config.model_copy(update={"levels": count, "freeze": freeze})
+
+        self.last_norm = _closing_norm(net, count)
+        net.prune_intermediate_layers(list(range(count)), prune_norm=True, prune_head=True)
+        self.net = net
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
+        # Parameters no level needs would stop distributed training, which waits for the gradient of every one.
+        trained = set().union(*names[count - 2 if freeze == "early" and count > 2 else 0 : count])
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(name in trained)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Switch to training or evaluation; frozen batch-norm layers stay in evaluation mode."""
+        super().train(mode)
+        if self.config.freeze != "none":
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the feature levels, finest first.
+
+        Args:
+            images: (B, 3, H, W) float32 RGB in 0..1.
+
+        Returns:
+            One tensor (B, channels[i], ~H / strides[i], ~W / strides[i]) per level.
+        """
+        levels: list[Tensor] = self.net.forward_intermediates(
+            (images - self.mean) / self.std, indices=list(range(len(self.channels))), intermediates_only=True
+        )
+        levels[-1] = self.last_norm(levels[-1])
+        return levels
+
+
+class _WeightFile(NamedTuple):
+    """What a weight file holds; `mean` and `std` only where its metadata says them."""
+
+    tensors: dict[str, Tensor]
+    mean: list[float] | None
+    std: list[float] | None
+
+
+def _build(config: BackboneConfig) -> tuple[Any, bool]:
+    """Build timm's full network; return it and whether it has timm's own weights."""
+    if not timm.is_model(config.name):
+        raise ConfigError(f"unknown network '{config.name}'{did_you_mean(config.name, timm.list_models())}")
+    try:
+        net = _create(config, pretrained=False)
+    except RuntimeError as error:  # a tag timm does not know, as in resnet50.no_such_tag
+        raise ConfigError(f"timm cannot build '{config.name}': {error}") from error
+    if net.pretrained_cfg.get("fixed_input_size"):
+        side = net.pretrained_cfg["input_size"][-1]
+        raise ConfigError(
+            f"'{config.name}' takes images of {side} x {side} pixels only; choose a network for any size, such as "
+            "resnet50 or convnext_tiny"
+        )
+    if config.weights != "pretrained":
+        return net, False
+    try:
+        return _create(config, pretrained=True), True
+    except (OSError, RuntimeError, ValueError) as error:  # no network, no such file, no published weights
+        reason = str(error).splitlines()[0]
+        warnings.warn(
+            f"the ImageNet weights of '{config.name}' could not be had ({reason}). The network starts from random "
+            "weights, which costs much accuracy: give a local file with backbone.weights=FILE, or set "
+            "backbone.weights=random to go without this warning",
+            HintsegWarning,
+            stacklevel=3,
+        )
+        return net, False
+
+
+def _create(config: BackboneConfig, pretrained: bool) -> Any:
+    try:
+        return timm.create_model(
+            config.name, pretrained=pretrained, num_classes=0, output_stride=config.output_stride
+        ).eval()
+    except (TypeError, AssertionError):  # its stride cannot be set; whether it fits by itself is checked by the caller
+        return timm.create_model(config.name, pretrained=pretrained, num_classes=0).eval()
+
+
+def _parameters_by_level(net: Any) -> list[set[str]]:
+    """Return, for each level, the names of the parameters it needs and no finer level does.
+
+    The gradients of a blank image tell, whatever way the network names its parts.
+    """
+    named = dict(net.named_parameters())
+    indices = list(range(len(net.feature_info)))
+    with torch.enable_grad():
+        levels = net.forward_intermediates(
+            torch.zeros(1, 3, PROBE_PX, PROBE_PX), indices=indices, intermediates_only=True
+        )
+    result: list[set[str]] = []
+    seen: set[str] = set()
+    for level in levels:
+        gradients = torch.autograd.grad(level.sum(), list(named.values()), retain_graph=True, allow_unused=True)
+        used = {name for name, gradient in zip(named, gradients, strict=True) if gradient is not None}
+        result.append(used - seen)
+        seen |= used
+    return result
+
+
+def _closing_norm(net: Any, levels: int) -> nn.Module:
+    """Return the BN + ReLU behind the last of `levels` in a pre-activation network, or nothing to do."""
+    if not isinstance(net, ResNetV2) or isinstance(net.norm, nn.Identity):
+        return nn.Identity()
+    # Level 0 is the stem, level i the output of stages[i - 1]; the next block begins with the norm that is wanted.
+    norm: nn.Module = net.norm if levels > len(net.stages) else net.stages[levels - 1].blocks[0].norm1
+    return norm
+
+
+def _read(path: Path) -> _WeightFile:
+    """Read a .safetensors file, or a .pth file without running its code."""
+    if not path.is_file():
+        raise WeightsError(
+            f"no weight file '{path}'{did_you_mean(str(path), ['pretrained', 'random'])}. backbone.weights takes "
+            "'pretrained', 'random', or a .safetensors or .pth file"
+        )
+    metadata: Mapping[str, str] = {}
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                content: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"'{path}' cannot be read as network weights ({reason}). Needed: a state dict of tensors, as .safetensors "
+            "or written by torch.save"
+        ) from error
+    while isinstance(content, Mapping) and (inner := next((content[k] for k in WRAPPERS if k in content), None)):
+        content = inner
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"'{path}' holds a {type(content).__name__}, not a state dict of tensors")
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    mean, std = (json.loads(metadata[key]) if key in metadata else None for key in ("mean", "std"))
+    return _WeightFile(tensors, mean, std)
+
+
+def _load(net: Any, tensors: Mapping[str, Tensor], names: Sequence[set[str]], config: BackboneConfig) -> int:
+    """Load `tensors` into the full network by name; return how many levels have weights.
+
+    Raises:
+        WeightsError: Nothing fits, a shape differs, a kept level lacks convolutions, or fewer levels than asked for.
+    """
+    path, own = config.weights, net.state_dict()
+    fitting: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        short = name
+        while short not in own and (prefix := next((p for p in PREFIXES if short.startswith(p)), "")):
+            short = short.removeprefix(prefix)
+        fitting[short] = tensor
+    unexpected = [name for name in fitting if name not in own]
+    fitting = {name: tensor for name, tensor in fitting.items() if name in own}
+    if not fitting:
+        raise WeightsError(
+            f"'{path}' belongs to another network: none of its {len(tensors)} tensors has a name that '{config.name}' "
+            f"knows (file: {_some(tensors)}; network: {_some(own)}). Set backbone.name to the network of the file"
+        )
+    wrong = [
+        f"{name}: file {tuple(tensor.shape)}, network {tuple(own[name].shape)}"
+        for name, tensor in fitting.items()
+        if tensor.shape != own[name].shape
+    ]
+    if wrong:
+        where = f"'{path}' as weights of '{config.name}' (wrong network? set backbone.name)"
+        raise WeightsError(list_problems(where, wrong, limit=5))
+
+    # A level is there if any of its convolutions or matrices is: a lone norm may be what closes the level before.
+    heavy = [{name for name in level if own[name].dim() > 1} for level in names]
+    gone = [i for i, level in enumerate(heavy) if level and not level & fitting.keys()]
+    count = min([*gone, config.levels or len(names)])
+    if count == 0 or (config.levels and count < config.levels):
+        raise WeightsError(
+            f"'{path}' holds weights for the first {count} of {len(names)} feature levels of '{config.name}'; "
+            f"backbone.levels={config.levels} needs more"
+        )
+    if absent := sorted(set().union(*heavy[:count]) - fitting.keys()):
+        raise WeightsError(
+            f"'{path}' belongs to another network: {len(absent)} convolutions of '{config.name}' are not in it "
+            f"({_some(absent)}). Set backbone.name to the network of the file"
+        )
+    net.load_state_dict(fitting, strict=False)
+
+    kept = {name for level in names[:count] for name in level}
+    missing = sorted(kept - fitting.keys())
+    notes = [f"{len(fitting)} tensors loaded from '{path}'"]
+    if count < len(names):
+        notes.append(f"{count} of {len(names)} feature levels kept")
+    if missing:
+        notes.append(f"{len(missing)} not in the file, left as they were: {_some(missing)}")
+    if unexpected:
+        notes.append(f"{len(unexpected)} in the file that the network does not have, not used: {_some(unexpected)}")
+    logger.log(logging.WARNING if missing else logging.INFO, "%s: %s", config.name, "; ".join(notes))
+    return count
+
+
+def _some(names: Any, limit: int = 3) -> str:
+    """Spell out the first few names."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
