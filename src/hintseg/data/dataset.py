@@ -1,0 +1,203 @@
+"""Photos and hints as training batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from hintseg.data.photos import read_photo
+from hintseg.data.transforms import TrainingTransform
+from hintseg.errors import PhotoError, ShapeError
+from hintseg.types import IGNORE, Batch, Photo
+
+Bytes = npt.NDArray[np.uint8]
+
+logger = logging.getLogger("hintseg")
+
+
+class Item(NamedTuple):
+    """One transformed photo.
+
+    Attributes:
+        id: The photo's id.
+        image: (3, crop, crop) uint8 RGB.
+        tags: (K,) float32, 1 where the class is present.
+        mask: (crop, crop) uint8 labels, 255 ignore, or None.
+        window: (4,) int64 box of the photo inside the crop.
+    """
+
+    id: str
+    image: Tensor
+    tags: Tensor
+    mask: Tensor | None
+    window: Tensor
+
+
+class PhotoDataset(Dataset[Item]):
+    """Read, label and transform photos, one at a time.
+
+    The transform's chance depends on the seed, the epoch and the photo's index only, so a run sees the same views
+    whatever the number of loader workers, and a resumed run the same as an unbroken one. A photo that cannot be read
+    is reported once through the logger ``hintseg``, listed in `skipped`, and replaced by the next one that can.
+
+    Args:
+        photos: The photos to learn from, at least one.
+        classes: Number of foreground classes K.
+        transform: What is done to each photo and mask.
+        masks: Returns a photo's labels (H, W) uint8 of the photo's upright size, or None where it has none (the
+            photo then counts as unlabelled: all 255). Leave it out for methods that learn without masks.
+        seed: The run's seed.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[Photo],
+        classes: int,
+        transform: TrainingTransform,
+        masks: Callable[[Photo], Bytes | None] | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        if not photos:
+            raise PhotoError("0 photos given, at least one is needed; check the split and that its photos have hints")
+        self.photos = tuple(photos)
+        self.classes = classes
+        self.transform = transform
+        self.masks = masks
+        self.seed = seed
+        # Shared memory: persistent workers see the main process set the epoch, and it sees which photos they skipped.
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._broken = torch.zeros(len(self.photos), dtype=torch.bool)
+        for shared in (self._epoch, self._broken):
+            shared.share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch the next views are drawn for, counted from 0."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw new views: those of `epoch`. Call it between epochs, and before the first batch of a resumed run."""
+        self._epoch.fill_(epoch)
+
+    @property
+    def skipped(self) -> list[str]:
+        """Ids of the photos found unreadable so far, by any worker."""
+        return [self.photos[int(i)].id for i in self._broken.nonzero().flatten()]
+
+    def __getitem__(self, index: int) -> Item:
+        random = np.random.default_rng((self.seed, self.epoch, index))
+        photo, rgb = self._read(index)
+        view = self.transform(rgb, self._labels(photo, rgb.shape[:2]), random)
+        tags = torch.zeros(self.classes)
+        tags[[label - 1 for label in photo.hints.tags or ()]] = 1.0
+        return Item(photo.id, view.image, tags, view.mask, view.window)
+
+    def _read(self, index: int) -> tuple[Photo, Bytes]:
+        for step in range(len(self.photos)):
+            i = (index + step) % len(self.photos)
+            if self._broken[i]:
+                continue
+            try:
+                return self.photos[i], read_photo(self.photos[i].path)
+            except PhotoError as error:
+                self._broken[i] = True
+                logger.warning("photo skipped: %s", error)
+        raise PhotoError(f"none of the {len(self.photos)} photos can be read; the first is {self.photos[0].path}")
+
+    def _labels(self, photo: Photo, size: tuple[int, ...]) -> Bytes | None:
+        if self.masks is None:
+            return None
+        mask = self.masks(photo)
+        if mask is None:
+            return np.full(size, IGNORE, np.uint8)
+        if mask.shape != size:
+            raise ShapeError(
+                f"the mask of photo {photo.id} is {mask.shape[1]}x{mask.shape[0]} pixels but the photo {photo.path} is "
+                f"{size[1]}x{size[0]}; make the mask anew from the upright photo"
+            )
+        return mask
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Stack items of one size into a batch; images become float32 in 0..1."""
+    masks = [item.mask for item in items if item.mask is not None]
+    return Batch(
+        ids=[item.id for item in items],
+        images=torch.stack([item.image for item in items]).float() / 255,
+        tags=torch.stack([item.tags for item in items]),
+        masks=torch.stack(masks) if masks else None,
+        windows=torch.stack([item.window for item in items]),
+    )
+
+
+class EpochSampler(DistributedSampler[int]):
+    """Shuffle by seed and epoch, and deal the photos out to the processes where there are several.
+
+    Being a DistributedSampler, Lightning leaves it in place and calls `set_epoch`, on one process as on many. Unlike
+    its parent it asks for the process group late, so a loader may be built before there is one, and it shares its
+    epoch with the data set.
+    """
+
+    def __init__(self, dataset: PhotoDataset, seed: int) -> None:
+        self.dataset: PhotoDataset = dataset
+        self.seed = seed
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle, and draw the data set's views, for `epoch`."""
+        self.dataset.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.dataset.epoch)).permutation(len(self.dataset))
+        rank, processes = _place()
+        # Every process must take as many steps as the others: the first photos fill the last gaps.
+        dealt = np.resize(order, len(self) * processes)[rank::processes]
+        return iter(dealt.tolist())
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // _place()[1])
+
+
+def _place() -> tuple[int, int]:
+    """Return this process's rank and the number of processes."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def train_loader(dataset: PhotoDataset, *, batch_size: int, workers: int = 0) -> DataLoader[Item]:
+    """Build the loader of shuffled training batches.
+
+    The same seed gives the same batches whatever `workers` is. A last batch that is not full is left out, unless it
+    is the only one.
+
+    Args:
+        dataset: The photos; its seed also shuffles them.
+        batch_size: Photos per batch and process.
+        workers: Loader processes; 0 reads in the training process.
+
+    Returns:
+        A loader of `Batch`.
+    """
+    sampler = EpochSampler(dataset, dataset.seed)
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        drop_last=len(sampler) > batch_size,
+        persistent_workers=workers > 0,
+        # Its own generator: starting workers then draws nothing from the stream the network's dropout uses.
+        generator=torch.Generator().manual_seed(dataset.seed),
+    )

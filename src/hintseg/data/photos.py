@@ -1,0 +1,120 @@
+"""Photos of any kind PIL opens, as upright 8-bit RGB arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from hintseg.errors import PhotoError
+
+Bytes = npt.NDArray[np.uint8]
+
+_ORIENTATION = 0x0112
+"""EXIF tag of the camera's orientation."""
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a photo of each EXIF orientation upright; orientations 5 to 8 swap height and width."""
+
+
+def read_photo(path: Path) -> Bytes:
+    """Read a photo as upright RGB.
+
+    The EXIF rotation is applied. Grey, palette, CMYK and 1-bit images are converted; transparent ones are laid over
+    white. 16-bit values are divided by 257, so that the full range 0..65535 becomes 0..255. Of 32-bit floats, which
+    state no range, the smallest of 0..1, 0..255 and 0..65535 that holds all values is taken. Of an animation, the
+    first picture is read.
+
+    Args:
+        path: Any file PIL opens.
+
+    Returns:
+        The photo, (H, W, 3) uint8.
+
+    Raises:
+        PhotoError: The file is missing, broken, cut short, or too large to be decoded safely.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "grey.png")
+        ...     Image.new("L", (3, 2), 7).save(path)
+        ...     read_photo(path).shape
+        (2, 3, 3)
+    """
+    with _opened(path) as image:
+        image.load()
+        rgb = _to_rgb(image)
+        turn = _UPRIGHT.get(_orientation(image))
+        return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """Read the size (H, W) of the upright photo from its header, without decoding it.
+
+    Raises:
+        PhotoError: The file is missing, no image, or too large to be decoded safely.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image; whatever PIL stumbles over, then or while decoding, becomes a PhotoError."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except Image.DecompressionBombError as error:
+        raise PhotoError(f"{path}: too many pixels to be decoded safely ({error}); scale the photo down") from error
+    except FileNotFoundError as error:
+        raise PhotoError(f"{path}: no such photo") from error
+    except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        raise PhotoError(f"{path}: cannot be read as a photo ({error}); replace or remove the file") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation 1..8; 1 (upright) where there is none or the EXIF block is broken."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a broken EXIF block is no reason to lose the photo
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to 8-bit RGB."""
+    if image.mode == "F":
+        return _from_levels(image, np.asarray(image))
+    if image.mode.startswith("I"):
+        return _from_levels(image, np.asarray(image, dtype=np.int64), top=65535)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_levels(
+    image: Image.Image, levels: npt.NDArray[np.int64] | npt.NDArray[np.float32], top: int | None = None
+) -> Image.Image:
+    """Scale grey levels 0..`top` to 8 bits; without `top`, the smallest usual range that holds them is taken."""
+    low, high = float(levels.min()), float(levels.max())
+    top = top or next((t for t in (1, 255, 65535) if high <= t), 65535)
+    if not (low >= 0 and high <= top):
+        raise ValueError(f"grey levels from {low:g} to {high:g} in mode {image.mode}, 0 to {top} are known")
+    grey = np.rint(levels * (255 / top)).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")
