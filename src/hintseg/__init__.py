@@ -1,1 +1,49 @@
-"""hintseg: from cheap hints to pixel masks."""
+"""hintseg: from tags, boxes, scribbles and points to pixel masks, a segmentation model and an honest report.
+
+The verbs are imported when first used: ``import hintseg`` loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hintseg import cam, refine
+    from hintseg.api import Run, check, demo, evaluate, export, load, masks, predict, report, train
+    from hintseg.errors import HintsegError
+
+__version__ = version("hintseg")
+
+_API = ("Run", "check", "demo", "evaluate", "export", "load", "masks", "predict", "report", "train")
+_WHERE = dict.fromkeys(_API, "hintseg.api") | {"HintsegError": "hintseg.errors"}
+_ROOMS = ("cam", "refine")
+
+__all__ = [
+    "HintsegError",
+    "Run",
+    "cam",
+    "check",
+    "demo",
+    "evaluate",
+    "export",
+    "load",
+    "masks",
+    "predict",
+    "refine",
+    "report",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    if name in _ROOMS:
+        return import_module(f"hintseg.{name}")
+    raise AttributeError(f"module 'hintseg' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

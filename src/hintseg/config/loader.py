@@ -196,8 +196,8 @@ def _sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
         if item["type"] == "extra_forbidden":
             key = str(item["loc"][-1])
             prefix = ".".join(path)
-            near = did_you_mean(key, list(level.model_fields))
             full = f"{prefix}.{key}" if prefix else key
+            near = did_you_mean(full, [f"{prefix}.{name}" if prefix else name for name in level.model_fields])
             hint = near or f". Known here: {', '.join(level.model_fields)}"
             found.setdefault(full, []).append(f"unknown setting '{full}'{hint}")
         else:

@@ -1,0 +1,275 @@
+"""The verbs: typed and thin. The command line calls exactly these."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hintseg.config.loader import load_config
+from hintseg.data.photos import read_photo
+from hintseg.data.shapes import write_shapes
+from hintseg.errors import RunError
+from hintseg.evaluation.folders import Scores, evaluate_folders
+from hintseg.exporting import ExportReport, export_onnx
+from hintseg.hints import read_hints
+from hintseg.hints.check import CheckReport
+from hintseg.hints.check import check as check_hints
+from hintseg.hints.photos import find_photos
+from hintseg.pipeline import RunFolder, run_recipe
+from hintseg.pipeline.folder import read_json
+from hintseg.pipeline.stages import predict_photos
+from hintseg.reporting import write_report
+from hintseg.store.coco import write_coco
+from hintseg.store.masks import MaskStore
+from hintseg.store.overlay import write_overlay
+from hintseg.training.watch import Watch
+from hintseg.training.weights import load_weights
+from hintseg.types import Photo
+
+Bytes = npt.NDArray[np.uint8]
+Settings = Sequence[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished (or unfinished) run.
+
+    Attributes:
+        path: The run folder.
+    """
+
+    path: Path
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The result rows: stage, kind, split, miou (0..1), iou per class, threshold, oracle, protocol."""
+        return list(read_json(self.path / "metrics.json"))
+
+    def masks(self, out: Path | str | None = None, *, overlays: bool = True) -> Path:
+        """Write the masks of the training photos; see `hintseg.masks`."""
+        return masks(self.path, out, overlays=overlays)
+
+    def predict(self, photos: Path | str, out: Path | str = "predictions", *, overlays: bool = True) -> Path:
+        """Segment new photos; see `hintseg.predict`."""
+        return predict(self.path, photos, out, overlays=overlays)
+
+    def report(self) -> Path:
+        """Write the report again; see `hintseg.report`."""
+        return report(self.path)
+
+    def export(self, out: Path | str | None = None, *, size: tuple[int, int] = (512, 512)) -> ExportReport:
+        """Export the segmenter as ONNX; see `hintseg.export`."""
+        return export(self.path, out, size=size)
+
+
+def load(run: Path | str) -> Run:
+    """Open a run folder.
+
+    Raises:
+        RunError: There is no run.
+    """
+    return Run(RunFolder.open(run).path)
+
+
+def train(
+    data: Path | str,
+    out: Path | str,
+    *,
+    labels: Path | str | None = None,
+    recipe: str | Path = "vwe",
+    format: str = "auto",
+    settings: Settings = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+) -> Run:
+    """Learn masks and a segmentation model from photos and hints.
+
+    Args:
+        data: Folder of the photos.
+        out: Run folder to make.
+        labels: Label file or folder, where it is not found below `data` by itself.
+        recipe: A built-in recipe's name or a YAML file.
+        format: Label format; `auto` recognises it.
+        settings: Dotted settings: ``{"localize.fit.epochs": 10}`` or ``["localize.fit.epochs=10"]``.
+        resume: Go on with the run in `out`; finished stages are not run again.
+        overwrite: Start the run in `out` afresh.
+        watch: Told about the progress; by default lines go to the logger ``hintseg``.
+
+    Returns:
+        The run: `metrics`, `masks()`, `predict()`, `report()`, `export()`.
+
+    Raises:
+        HintsegError: Anything the user can mend; nothing is half-written.
+    """
+    words = (
+        [f"{key}={json.dumps(value)}" for key, value in settings.items()] if isinstance(settings, Mapping) else settings
+    )
+    block = {"path": str(data), "labels": None if labels is None else str(labels), "format": format}
+    config = load_config(recipe, list(words), data=block)
+    return Run(run_recipe(config, Path(out), resume=resume, overwrite=overwrite, watch=watch).path)
+
+
+def masks(run: Path | str, out: Path | str | None = None, *, overlays: bool = True, watch: Watch | None = None) -> Path:
+    """Write the masks of a run's training photos: palette PNG, COCO JSON (RLE), overlays.
+
+    Args:
+        run: Run folder.
+        out: Folder to write to; ``RUN/masks`` by default.
+        overlays: Whether to draw each mask over its photo too.
+        watch: Told about the progress.
+
+    Returns:
+        The folder: ``png/``, ``coco.json``, ``classes.txt`` and ``overlays/``.
+
+    Raises:
+        RunError: The run has no masks yet.
+    """
+    folder = RunFolder.open(run)
+    made = folder.masks_of_photos()
+    if made is None:
+        raise RunError(f"{run} has no masks yet; `hintseg train ... --out {run} --resume` makes them")
+    target = Path(out) if out is not None else folder.path / "masks"
+    store = MaskStore(made[1], folder.classes, folder.background)
+    rows = {row["id"]: row for row in read_json(folder.path / "photos.json")}
+    names = store.ids()
+    found = ((Photo(name, Path(rows[name]["path"])), store.read(name)) for name in names)
+    return _write_out(target, (watch or Watch()).each("writing masks", found, len(names)), folder, overlays)
+
+
+def predict(
+    run: Path | str,
+    photos: Path | str,
+    out: Path | str = "predictions",
+    *,
+    overlays: bool = True,
+    watch: Watch | None = None,
+) -> Path:
+    """Segment new photos with a run's model.
+
+    Args:
+        run: Run folder with a trained segmenter.
+        photos: A photo, or a folder of photos (sub-folders too).
+        out: Folder to write to.
+        overlays: Whether to draw each mask over its photo too.
+        watch: Told about the progress.
+
+    Returns:
+        The folder: ``png/``, ``coco.json``, ``classes.txt`` and ``overlays/``.
+
+    Raises:
+        RunError: The run has no segmenter yet.
+        LabelError: There is no photo.
+    """
+    folder, photos = RunFolder.open(run), Path(photos)
+    if photos.is_file():
+        chosen = [Photo(photos.stem, photos)]
+    else:
+        chosen = [Photo(name, path) for name, path in find_photos(photos).paths.items()]
+    method, _, _ = load_weights(folder.path / "segment" / "model.safetensors")
+    config = folder.config
+    found = (
+        (photo, mask)
+        for photo, mask, _ in predict_photos(method, chosen, config.test, config.trainer, watch or Watch())
+    )
+    return _write_out(Path(out), found, folder, overlays)
+
+
+def evaluate(
+    masks: Path | str,
+    truth: Path | str,
+    *,
+    classes: Sequence[str] | None = None,
+    split: Sequence[str] | None = None,
+    background: bool = True,
+) -> Scores:
+    """Compare a folder of masks (or class maps) with the truth; see `hintseg.evaluation.folders.evaluate_folders`."""
+    return evaluate_folders(Path(masks), Path(truth), classes=classes, split=split, background=background)
+
+
+def report(run: Path | str) -> Path:
+    """Write the run's ``report.html`` again and return its path."""
+    return write_report(RunFolder.open(run).path)
+
+
+def export(run: Path | str, out: Path | str | None = None, *, size: tuple[int, int] = (512, 512)) -> ExportReport:
+    """Export the run's segmenter as ONNX and check it against torch.
+
+    Args:
+        run: Run folder with a trained segmenter.
+        out: File to write; ``RUN/model.onnx`` by default.
+        size: (H, W) the model is traced and checked at, pixels.
+
+    Raises:
+        WeightsError: The run has no segmenter yet.
+        RunError: The exported model does not agree with torch, or `hintseg[export]` is not installed.
+    """
+    folder = RunFolder.open(run)
+    method, classes, background = load_weights(folder.path / "segment" / "model.safetensors")
+    target = Path(out) if out is not None else folder.path / "model.onnx"
+    return export_onnx(method, target, size=size, classes=classes, background=background)
+
+
+def check(
+    data: Path | str,
+    *,
+    labels: Path | str | None = None,
+    format: str = "auto",
+    unlabelled: int | None = None,
+    background: bool = True,
+) -> CheckReport:
+    """Look at photos and labels before training: what is there, and what will hurt.
+
+    Args:
+        data: Folder of the photos.
+        labels: Label file or folder, where it is not found below `data` by itself.
+        format: Label format; `auto` recognises it.
+        unlabelled: Value of scribble images that means "nothing known here".
+        background: Whether pixels may belong to no class.
+
+    Raises:
+        LabelError: All problems of the label files at once.
+    """
+    hint_set = read_hints(
+        Path(data), Path(labels) if labels else None, format=format, unlabelled=unlabelled, background=background
+    )
+    return check_hints(hint_set)
+
+
+def demo(
+    out: Path | str = "runs/demo", *, settings: Settings = (), overwrite: bool = False, watch: Watch | None = None
+) -> Run:
+    """Run the whole main job on the embedded synthetic data set `shapes`.
+
+    Args:
+        out: Run folder to make; the photos lie in a folder beside it.
+        settings: Dotted settings, as for `train`.
+        overwrite: Start the run in `out` afresh.
+        watch: Told about the progress.
+    """
+    out = Path(out)
+    data = out.with_name(out.name + "-photos")
+    if not (data / "classes.txt").is_file():
+        shutil.rmtree(data, ignore_errors=True)
+        write_shapes(data)
+    return train(data, out, recipe="demo", settings=settings, overwrite=overwrite, watch=watch)
+
+
+def _write_out(out: Path, found: Iterable[tuple[Photo, Bytes]], run: RunFolder, overlays: bool) -> Path:
+    """Write masks as PNG, COCO and overlays."""
+    store = MaskStore(out / "png", run.classes, run.background)
+    for photo, mask in found:
+        store.write(photo.id, mask)
+        if overlays:
+            write_overlay(out / "overlays" / f"{photo.id}.jpg", read_photo(photo.path), mask)
+    store.finish()
+    write_coco(out / "coco.json", store)
+    (out / "classes.txt").write_text("\n".join(run.classes) + "\n", encoding="utf-8")
+    return out

@@ -1,0 +1,49 @@
+"""The command line: `hintseg VERB`. Mistakes a person can mend end in one clear message and exit code 2."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from hintseg.cli import check, demo, evaluate, export, listing, masks, predict, report, train
+from hintseg.errors import HintsegError
+
+app = typer.Typer(
+    help=(
+        "From cheap hints to pixel masks. Tell hintseg which things are in your photos and it returns masks, "
+        "a segmentation model you can export, and a report that says how far to trust both.\n\n"
+        "Start with `hintseg check PHOTOS`, then `hintseg train PHOTOS --out runs/first`."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("check")(check.check)
+app.command("train")(train.train)
+app.command("masks")(masks.masks)
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
+app.command("export")(export.export)
+app.command("list")(listing.listing)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command line."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.captureWarnings(True)
+    try:
+        app()
+    except HintsegError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; `--resume` goes on from here\n")
+        sys.exit(130)
+    except OSError as error:  # a full disk or a folder taken away: nothing half-written lies under a final name
+        sys.stderr.write(f"error: {error.filename or 'a file'}: {error.strerror or error}\n")
+        sys.exit(2)

@@ -1,0 +1,23 @@
+"""`hintseg predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run folder with a trained segmenter.")],
+    photos: Annotated[Path, typer.Argument(help="A photo, or a folder of photos (sub-folders too).")],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("predictions"),
+    overlays: Annotated[bool, typer.Option(help="Also draw each mask over its photo.")] = True,
+) -> None:
+    """Segment new photos with the run's model: palette PNG, COCO JSON (RLE) and overlays."""
+    from rich.console import Console
+
+    from hintseg import api
+    from hintseg.cli.watch import Bars
+
+    api.predict(run, photos, out, overlays=overlays, watch=Bars(Console()))

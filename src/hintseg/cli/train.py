@@ -1,0 +1,54 @@
+"""`hintseg train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EPILOG = (
+    "Examples:  hintseg train photos --labels tags.csv --out runs/first   |   "
+    "hintseg train VOC2012 --recipe vwe --out runs/voc backbone.name=resnet101 localize.fit.epochs=10   |   "
+    "hintseg train photos --out runs/first --resume"
+)
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Folder of the photos, in any format of `hintseg list formats`.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Settings, such as backbone.weights=FILE or localize.fit.epochs=10."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/hintseg"),
+    labels: Annotated[
+        Path | None, typer.Option(help="Label file or folder, if not found below DATA by itself.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="A name of `hintseg list recipes`, or a YAML file.")] = "vwe",
+    format: Annotated[str, typer.Option(help="Label format; `auto` recognises it.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out after a stop.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start the run in --out afresh.")] = False,
+) -> None:
+    """Learn masks and a segmentation model from photos and hints.
+
+    Trains a localizer on the hints, turns its class maps into seeds, sharpens them into masks, trains a segmenter on
+    the masks, and writes OUT/report.html. Stopped at any time, --resume goes on.
+    """
+    from rich.console import Console
+
+    from hintseg import api
+    from hintseg.cli.watch import Bars
+
+    api.train(
+        data,
+        out,
+        labels=labels,
+        recipe=recipe,
+        format=format,
+        settings=settings or (),
+        resume=resume,
+        overwrite=overwrite,
+        watch=Bars(Console()),
+    )

@@ -1,0 +1,106 @@
+"""Recipes, overrides and their errors."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from hintseg.config.auto import Facts, resolve_fit
+from hintseg.config.loader import dump_config, load_config, parse_config, recipe_names
+from hintseg.errors import ConfigError
+
+DATA = {"path": "photos"}
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_every_recipe_loads_and_survives_yaml(recipe):
+    config = load_config(recipe, data=DATA)
+    again = parse_config(yaml.safe_load(dump_config(config)))
+    assert again == config
+    assert again.recipe == recipe
+
+
+def test_all_mistakes_at_once_with_the_nearest_key():
+    with pytest.raises(ConfigError) as error:
+        load_config(
+            "vwe",
+            ["localise.fit.epochs=3", "localize.backbon.name=x", "localize.fit.epochs=many", "trainer.workers=-1"],
+            data=DATA,
+        )
+    text = str(error.value)
+    assert text.startswith("4 problems in the settings:")
+    assert "unknown setting 'localise'; did you mean 'localize'?" in text
+    assert "unknown setting 'localize.backbon'; did you mean 'localize.backbone'?" in text
+    assert "'localize.fit.epochs' = 'many'" in text
+    assert "'trainer.workers' = -1" in text
+
+
+def test_numbers_are_not_made_of_strings():
+    with pytest.raises(ConfigError, match=r"seed"):
+        load_config("cam", ['seed="3"'], data=DATA)
+
+
+def test_unknown_recipe_and_method_name_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'vwe'"):
+        load_config("vwee", data=DATA)
+    with pytest.raises(ConfigError, match="unknown method 'cma'; did you mean 'cam'"):
+        load_config("vwe", ["localize.method=cma"], data=DATA)
+    with pytest.raises(ConfigError, match="a method to segment, not to localize"):
+        load_config("vwe", ["localize.method=deeplabv2"], data=DATA)
+
+
+def test_another_method_drops_the_settings_of_the_one_it_replaces():
+    config = load_config("paper/vwe-voc12", ["localize.method=cam", "localize.pooling=gmp"])
+    assert config.localize.method == "cam"
+    assert config.localize.pooling == "gmp"
+    assert config.localize.fit.epochs == "auto"  # the recipe said 6 for vwe
+    assert load_config("paper/vwe-voc12", ["localize.method=vwe"]).localize.fit.epochs == 6
+
+
+def test_top_level_backbone_fills_what_a_stage_leaves_out():
+    config = load_config(
+        "vwe", ["backbone.name=resnet18", "backbone.weights=random", "segment.backbone.name=resnet34"], data=DATA
+    )
+    assert config.localize.backbone.name == "resnet18"
+    assert config.segment.backbone.name == "resnet34"
+    assert config.segment.backbone.weights == "random"
+
+
+def test_a_stage_can_be_left_out():
+    assert load_config("vwe", ["refine=null"], data=DATA).refine is None
+    assert load_config("vwe", ["segment=none"], data=DATA).segment is None
+
+
+def test_a_free_refiner_replaces_a_learned_one():
+    config = load_config("vwe", ["refine.method=dense_crf", "refine.iterations=5"], data=DATA)
+    assert config.refine.iterations == 5
+
+
+def test_recipe_from_a_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("localize:\n  method: cam\ndata:\n  path: photos\n")
+    assert load_config(path).localize.method == "cam"
+    path.write_text("- a list")
+    with pytest.raises(ConfigError, match="must hold a mapping"):
+        load_config(path)
+
+
+def test_override_words_are_checked():
+    with pytest.raises(ConfigError, match="not of the form key=value"):
+        load_config("cam", ["epochs"], data=DATA)
+
+
+def test_auto_scales_with_the_data_and_keeps_what_is_given():
+    config = load_config("cam", ["localize.fit.batch_size=8"], data=DATA).localize
+    small = resolve_fit(config, Facts(photos=100, side=213, pretrained=True, gpu=False))
+    large = resolve_fit(config, Facts(photos=10_000, side=375, pretrained=True, gpu=True))
+    assert small.batch_size == large.batch_size == 8
+    assert small.epochs > large.epochs
+    assert small.crop < large.crop
+    assert "auto" not in small.model_dump().values()
+
+
+def test_import_loads_no_torch():
+    code = "import sys, hintseg, hintseg.cli.app; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
