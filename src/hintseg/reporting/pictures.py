@@ -1,0 +1,219 @@
+"""Photos, hints, class maps and masks as small pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from hintseg.data.photos import read_photo
+from hintseg.errors import PhotoError
+from hintseg.evaluation.confusion import Confusion
+from hintseg.reporting.run_files import MASK_KINDS, RunFiles, read_run
+from hintseg.store.atomic import whole_file
+from hintseg.store.maps import read_maps
+from hintseg.store.masks import read_label_png
+from hintseg.store.palette import voc_palette
+
+SIDE = 256
+"""Longer side of a picture in the report, pixels."""
+
+_HEADER = 22
+"""Height of the captions above the rows of `write_pictures`, pixels."""
+
+
+def thumbnail(path: Path) -> tuple[Image.Image, float]:
+    """Read a photo with its longer side at most `SIDE` pixels.
+
+    Returns:
+        The RGB photo and the factor, <= 1, it was resized by.
+
+    Raises:
+        PhotoError: The photo is gone or broken.
+    """
+    photo = Image.fromarray(read_photo(path))
+    size, factor = _fit(photo.width, photo.height)
+    return photo.resize(size, Image.Resampling.LANCZOS), factor
+
+
+def draw_hints(picture: Image.Image, photo: dict[str, Any], factor: float, classes: Sequence[str]) -> Image.Image:
+    """Return a copy of a photo with its boxes and points.
+
+    Args:
+        picture: The photo, resized by `factor`.
+        photo: Its entry of ``photos.json``.
+        factor: Picture pixels per photo pixel.
+        classes: Names of the K foreground classes.
+    """
+    drawn = picture.copy()
+    draw = ImageDraw.Draw(drawn)
+    for label, *box in photo.get("boxes") or ():
+        x0, y0, x1, y1 = (factor * v for v in box)
+        corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
+        draw.rectangle(corners, outline=(255, 255, 255), width=3)
+        draw.rectangle(corners, outline=colour(label), width=2)
+    for label, x, y in photo.get("points") or ():
+        x, y = factor * x, factor * y
+        draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour(label), outline=(255, 255, 255), width=2)
+    return drawn
+
+
+def heat(picture: Image.Image, maps: np.ndarray[Any, Any]) -> Image.Image:
+    """Lay the strongest class score of each pixel over a photo, dark violet (0) to yellow (1).
+
+    Args:
+        picture: The photo, (H, W).
+        maps: Class maps (n, h, w), 0..1; n may be 0.
+    """
+    strongest = maps.astype(np.float32).max(axis=0, initial=0)  # (h, w)
+    scores = Image.fromarray(strongest).resize(picture.size, Image.Resampling.BILINEAR)
+    colours = matplotlib.colormaps["inferno"](np.asarray(scores).clip(0, 1), bytes=True)[..., :3]  # (H, W, 3)
+    return Image.blend(picture, Image.fromarray(colours), 0.65)
+
+
+def mask_picture(path: Path, size: tuple[int, int]) -> Image.Image:
+    """Read a mask in its class colours, at `size` (width, height), without inventing colours in between."""
+    mask = Image.fromarray(read_label_png(path))
+    mask.putpalette(voc_palette().tobytes())
+    return mask.resize(size, Image.Resampling.NEAREST)
+
+
+def colour(label: int) -> tuple[int, int, int]:
+    """Return a class id's colour, 0..255 RGB."""
+    red, green, blue = voc_palette()[label].tolist()
+    return red, green, blue
+
+
+def panels(run: RunFiles, photo: dict[str, Any], stages: Sequence[str]) -> list[tuple[str, Image.Image]]:
+    """Return what exists of a photo, all of one size: hints, class map, masks, truth.
+
+    Args:
+        run: The run folder.
+        photo: An entry of ``photos.json``.
+        stages: Stages whose masks are shown.
+
+    Returns:
+        (caption, picture) pairs. A photo that is gone or broken is left out; its masks are still shown.
+    """
+    shown: list[tuple[str, Image.Image]] = []
+    masks = [(MASK_KINDS[stage], run.mask_path(stage, photo["id"])) for stage in stages]
+    masks = [(name, path) for name, path in [*masks, ("truth", run.truth_path(photo["id"]))] if path.is_file()]
+    try:
+        picture, factor = thumbnail(Path(photo["path"]))
+    except PhotoError:
+        if not masks:
+            return []
+        height, width = read_label_png(masks[0][1]).shape
+        size = _fit(width, height)[0]
+    else:
+        size = picture.size
+        shown.append(("photo and hints", draw_hints(picture, photo, factor, run.classes)))
+        if "localize" in stages and run.maps_path(photo["id"]).is_file():
+            shown.append(("class map", heat(picture, read_maps(run.maps_path(photo["id"]))[1])))
+    return shown + [(name, mask_picture(path, size)) for name, path in masks]
+
+
+def write_pictures(run: Path, stage: str, ids: Sequence[str]) -> Path:
+    """Draw a few photos as rows of photo, class map, mask and truth, and write them as ``RUN/STAGE/pictures.png``.
+
+    Args:
+        run: The run folder.
+        stage: The stage whose masks are shown.
+        ids: Photo ids, one row each; ids the run does not know are left out.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        RunError: `run` is no run folder.
+    """
+    folder = read_run(run)
+    known = {photo["id"]: photo for photo in folder.photos}
+    stages = [stage] if stage == "segment" else ["localize", stage][: 1 + (stage != "localize")]
+    rows = [(i, panels(folder, known[i], stages)) for i in ids if i in known]
+    captions = list(dict.fromkeys(caption for _, row in rows for caption, _ in row))
+    gap = 6
+    heights = [max((p.height for _, p in row), default=0) + _HEADER for _, row in rows]
+    sheet = Image.new(
+        "RGB", (max(1, len(captions) * (SIDE + gap) - gap), max(1, sum(heights) + _HEADER)), (255, 255, 255)
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for column, caption in enumerate(captions):
+        draw.text((column * (SIDE + gap) + 2, 3), caption, fill=(0, 0, 0), font=font)
+    top = _HEADER
+    for (photo_id, row), height in zip(rows, heights, strict=True):
+        tags = [folder.classes[t - 1] for t in known[photo_id].get("tags") or () if 1 <= t <= len(folder.classes)]
+        draw.text((2, top + height - _HEADER + 2), f"{photo_id}: {', '.join(tags)}", fill=(70, 70, 70), font=font)
+        for caption, picture in row:
+            sheet.paste(picture.convert("RGB"), (captions.index(caption) * (SIDE + gap), top))
+        top += height
+    out = run / stage / "pictures.png"
+    with whole_file(out) as file:
+        sheet.save(file, "PNG", optimize=True)
+    return out
+
+
+def photo_scores(run: RunFiles, stage: str, ids: Sequence[str]) -> tuple[dict[str, float], str]:
+    """Score masks, to find the best and the worst.
+
+    Args:
+        run: The run folder.
+        stage: The stage whose masks are scored.
+        ids: Ids of photos that have such a mask.
+
+    Returns:
+        (scores 0..1 by photo id, what they are): each photo's own mIoU where truth exists, otherwise the quality its
+        maker stated, 0 where it stated none.
+
+    Cost:
+        Reads two masks per photo: about 5 ms each.
+    """
+    judged = {i: _photo_miou(run, stage, i) for i in ids if run.truth_path(i).is_file()}
+    if judged:
+        return {i: score for i, score in judged.items() if not math.isnan(score)}, "mIoU"
+    stated = run.qualities(stage)
+    return {i: stated.get(i, 0.0) for i in ids}, "stated quality"
+
+
+def choose(scores: dict[str, float], seed: int, count: int = 3) -> list[tuple[str, list[str]]]:
+    """Choose photos to show: the best, the worst, and random ones among the others.
+
+    Example:
+        >>> choose({"a": 0.1, "b": 0.5, "c": 0.9}, seed=0, count=1)
+        [('best', ['c']), ('worst', ['a']), ('random', ['b'])]
+    """
+    ranked = sorted(scores, key=lambda i: (scores[i], i))
+    best = ranked[::-1][:count]
+    worst = [i for i in ranked[:count] if i not in best]
+    others = [i for i in ranked if i not in best and i not in worst]
+    drawn = random.Random(seed).sample(others, min(count, len(others)))
+    return [(name, ids) for name, ids in (("best", best), ("worst", worst), ("random", drawn)) if ids]
+
+
+def data_uri(picture: Image.Image) -> str:
+    """Return a picture as a data URI: PNG for masks, which it keeps exact, JPEG for photos."""
+    kind = "PNG" if picture.mode == "P" else "JPEG"
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, quality=82, optimize=True)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _photo_miou(run: RunFiles, stage: str, photo_id: str) -> float:
+    """Return one photo's mean IoU over the classes in its truth or mask, 0..1; NaN where the truth says nothing."""
+    confusion = Confusion(len(run.classes), background=run.background, undecided="background")
+    confusion.add(read_label_png(run.truth_path(photo_id)), read_label_png(run.mask_path(stage, photo_id)))
+    return confusion.miou()
+
+
+def _fit(width: int, height: int) -> tuple[tuple[int, int], float]:
+    """Return the (width, height) that fits into a square of `SIDE`, and the factor to it."""
+    factor = min(1.0, SIDE / max(width, height))
+    return (max(1, round(width * factor)), max(1, round(height * factor))), factor

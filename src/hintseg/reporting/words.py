@@ -1,0 +1,279 @@
+"""What the report says in sentences: what was made, how good it is, how far to trust it, and under which protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hintseg.reporting.run_files import MASK_KINDS, RunFiles
+
+_LEVELS = (
+    (0.75, "good: most masks can be used as they are"),
+    (0.60, "usable: expect to correct outlines and the weak classes named below"),
+    (0.40, "rough: a start for correcting by hand, not for use unseen"),
+    (0.00, "poor: do not use these masks without looking at every one"),
+)
+"""Least mIoU and what it means. Fully supervised networks reach about 0.75 to 0.85 on everyday photos."""
+
+_FEW_PHOTOS = 20
+"""Below this many training photos a class is rarely learned."""
+
+
+def percent(value: float | None) -> str:
+    """Format a share for people.
+
+    Example:
+        >>> percent(0.6432), percent(None)
+        ('64.3 %', '–')
+    """
+    return "–" if value is None or np.isnan(value) else f"{100 * value:.1f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """Format a time span for people.
+
+    Example:
+        >>> duration(8.21), duration(75), duration(7300), duration(None)
+        ('8.2 s', '1 min 15 s', '2 h 1 min', '–')
+    """
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def join(names: Sequence[str], limit: int = 12) -> str:
+    """List names in a sentence.
+
+    Example:
+        >>> join(["cow", "sheep", "dog"]), join(["a", "b", "c"], limit=2)
+        ('cow, sheep and dog', 'a, b and 1 more')
+    """
+    shown = list(names[:limit])
+    if len(names) > limit:
+        return f"{', '.join(shown)} and {len(names) - limit} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
+
+
+def final_metric(run: RunFiles) -> dict[str, Any] | None:
+    """Return the metric that judges the run: the last stage's, without oracle, on unseen photos where there are any."""
+    order = ["seed", "pseudo mask", "segmentation"]
+    fair = [m for m in run.metrics if not m.get("oracle")]
+    ranked = sorted(fair, key=lambda m: (order.index(m["kind"]) if m["kind"] in order else -1, m["split"] == "val"))
+    return ranked[-1] if ranked else None
+
+
+def weak_classes(metric: dict[str, Any]) -> list[tuple[str, float]]:
+    """Return the classes that fail, worst first: IoU below half of the mean, or below 0.2."""
+    bound = max(0.2, metric["miou"] / 2)
+    found = [(name, value) for name, value in metric.get("iou", {}).items() if value is not None and value < bound]
+    return sorted(found, key=lambda pair: pair[1])
+
+
+def made(run: RunFiles) -> str:
+    """Say what the run made, and out of what."""
+    data = run.manifest.get("data", {})
+    train = [p for p in run.photos if p.get("split") == "train"]
+    photos = f"{len(train)} training photos" if train else "the training photos"
+    name = data.get("name", "the data set")
+    if run.done("localize"):
+        things = [f"{MASK_KINDS[s]}s" for s in ("localize", "refine") if run.done(s)]
+        things += ["a segmentation model"] if run.done("segment") else []
+        return f"From the tags of {photos} of {name}, this run made {join(things)}."
+    if run.done("segment"):
+        return f"From the true masks of {photos} of {name}, this run trained a segmentation model."
+    return f"This run on {name} has not finished any stage yet."
+
+
+def quality(run: RunFiles) -> list[str]:
+    """Say how good the result is: the mIoU of each stage, or why it is not known."""
+    if not [m for m in run.metrics if not m.get("oracle")]:
+        return [_quality_without_truth(run)]
+    sentences = []
+    for kind, words in (("seed", "Seeds"), ("pseudo mask", "Pseudo masks"), ("segmentation", "The segmentation model")):
+        found = [m for m in run.metrics if m["kind"] == kind and not m.get("oracle")]
+        for split in dict.fromkeys(m["split"] for m in found):
+            metric = [m for m in found if m["split"] == split][-1]
+            verb = "reaches" if kind == "segmentation" else "reach"
+            where = f"{metric['photos']} {split} photos"
+            sentences.append(f"{words} {verb} {percent(metric['miou'])} mIoU on {where}.")
+    return sentences
+
+
+def _quality_without_truth(run: RunFiles) -> str:
+    """Say what the masks' own scores say, which is not accuracy."""
+    for stage in reversed(MASK_KINDS):
+        scores = run.qualities(stage)
+        if scores:
+            return (
+                "No true masks were given, so accuracy is not known. The "
+                f"{MASK_KINDS[stage]}s' own quality scores average {np.mean(list(scores.values())):.2f} (0 to 1); "
+                "they rank photos, they do not measure accuracy."
+            )
+    return "No true masks were given, so accuracy is not known: judge the pictures below."
+
+
+def trust(run: RunFiles) -> list[str]:
+    """Say how far to trust the result, and what speaks against it."""
+    metric = final_metric(run)
+    sentences = []
+    unfinished = [name for name, stage in run.stages.items() if not stage.get("done")]
+    if unfinished:
+        sentences.append(f"Not finished: {join(unfinished)}. Continue with --resume.")
+    if metric is None:
+        sentences.append("To measure accuracy, draw true masks for about 50 photos and run evaluate on them.")
+    else:
+        level = next(words for least, words in _LEVELS if metric["miou"] >= least)
+        unseen = "photos it has not seen" if metric["split"] == "val" else "the photos it learned from"
+        sentences.append(f"Judged by the {metric['kind']} on {unseen}, this is {level}.")
+        weak = weak_classes(metric)
+        if weak:
+            named = join([f"{name} ({percent(value)})" for name, value in weak])
+            sentences.append(f"Do not trust the result for {named}.")
+        if metric["photos"] < 100:
+            sentences.append(f"Only {metric['photos']} photos were measured: a few points up or down mean little.")
+    if run.config.get("backbone", {}).get("weights") == "random":
+        sentences.append("The backbone started from random weights; learned weights usually give far better masks.")
+    sentences.append(
+        f"This is one run with seed {run.manifest.get('seed', run.config.get('seed', '?'))}: "
+        "another seed gives somewhat other numbers."
+    )
+    return sentences
+
+
+def tag_matrix(run: RunFiles, split: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return which photo of a split has which tag, (photos, K) of 0 and 1; photos without known tags are left out."""
+    count = len(run.classes)
+    known = [p["tags"] for p in run.photos if p.get("split") == split and p.get("tags") is not None]
+    matrix = np.zeros((len(known), count), dtype=np.int64)
+    for row, tags in zip(matrix, known, strict=True):
+        row[[t - 1 for t in tags if 1 <= t <= count]] = 1
+    return matrix
+
+
+def data_sentence(run: RunFiles) -> str:
+    """Say how many photos, classes and tags there are, and which other hints."""
+    train, matrix = [p for p in run.photos if p.get("split") == "train"], tag_matrix(run, "train")
+    kinds = [f"{sum(p.get(k) is not None for p in train)} with {k}" for k in ("boxes", "points", "scribbles")]
+    kinds = [k for k in kinds if not k.startswith("0 ")]
+    classes = f"{len(run.classes)} class" + ("" if len(run.classes) == 1 else "es")
+    sentence = f"{len(train)} training photos of {classes}" + (f" ({join(kinds)})" if kinds else "")
+    if len(matrix):
+        tags = matrix.sum(axis=1)
+        sentence += f"; {tags.mean():.1f} tags per photo, {percent(float((tags > 1).mean()))} with more than one"
+        sentence += f", {int((tags == 0).sum())} without any of the classes"
+    return sentence + "."
+
+
+def data_warnings(run: RunFiles) -> list[str]:
+    """Say what in the training photos and their tags will hurt."""
+    matrix, classes = tag_matrix(run, "train"), run.classes
+    skipped = dict.fromkeys(str(name) for stage in run.stages.values() for name in stage.get("skipped") or ())
+    warnings = [f"{len(skipped)} photos could not be read and were left out: {join(list(skipped))}."] if skipped else []
+    if not len(matrix):
+        return warnings
+    together, counts = matrix.T @ matrix, matrix.sum(axis=0)
+    absent = [name for name, n in zip(classes, counts, strict=True) if n == 0]
+    if absent:
+        warnings.append(f"No training photo has {join(absent)}: never learned.")
+    few = [f"{name} ({n})" for name, n in zip(classes, counts, strict=True) if 0 < n < _FEW_PHOTOS]
+    if few:
+        warnings.append(f"Fewer than {_FEW_PHOTOS} training photos: {join(few)}.")
+    alone = (matrix.sum(axis=1) == 1) @ matrix  # (K,), photos in which a class is the only tag
+    never_alone = []
+    for index, name in enumerate(classes):
+        others = [classes[j] for j in range(len(classes)) if j != index and together[index, j] == counts[index]]
+        if counts[index] and others:
+            warnings.append(
+                f"{name} never occurs without {join(others)}: tags alone cannot tell which pixels are which. "
+                f"Add photos of {name} alone, or boxes or points."
+            )
+        elif counts[index] and not alone[index]:
+            never_alone.append(name)
+    if never_alone:
+        warnings.append(f"Never the only class of a photo, so learned by contrast only: {join(never_alone)}.")
+    if run.background and not (matrix.sum(axis=1) == 0).any():
+        warnings.append(
+            "No training photo is without objects. Photos with an empty tag list (true negatives) help to learn "
+            "what is background."
+        )
+    return warnings
+
+
+def protocol(run: RunFiles) -> list[tuple[str, str]]:
+    """Say how the numbers came about, as (topic, sentence) pairs."""
+    config, test, maps = run.config, run.config.get("test") or {}, run.config.get("maps") or {}
+    lines = [("Recipe", str(config.get("recipe", "not recorded")))]
+    for name, stage in run.stages.items():
+        lines.append((f"Stage {name}", _stage_sentence(stage, config.get(name) or {}, config)))
+    lines.append(("Seed", str(run.manifest.get("seed", config.get("seed", "not recorded")))))
+    splits = [p.get("split") for p in run.photos]
+    truth = sum(bool(p.get("truth")) for p in run.photos)
+    lines.append(
+        (
+            "Photos",
+            f"{splits.count('train')} to learn from, {splits.count('val')} to evaluate on; {truth} have true masks"
+            + ("" if _learns_from_truth(run) else ", which were used for evaluation only")
+            + ".",
+        )
+    )
+    background = "present" if run.background else "none: every pixel belongs to a class, and value 0 is not in the mean"
+    lines.append(("Background class", background))
+    if run.done("localize"):
+        used = "Seeds and pseudo masks of training photos: classes that are not in the photo's tags are left out."
+        lines.append(
+            ("Tags at test time", used + (" The segmentation model sees no tags." if "segment" in config else ""))
+        )
+        if maps:
+            lines.append(("Class maps", f"{_scales(maps)}; {_mirrored(maps.get('flip'))}."))
+        cut = [stage for stage in MASK_KINDS if run.sweep(stage)] or ["localize"]
+        lines += [(f"Threshold of {MASK_KINDS[stage]}s", threshold_sentence(run, stage)) for stage in cut]
+    if run.done("segment") and test:
+        crf = "with" if test.get("crf") else "without"
+        lines.append(("Segmenter's test", f"{_scales(test)}; {_mirrored(test.get('flip'))}; {crf} DenseCRF."))
+    return lines
+
+
+def threshold_sentence(run: RunFiles, stage: str) -> str:
+    """Say which background threshold cut a stage's masks and where it came from."""
+    if not run.background:
+        return "None needed: there is no background, each pixel gets the strongest of the photo's classes."
+    sweep = run.sweep(stage)
+    if sweep.get("chosen") is None:
+        return "Not recorded."
+    sentence = f"{sweep['chosen']:.2f}: {str(sweep.get('how', 'how is not recorded')).rstrip('.')}."
+    if sweep.get("oracle") is not None:
+        sentence += f" Ground truth would have chosen {sweep['oracle']:.2f} (oracle, for comparison only)."
+    return sentence
+
+
+def _learns_from_truth(run: RunFiles) -> bool:
+    return "segment" in run.stages and "localize" not in run.stages
+
+
+def _stage_sentence(stage: dict[str, Any], settings: dict[str, Any], config: dict[str, Any]) -> str:
+    backbone = settings.get("backbone") or config.get("backbone") or {}
+    fit = stage.get("fit") or settings.get("fit") or {}
+    parts = [str(settings.get("method", stage.get("method", "method not recorded")))]
+    if fit:
+        parts.append(f"backbone {backbone.get('name')} with weights {backbone.get('weights')}")
+        names = {"epochs": "epochs", "batch_size": "batch", "crop": "crop", "optimizer": "optimiser", "lr": "rate"}
+        parts += [f"{word} {fit[name]}" for name, word in names.items() if name in fit]
+    parts += [f"{stage['steps']} steps"] if stage.get("steps") else []
+    parts += [] if stage.get("done") else ["not finished"]
+    return "; ".join(parts) + "."
+
+
+def _scales(settings: dict[str, Any]) -> str:
+    scales = settings.get("scales") or [1.0]
+    if len(scales) == 1:
+        return f"single scale ({scales[0]:g})"
+    return f"multi-scale ({', '.join(f'{s:g}' for s in scales)})"
+
+
+def _mirrored(flip: object) -> str:
+    return "without mirrored photo" if flip in (None, False, "none") else "with mirrored photo"
