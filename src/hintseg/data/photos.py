@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from hintseg.errors import PhotoError
+from hintseg.hints.photos import photo_size as photo_size
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -54,45 +53,17 @@ def read_photo(path: Path) -> Bytes:
         ...     read_photo(path).shape
         (2, 3, 3)
     """
-    with _opened(path) as image:
-        image.load()
-        rgb = _to_rgb(image)
-        turn = _UPRIGHT.get(_orientation(image))
-        return np.array(rgb if turn is None else rgb.transpose(turn))
-
-
-def photo_size(path: Path) -> tuple[int, int]:
-    """Read the size (H, W) of the upright photo from its header, without decoding it.
-
-    Raises:
-        PhotoError: The file is missing, no image, or too large to be decoded safely.
-    """
-    with _opened(path) as image:
-        width, height = image.size
-        return (width, height) if _orientation(image) >= 5 else (height, width)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image; whatever PIL stumbles over, then or while decoding, becomes a PhotoError."""
     try:
         with Image.open(path) as image:
-            yield image
+            rgb = _to_rgb(image)
+            turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+            return np.array(rgb if turn is None else rgb.transpose(turn))
     except Image.DecompressionBombError as error:
         raise PhotoError(f"{path}: too many pixels to be decoded safely ({error}); scale the photo down") from error
     except FileNotFoundError as error:
         raise PhotoError(f"{path}: no such photo") from error
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise PhotoError(f"{path}: cannot be read as a photo ({error}); replace or remove the file") from error
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation 1..8; 1 (upright) where there is none or the EXIF block is broken."""
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a broken EXIF block is no reason to lose the photo
-        return 1
-    return value if value in _UPRIGHT else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

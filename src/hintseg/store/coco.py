@@ -1,0 +1,60 @@
+"""Masks as one COCO JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hintseg.hints.rle import bounds, encode, write_counts
+from hintseg.store.atomic import whole_file
+from hintseg.types import BACKGROUND, IGNORE
+
+
+def write_coco(
+    path: Path,
+    masks: Iterable[tuple[str, npt.NDArray[np.uint8]]],
+    classes: Sequence[str],
+    *,
+    files: Mapping[str, str] | None = None,
+) -> None:
+    """Write semantic masks as COCO JSON, whole or not at all: one annotation per class and photo.
+
+    Image ids count from 1 in the order given, category ids are the class ids 1..K. Background and 255 are not written.
+
+    Args:
+        path: The JSON file.
+        masks: Photo ids with their labels, (H, W) uint8.
+        classes: Names of the K foreground classes.
+        files: File names by photo id; ids not in it get ``ID.jpg``.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    images, annotations = [], []
+    for number, (id, mask) in enumerate(masks, start=1):
+        name = (files or {}).get(id, f"{id}.jpg")
+        images.append({"id": number, "file_name": name, "height": mask.shape[0], "width": mask.shape[1]})
+        for label in np.unique(mask).tolist():
+            if label not in (BACKGROUND, IGNORE):
+                annotations.append(
+                    {"id": len(annotations) + 1, "image_id": number, "category_id": label, **_region(mask == label)}
+                )
+    categories = [{"id": label, "name": name} for label, name in enumerate(classes, start=1)]
+    with whole_file(path) as file:
+        file.write(json.dumps({"images": images, "annotations": annotations, "categories": categories}).encode())
+
+
+def _region(region: npt.NDArray[np.bool_]) -> dict[str, object]:
+    """Describe a region (H, W) that is not empty in COCO's words; its box is (x, y, width, height)."""
+    rle = encode(region)
+    x0, y0, x1, y1 = bounds(rle) or (0, 0, 0, 0)
+    return {
+        "segmentation": {"size": [rle.height, rle.width], "counts": write_counts(rle.counts)},
+        "area": int(region.sum()),
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "iscrowd": 0,
+    }
