@@ -211,13 +211,26 @@ def test_without_background_no_threshold_is_claimed(tmp_path):
     assert "true negatives" not in text
 
 
+def test_masks_that_leave_out_tagged_classes_are_named_without_truth(tmp_path):
+    run = make_run(tmp_path, truth=False)
+    for photo in json.loads((run / "photos.json").read_text()):
+        if photo["split"] == "train" and 4 in photo["tags"]:
+            mask = np.array(Image.open(run / "refine" / "masks" / f"{photo['id']}.png"))
+            write_mask(run / "refine" / "masks" / f"{photo['id']}.png", np.where(mask == 4, 0, mask).astype(np.uint8))
+    text = text_of(write_report(run).read_text("utf-8"))
+    assert "these have no pixel of the class in the pseudo mask: sheep (3 of 3)." in text
+    for path in (run / "refine" / "masks").rglob("*.png"):
+        write_mask(path, np.zeros((90, 120), np.uint8))
+    assert "Most pseudo masks are empty: 14 of 14 tags" in text_of(write_report(run).read_text("utf-8"))
+
+
 def test_half_a_run_is_reported_as_such(tmp_path):
     run = make_run(tmp_path, stages=("localize",))
     edit_json(run / "manifest.json", lambda m: m["stages"].update(refine={"done": False}))
     text = text_of(write_report(run).read_text("utf-8"))
     assert "this run made seeds." in text
     assert "Not finished: refine. Continue with --resume." in text
-    assert "Judged by the seed on the photos it learned from" in text
+    assert "Judged by the seeds on the photos it learned from" in text
 
 
 def test_run_with_nothing_but_a_manifest_is_reported(tmp_path):

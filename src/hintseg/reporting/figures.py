@@ -77,8 +77,8 @@ def cooccurrence(classes: Sequence[str], matrix: np.ndarray[Any, Any]) -> str:
                 if matrix[row, column] and row != column:
                     colour = "white" if value > 55 else "#333333"
                     axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
-        bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.02)
-        bar.set_label("% of the row's photos that also show the column")
+        bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=20, pad=0.02, ticks=(0, 50, 100))
+        bar.ax.set_title("%")
         bar.outline.set_visible(False)
         return _svg(figure)
 

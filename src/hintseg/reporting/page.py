@@ -55,7 +55,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "name": data.get("name", run.path.name),
         "made": words.made(run),
         "quality": words.quality(run),
-        "trust": words.trust(run),
+        "trust": [*words.trust(run), *_unplaced(run)],
         **_data(run),
         "protocol": words.protocol(run),
         "config_text": _text(run.path / "config.yaml"),
@@ -89,6 +89,21 @@ def _data(run: RunFiles) -> dict[str, Any]:
         context["counts_chart"] = figures.photos_per_class(names, counts)
         context["together_chart"] = figures.cooccurrence(names, (train.T @ train)[np.ix_(order, order)])
     return context
+
+
+def _unplaced(run: RunFiles) -> list[str]:
+    """Say which tagged classes the last masks of the training photos leave out."""
+    for stage in ("refine", "localize"):
+        photos = _sample(run, stage, "train")
+        if photos:
+            return words.unplaced_sentences(pictures.unplaced(run, stage, photos), MASK_KINDS[stage])
+    return []
+
+
+def _sample(run: RunFiles, stage: str, split: str) -> list[dict[str, Any]]:
+    """Return the photos of a split with a mask of the stage, evenly thinned to at most `_SCORED`."""
+    photos = [p for p in run.photos if p.get("split") == split and run.mask_path(stage, p["id"]).is_file()]
+    return photos[:: max(1, -(-len(photos) // _SCORED))]
 
 
 def _result(metric: dict[str, Any]) -> dict[str, Any]:
@@ -137,17 +152,15 @@ def _classes(run: RunFiles) -> dict[str, Any]:
 
 def _gallery(run: RunFiles, split: str) -> dict[str, Any] | None:
     """Choose photos of a split and collect their pictures; None where no stage made masks for it."""
-    photos = [p for p in run.photos if p.get("split") == split]
-    stages = [s for s in MASK_KINDS if any(run.mask_path(s, p["id"]).is_file() for p in photos)]
-    if not stages:
+    samples = {stage: photos for stage in MASK_KINDS if (photos := _sample(run, stage, split))}
+    if not samples:
         return None
-    photos = [p for p in photos if run.mask_path(stages[-1], p["id"]).is_file()]
-    step = -(-len(photos) // _SCORED)
-    considered = {p["id"]: p for p in photos[::step]}
+    stages = list(samples)
+    considered = {p["id"]: p for p in samples[stages[-1]]}
     scores, meaning = pictures.photo_scores(run, stages[-1], list(considered))
     seed = int(run.manifest.get("seed", 0))
     note = f"Best and worst by {meaning} of the {MASK_KINDS[stages[-1]]}; random ones drawn with seed {seed}"
-    limit = "" if step == 1 else f", all among every {step}th of {len(photos)} photos"
+    limit = f", all among {len(considered)} photos"
     shown = []
     for group, ids in pictures.choose(scores, seed):
         for i in ids:

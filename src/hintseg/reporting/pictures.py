@@ -151,7 +151,9 @@ def write_pictures(run: Path, stage: str, ids: Sequence[str]) -> Path:
     top = _HEADER
     for (photo_id, row), height in zip(rows, heights, strict=True):
         tags = [folder.classes[t - 1] for t in known[photo_id].get("tags") or () if 1 <= t <= len(folder.classes)]
-        draw.text((2, top + height - _HEADER + 2), f"{photo_id}: {', '.join(tags)}", fill=(70, 70, 70), font=font)
+        draw.text(
+            (2, top + height - _HEADER + 2), f"{photo_id}: {', '.join(tags) or 'no tags'}", fill=(70, 70, 70), font=font
+        )
         for caption, picture in row:
             sheet.paste(picture.convert("RGB"), (captions.index(caption) * (SIDE + gap), top))
         top += height
@@ -181,6 +183,26 @@ def photo_scores(run: RunFiles, stage: str, ids: Sequence[str]) -> tuple[dict[st
         return {i: score for i, score in judged.items() if not math.isnan(score)}, "mIoU"
     stated = run.qualities(stage)
     return {i: stated.get(i, 0.0) for i in ids}, "stated quality"
+
+
+def unplaced(run: RunFiles, stage: str, photos: Sequence[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+    """Count photos whose mask leaves out a class that their tags name: a failure that shows without any truth.
+
+    Args:
+        run: The run folder.
+        stage: The stage whose masks are looked at.
+        photos: Entries of ``photos.json`` that have such a mask.
+
+    Returns:
+        By class name: photos in which it has no pixel, and photos tagged with it.
+    """
+    counts = dict.fromkeys(run.classes, (0, 0))
+    for photo in photos:
+        found = set(np.unique(read_label_png(run.mask_path(stage, photo["id"]))).tolist())
+        for tag in photo.get("tags") or ():
+            missing, tagged = counts[run.classes[tag - 1]]
+            counts[run.classes[tag - 1]] = (missing + (tag not in found), tagged + 1)
+    return counts
 
 
 def choose(scores: dict[str, float], seed: int, count: int = 3) -> list[tuple[str, list[str]]]:

@@ -17,8 +17,13 @@ _LEVELS = (
 )
 """Least mIoU and what it means. Fully supervised networks reach about 0.75 to 0.85 on everyday photos."""
 
+_JUDGES = {"seed": "seeds", "pseudo mask": "pseudo masks", "segmentation": "segmentation model"}
+
 _FEW_PHOTOS = 20
 """Below this many training photos a class is rarely learned."""
+
+_LEFT_OUT = 0.25
+"""From this share of its photos on, a class that the masks leave out is named."""
 
 
 def percent(value: float | None) -> str:
@@ -129,7 +134,7 @@ def trust(run: RunFiles) -> list[str]:
     else:
         level = next(words for least, words in _LEVELS if metric["miou"] >= least)
         unseen = "photos it has not seen" if metric["split"] == "val" else "the photos it learned from"
-        sentences.append(f"Judged by the {metric['kind']} on {unseen}, this is {level}.")
+        sentences.append(f"Judged by the {_JUDGES.get(metric['kind'], metric['kind'])} on {unseen}, this is {level}.")
         weak = weak_classes(metric)
         if weak:
             named = join([f"{name} ({percent(value)})" for name, value in weak])
@@ -143,6 +148,25 @@ def trust(run: RunFiles) -> list[str]:
         "another seed gives somewhat other numbers."
     )
     return sentences
+
+
+def unplaced_sentences(counts: dict[str, tuple[int, int]], kind: str) -> list[str]:
+    """Say which tagged classes the masks leave out; see `pictures.unplaced`.
+
+    Example:
+        >>> unplaced_sentences({"cow": (1, 20), "boat": (3, 5)}, "seed")
+        ['Of photos with the tag, these have no pixel of the class in the seed: boat (3 of 5).']
+    """
+    missing, tagged = (sum(column) for column in zip(*counts.values(), strict=True)) if counts else (0, 0)
+    if missing > tagged / 2:
+        return [
+            f"Most {kind}s are empty: {missing} of {tagged} tags have no pixel. Look at the class maps below: where "
+            "they show the objects, lower maps.threshold; where not, train longer or start from learned weights."
+        ]
+    often = [f"{name} ({m} of {n})" for name, (m, n) in counts.items() if n and m / n >= _LEFT_OUT]
+    if not often:
+        return []
+    return [f"Of photos with the tag, these have no pixel of the class in the {kind}: {join(often)}."]
 
 
 def tag_matrix(run: RunFiles, split: str) -> np.ndarray[Any, np.dtype[np.int64]]:
