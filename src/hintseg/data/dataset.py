@@ -142,29 +142,33 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 class EpochSampler(DistributedSampler[int]):
-    """Shuffle by seed and epoch, and deal the photos out to the processes where there are several.
+    """Shuffle by seed and epoch, deal the photos out to the processes, and leave out a last batch that is not full.
 
     Being a DistributedSampler, Lightning leaves it in place and calls `set_epoch`, on one process as on many. Unlike
     its parent it asks for the process group late, so a loader may be built before there is one, and it shares its
     epoch with the data set.
     """
 
-    def __init__(self, dataset: PhotoDataset, seed: int) -> None:
+    def __init__(self, dataset: PhotoDataset, batch_size: int) -> None:
         self.dataset: PhotoDataset = dataset
-        self.seed = seed
+        self.batch_size = batch_size
 
     def set_epoch(self, epoch: int) -> None:
         """Shuffle, and draw the data set's views, for `epoch`."""
         self.dataset.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.dataset.epoch)).permutation(len(self.dataset))
+        order = np.random.default_rng((self.dataset.seed, self.dataset.epoch)).permutation(len(self.dataset))
         rank, processes = _place()
         # Every process must take as many steps as the others: the first photos fill the last gaps.
-        dealt = np.resize(order, len(self) * processes)[rank::processes]
-        return iter(dealt.tolist())
+        dealt = np.resize(order, processes * self._share())[rank::processes]
+        return iter(dealt[: len(self)].tolist())
 
     def __len__(self) -> int:
+        share = self._share()
+        return share if share < self.batch_size else share - share % self.batch_size
+
+    def _share(self) -> int:
         return -(-len(self.dataset) // _place()[1])
 
 
@@ -189,14 +193,12 @@ def train_loader(dataset: PhotoDataset, *, batch_size: int, workers: int = 0) ->
     Returns:
         A loader of `Batch`.
     """
-    sampler = EpochSampler(dataset, dataset.seed)
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=sampler,
+        sampler=EpochSampler(dataset, batch_size),
         num_workers=workers,
         collate_fn=collate,
-        drop_last=len(sampler) > batch_size,
         persistent_workers=workers > 0,
         # Its own generator: starting workers then draws nothing from the stream the network's dropout uses.
         generator=torch.Generator().manual_seed(dataset.seed),

@@ -111,10 +111,8 @@ def evaluate_folders(
     if problems:
         raise LabelError(list_problems(f"{masks} against {truth}", problems))
 
-    if split is not None:
-        return _scores(total, len(ids), classes, background, (), ())
-    missing, extra = (tuple(sorted(a.keys() - b.keys())) for a, b in ((truths, found), (found, truths)))
-    return _scores(total, len(ids), classes, background, missing, extra)
+    missing, extra = (truths.keys() - found.keys(), found.keys() - truths.keys()) if split is None else ((), ())
+    return _scores(total, len(ids), classes, background, tuple(sorted(missing)), tuple(sorted(extra)))
 
 
 _MOST = 254
@@ -143,7 +141,10 @@ class _Tally:
 
     def iou(self) -> npt.NDArray[np.float64]:
         """Return the IoU of label 0..K; at the oracle threshold where class maps were swept."""
-        return self.sweep.iou()[self.sweep.best()] if self.swept() else self.confusion.iou()
+        if not self.swept():
+            return self.confusion.iou()
+        best: npt.NDArray[np.float64] = self.sweep.iou()[THRESHOLDS.index(self.sweep.best()[0])]
+        return best
 
 
 def _count(path: Path, truth_path: Path, tally: _Tally) -> _Tally:
@@ -226,17 +227,17 @@ def _scores(
     if extra:
         protocol += f" {len(extra)} masks have no truth and are not scored."
     if total.swept():
-        curve, best = total.sweep.miou(), total.sweep.best()
+        threshold, miou = total.sweep.best()
         return Scores(
             photos=photos,
-            miou=float(curve[best]),
+            miou=miou,
             iou=values,
             missing=missing,
             extra=extra,
-            threshold=THRESHOLDS[best],
+            threshold=threshold,
             thresholds=THRESHOLDS,
-            curve=tuple(curve.tolist()),
-            protocol=f"{protocol} Class maps at background threshold {THRESHOLDS[best]:g}, the best of "
+            curve=tuple(total.sweep.miou().tolist()),
+            protocol=f"{protocol} Class maps at background threshold {threshold:g}, the best of "
             f"{len(THRESHOLDS)} on the truth (oracle).",
         )
     confusion = total.confusion

@@ -38,8 +38,8 @@ class SeedSweep:
     Example:
         >>> sweep = SeedSweep(1, thresholds=(0.2, 0.6))
         >>> sweep.add(np.array([[0, 1]]), [1], np.array([[[0.6, 0.9]]]))
-        >>> sweep.miou().tolist(), sweep.thresholds[sweep.best()]
-        ([0.25, 1.0], 0.6)
+        >>> sweep.miou().tolist(), sweep.best()
+        ([0.25, 1.0], (0.6, 1.0))
     """
 
     def __init__(self, classes: int, thresholds: Sequence[float] = THRESHOLDS) -> None:
@@ -104,9 +104,11 @@ class SeedSweep:
         """Return the mean IoU at each threshold, (T,) in 0..1."""
         return np.array([mean(scores) for scores in self.iou()])
 
-    def best(self) -> int:
-        """Return the oracle: the index of the threshold with the largest mean IoU, the lowest of equals."""
-        return int(np.argmax(np.nan_to_num(self.miou())))
+    def best(self) -> tuple[float, float]:
+        """Return the oracle: the threshold with the largest mean IoU, the lowest of equals, and that mean IoU."""
+        curve = np.nan_to_num(self.miou())
+        index = int(curve.argmax())
+        return self.thresholds[index], float(curve[index])
 
     @property
     def pixels(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,31 +11,29 @@ import numpy.typing as npt
 
 from hintseg.hints.rle import bounds, encode, write_counts
 from hintseg.store.atomic import whole_file
+from hintseg.store.masks import MaskStore
 from hintseg.types import BACKGROUND, IGNORE
 
 
-def write_coco(
-    path: Path,
-    masks: Iterable[tuple[str, npt.NDArray[np.uint8]]],
-    classes: Sequence[str],
-    *,
-    files: Mapping[str, str] | None = None,
-) -> None:
-    """Write semantic masks as COCO JSON, whole or not at all: one annotation per class and photo.
+def write_coco(path: Path, store: MaskStore, *, files: Mapping[str, str] | None = None) -> None:
+    """Write the masks of a store as COCO JSON, whole or not at all: one annotation per class and photo.
 
-    Image ids count from 1 in the order given, category ids are the class ids 1..K. Background and 255 are not written.
+    Image ids count from 1 in the order of the photo ids, category ids are the class ids 1..K. Background and 255 are
+    not written.
 
     Args:
         path: The JSON file.
-        masks: Photo ids with their labels, (H, W) uint8.
-        classes: Names of the K foreground classes.
+        store: The masks.
         files: File names by photo id; ids not in it get ``ID.jpg``.
 
     Raises:
+        LabelError: A mask cannot be read.
         RunError: The file cannot be written.
     """
-    images, annotations = [], []
-    for number, (id, mask) in enumerate(masks, start=1):
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    for number, id in enumerate(store.ids(), start=1):
+        mask = store.read(id)
         name = (files or {}).get(id, f"{id}.jpg")
         images.append({"id": number, "file_name": name, "height": mask.shape[0], "width": mask.shape[1]})
         for label in np.unique(mask).tolist():
@@ -43,7 +41,7 @@ def write_coco(
                 annotations.append(
                     {"id": len(annotations) + 1, "image_id": number, "category_id": label, **_region(mask == label)}
                 )
-    categories = [{"id": label, "name": name} for label, name in enumerate(classes, start=1)]
+    categories = [{"id": label, "name": name} for label, name in enumerate(store.classes, start=1)]
     with whole_file(path) as file:
         file.write(json.dumps({"images": images, "annotations": annotations, "categories": categories}).encode())
 

@@ -69,9 +69,9 @@ class MaskStore:
     """A folder of masks, one PNG per photo id, and ``manifest.json``.
 
     Ids with ``/`` lie in sub-folders. Each mask may state its quality: how far its maker trusts it, from 0 (a guess)
-    to 1 (certain). The store only keeps the number; hintseg's own masks state the mean over their decided pixels of
-    the winning score less the runner-up's. It is kept inside the PNG, so several processes can write into one store,
-    and a store that was interrupted loses nothing.
+    to 1 (certain). The store only keeps the number; hintseg's own masks state by how much the winning score leads the
+    runner-up's, background included, averaged over the pixels. It is kept inside the PNG, so several processes can
+    write into one store, and a store that was interrupted loses nothing.
 
     Args:
         folder: Where the masks are; made by the first write.
