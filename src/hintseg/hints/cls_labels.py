@@ -1,0 +1,195 @@
+"""`cls_labels.npy` of research repositories: a pickled dict from photo name to a 0/1 vector over the classes.
+
+Loading a pickle can run any code, so the file is read by an unpickler that knows numpy arrays, dicts, strings and
+numbers and refuses everything else. Integer keys, as IRN writes them, are VOC's (2007000032: 2007_000032) or COCO's.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hintseg.errors import LabelError, list_problems
+from hintseg.hints.layout import CLASS_LIST, VOC_CLASSES, add_truth, assemble, read_classes, read_splits
+from hintseg.hints.photos import PhotoFolder, find_photos
+from hintseg.hints.problems import Problems
+from hintseg.hints.voc import voc_root
+from hintseg.types import Hints, HintSet
+
+FILE = "cls_labels.npy"
+
+
+def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True) -> HintSet:
+    """Read tags from a `cls_labels.npy`.
+
+    Args:
+        path: Folder of the data set, also one in Pascal VOC layout.
+        labels: The file; None takes `cls_labels.npy` in `path`.
+        unlabelled: Value of true masks beside it (SegmentationClass) that means "nothing known here".
+        background: Whether pixels may belong to no class.
+
+    Raises:
+        LabelError: The file holds something else than such a dict, or all its problems at once.
+    """
+    file = labels or path / FILE
+    root = voc_root(path) or path
+    vectors = load(file)
+    problems, notes = Problems(), list[str]()
+    folder = find_photos(root)
+    classes = read_classes(root, file, problems, background=background)
+    if classes is None:
+        if {vector.size for vector in vectors.values()} != {len(VOC_CLASSES)}:
+            raise LabelError(f"{file.name} does not name its classes; write {CLASS_LIST} beside it, one name per line")
+        classes = VOC_CLASSES
+        notes.append("the classes are taken to be Pascal VOC's 20")
+    hints: dict[str, Hints] = {}
+    for key, vector in vectors.items():
+        line = f"entry '{key}'"
+        if vector.shape != (len(classes),) or not np.isin(vector, (0, 1)).all():
+            problems.add(
+                file.name, f"{line}: needs {len(classes)} values 0 or 1, but has shape {vector.shape}: {vector}"
+            )
+            continue
+        photo = _locate(key, folder, problems, file.name, line)
+        if photo in hints:
+            problems.add(file.name, f"{line}: the photo '{photo}' has another entry")
+        elif photo is not None:
+            hints[photo] = Hints(tags=frozenset((np.flatnonzero(vector) + 1).tolist()))
+    splits = read_splits(root, folder, problems)
+    add_truth(root, folder, hints, notes, named=True, unlabelled=unlabelled)
+    return assemble(
+        path,
+        folder,
+        classes,
+        hints,
+        source=file.name,
+        problems=problems,
+        notes=notes,
+        splits=splits,
+        background=background,
+    )
+
+
+def load(file: Path) -> dict[str | int, npt.NDArray[Any]]:
+    """Return the dict of a `cls_labels.npy` without running any code the file may hold.
+
+    Raises:
+        LabelError: The file is missing, cut off, or holds something else than a dict of arrays.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise LabelError(f"cannot read {file}: {error.strerror}") from error
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(stream)
+        if shape != () or dtype != np.dtype(object):
+            raise LabelError(
+                f"{file.name} holds an array of shape {shape}; needed is one dict of photo name -> 0/1 vector"
+            )
+        content = _ArraysOnly(stream, encoding="latin1").load().value
+    except LabelError:
+        raise
+    except Exception as error:  # a broken pickle raises nearly anything; none of it is a bug of ours
+        raise LabelError(f"cannot read {file}: {error}; it may be cut off or no .npy file") from error
+    if not isinstance(content, dict) or not content:
+        raise LabelError(f"{file.name} holds a {type(content).__name__}; needed is a dict of photo name -> 0/1 vector")
+    vectors = {key: np.asarray(value.value if isinstance(value, _Array) else value) for key, value in content.items()}
+    wrong = [f"entry '{k}': is no 0/1 vector" for k, v in vectors.items() if v.dtype.kind not in "biuf" or v.ndim != 1]
+    if wrong:
+        raise LabelError(list_problems(file.name, wrong))
+    return {key if isinstance(key, str) else int(key): vector for key, vector in vectors.items()}
+
+
+def _locate(key: str | int, folder: PhotoFolder, problems: Problems, where: str, line: str) -> str | None:
+    """Return the photo a key means; integers are VOC or COCO numbers."""
+    text = str(key)
+    names = [text] if isinstance(key, str) else [text, f"{text[:4]}_{text[4:]}", f"{key:012d}"]
+    name = next((name for name in names if folder.find(name)), text)
+    return folder.locate(name, problems, where, line)
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Builds numpy arrays and plain containers; refuses every other name a pickle asks for."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return our stand-in for a harmless name.
+
+        Raises:
+            LabelError: The name is not one of them.
+        """
+        known = _KNOWN.get((module.replace("numpy._core", "numpy.core"), name))
+        if known is None:
+            raise LabelError(
+                f"the file asks for '{module}.{name}' when loaded; only numpy arrays, dicts, strings and numbers are "
+                "read, because loading a file must never run its code"
+            )
+        return known
+
+
+class _Dtype:
+    """Stands for a pickled dtype: numbers, text and objects only."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch(r"[biufU]\d{1,4}|O8?", code):
+            raise LabelError(f"the file holds values of the kind '{code}'")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands for a pickled array: numpy's own way to build one would trust the file."""
+
+    def __init__(self, *_: Any) -> None:
+        self.value: Any = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        shape, dtype, by_columns, data = state[-4:]
+        if dtype.dtype == np.dtype(object):
+            self.value = data[0]  # only the outermost array holds objects: the one dict
+        else:
+            self.value = _values(data, dtype).reshape(shape, order="F" if by_columns else "C")
+
+
+def _values(data: bytes | str, dtype: _Dtype) -> npt.NDArray[Any]:
+    return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype=dtype.dtype)
+
+
+def _scalar(dtype: _Dtype, data: bytes | str) -> Any:
+    return _values(data, dtype)[0].item()
+
+
+def _from_buffer(data: bytes, dtype: _Dtype, shape: Any, order: Any) -> _Array:
+    array = _Array()
+    array.value = _values(data, dtype).reshape(shape, order=order)
+    return array
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise LabelError(f"the file holds bytes as '{encoding}'")
+    return text.encode("latin1")
+
+
+# What pickles of numpy arrays ask for: protocols 0 to 5, Python 2 and 3, numpy 1 and 2.
+_KNOWN: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy", "ndarray"): object(),  # only named as the kind to build
+    ("numpy", "dtype"): _Dtype,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): _latin1,
+}

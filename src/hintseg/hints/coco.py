@@ -1,0 +1,262 @@
+"""COCO instances JSON: boxes, polygons, run-length masks and crowds.
+
+Category ids become 1..K in the order of the ids. Photos in the JSON without annotations are negatives. Boxes `[x, y,
+width, height]` become (x0, y0, x1, y1). A photo's tags are the classes of its objects that are no crowd.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from hintseg.errors import LabelError
+from hintseg.hints import rle
+from hintseg.hints.boxes import fit_box
+from hintseg.hints.layout import assemble, check_class_count, is_background, read_splits
+from hintseg.hints.photos import PhotoFolder, find_photos, size_or_none
+from hintseg.hints.problems import Problems, read_text
+from hintseg.types import Box, Hints, HintSet, Rle
+
+PLACES = ("instances*.json", "annotations/instances*.json", "*/_annotations.coco.json", "*.json", "annotations/*.json")
+"""Where the files are looked for below the data set's folder; the first that fits counts."""
+
+_SPLIT_WORDS = ("train", "val", "test")
+
+
+def find_json(path: Path) -> list[Path]:
+    """Return the label files of a data set's folder: those of the first of `PLACES` that has any."""
+    for pattern in PLACES:
+        found = [file for file in sorted(path.glob(pattern)) if _is_instances(file)]
+        if found:
+            return found
+    return []
+
+
+def _is_instances(file: Path) -> bool:
+    data = file.read_bytes()
+    return file.name.startswith("instances") or all(
+        key in data for key in (b'"images"', b'"annotations"', b'"categories"')
+    )
+
+
+def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True) -> HintSet:
+    """Read COCO instances; several files (such as instances_train.json and instances_val.json) become splits.
+
+    Args:
+        path: Folder of the data set.
+        labels: The JSON file or the folder of them; None looks in `PLACES`.
+        unlabelled: Not used; this format has no index images.
+        background: Whether pixels may belong to no class.
+
+    Raises:
+        LabelError: There is no label file, or all problems of the files at once.
+
+    Cost:
+        Memory about ten times the size of the JSON.
+    """
+    files = [labels] if labels is not None and not labels.is_dir() else find_json(labels or path)
+    if not files:
+        raise LabelError(f"there is no COCO JSON in {labels or path}; name the label file with labels=FILE")
+    problems, notes = Problems(), list[str]()
+    contents = {file: _load(file) for file in files}
+    folder = find_photos(path)
+    classes, ids = _classes(contents, problems, notes, background=background)
+    problems.raise_all()
+    hints: dict[str, Hints] = {}
+    parts: dict[str, tuple[str, ...]] = {}
+    for file, content in contents.items():
+        found = _Reader(file, content, folder, ids, problems).hints(notes)
+        for photo in found.keys() & hints.keys():
+            problems.add(file.name, f"photo '{photo}' is also in another of the label files")
+        hints |= found
+        word = next((word for word in _SPLIT_WORDS if word in f"{file.parent.name}/{file.name}"), file.stem)
+        parts[word] = (*parts.get(word, ()), *sorted(found))
+    splits = parts if len(files) > 1 else read_splits(path, folder, problems)
+    source = ", ".join(file.name for file in files)
+    return assemble(
+        path,
+        folder,
+        classes,
+        hints,
+        source=source,
+        problems=problems,
+        notes=notes,
+        splits=splits,
+        background=background,
+    )
+
+
+def _load(file: Path) -> dict[str, Any]:
+    """Return the content of a COCO JSON, checked for its three lists."""
+    text = read_text(file)
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise LabelError(
+            f"{file.name} is no valid JSON: {error.msg} in {where}; it may be cut off: write it again"
+        ) from error
+    lists = ("images", "annotations", "categories")
+    missing = [k for k in lists if not isinstance(content, dict) or not isinstance(content.get(k), list)]
+    if missing:
+        raise LabelError(f"{file.name} is no COCO file: it lacks the lists {', '.join(missing)}")
+    return dict(content)
+
+
+def _classes(
+    contents: dict[Path, dict[str, Any]], problems: Problems, notes: list[str], *, background: bool
+) -> tuple[tuple[str, ...], dict[Any, int]]:
+    """Return the class names and the class id 1..K of every category id; all files must agree."""
+    first: dict[Any, str] = {}
+    for number, (file, content) in enumerate(contents.items()):
+        own: dict[Any, str] = {}
+        for item in content["categories"]:
+            if (
+                not isinstance(item, dict)
+                or not isinstance(item.get("id"), int)
+                or not str(item.get("name", "")).strip()
+            ):
+                problems.add(file.name, f"category {str(item)[:60]} needs a whole number `id` and a `name`")
+                continue
+            name = str(item["name"]).strip()
+            if item["id"] in own or name in own.values():
+                problems.add(file.name, f"category {item['id']} '{name}' occurs twice")
+            own[item["id"]] = name
+        if number == 0:
+            first = own
+        for id_ in sorted(own.items() ^ first.items()):
+            problems.add(file.name, f"category {id_[0]} '{id_[1]}' is not the same in all label files")
+    if background:
+        zero = {id_ for id_, name in first.items() if is_background(name)}
+        notes.extend(f"category {id_} '{first.pop(id_)}' is background and no class" for id_ in zero)
+    order = sorted(first)
+    classes = tuple(first[id_] for id_ in order)
+    check_class_count(classes, ", ".join(file.name for file in contents), problems)
+    if order != list(range(1, len(order) + 1)):
+        shown = ", ".join(f"{id_} -> {new}" for new, id_ in enumerate(order[:4], start=1))
+        notes.append(f"category ids are mapped to 1..{len(order)} in their order: {shown}, ...")
+    return classes, {id_: new for new, id_ in enumerate(order, start=1)}
+
+
+class _Reader:
+    """Reads one JSON file."""
+
+    def __init__(
+        self, file: Path, content: dict[str, Any], folder: PhotoFolder, ids: dict[Any, int], problems: Problems
+    ) -> None:
+        self.where = file.name
+        self.content = content
+        self.folder = folder
+        self.ids = ids
+        self.problems = problems
+
+    def hints(self, notes: list[str]) -> dict[str, Hints]:
+        """Return the hints of all photos the file lists."""
+        photos = self._photos()
+        boxes: dict[Any, list[Box]] = defaultdict(list)
+        empty = 0
+        for item in self.content["annotations"]:
+            line = f"annotation {item.get('id', '?')}"
+            image, category = item.get("image_id"), item.get("category_id")
+            if image not in photos:
+                self.problems.add(self.where, f"{line}: image_id {image} is not in `images`")
+                continue
+            if category not in self.ids:
+                known = ", ".join(str(id_) for id_ in list(self.ids)[:5])
+                self.problems.add(self.where, f"{line}: category_id {category} is not in `categories` ({known}, ...)")
+                continue
+            try:
+                box = self._box(item, self.ids[category], photos[image][1])
+            except LabelError as error:
+                self.problems.add(self.where, f"{line}: {error}")
+                continue
+            if box is None:
+                empty += 1
+            else:
+                boxes[image].append(box)
+        if empty:
+            notes.append(f"{empty} annotations without any area in {self.where} are left out")
+        return {
+            photo: Hints(tags=frozenset(b.label for b in boxes[image] if not b.crowd), boxes=tuple(boxes[image]))
+            for image, (photo, _) in photos.items()
+            if photo is not None
+        }
+
+    def _photos(self) -> dict[Any, tuple[str | None, tuple[int, int] | None]]:
+        """Return the photo id and (height, width) of every image id."""
+        photos: dict[Any, tuple[str | None, tuple[int, int] | None]] = {}
+        seen: dict[str, Any] = {}
+        for item in self.content["images"]:
+            image, name = item.get("id"), item.get("file_name")
+            line = f"image {image}"
+            if image is None or not name:
+                self.problems.add(self.where, f"image {str(item)[:60]} needs an `id` and a `file_name`")
+                continue
+            if image in photos:
+                self.problems.add(self.where, f"{line}: this id occurs twice in `images`")
+            photo = self.folder.locate(name, self.problems, self.where, line)
+            if photo is not None and photo in seen:
+                self.problems.add(self.where, f"{line}: '{name}' is also image {seen[photo]}")
+            if photo is not None:
+                seen.setdefault(photo, image)
+            size = (item["height"], item["width"]) if item.get("height") and item.get("width") else None
+            if size is None and photo is not None:
+                size = size_or_none(self.folder.paths[photo])
+            photos[image] = (photo, size)
+        return photos
+
+    def _box(self, item: dict[str, Any], label: int, size: tuple[int, int] | None) -> Box | None:
+        """Return one object, or None where it has no area."""
+        polygons, mask = _outline(item.get("segmentation"), size)
+        corners: tuple[float, float, float, float] | None = None
+        if item.get("bbox"):
+            x, y, width, height = _numbers(item["bbox"], "bbox", count=4)
+            if 0.0 in (width, height):
+                return None
+            corners = (x, y, x + width, y + height)
+        elif mask is not None:
+            corners = rle.bounds(mask)
+        elif polygons:
+            xs = [v for ring in polygons for v in ring[0::2]]
+            ys = [v for ring in polygons for v in ring[1::2]]
+            corners = (min(xs), min(ys), max(xs), max(ys))
+        else:
+            raise LabelError("has neither a bbox nor a segmentation")
+        if corners is None:
+            return None
+        return Box(label, *fit_box(corners, size), polygons=polygons, rle=mask, crowd=bool(item.get("iscrowd", 0)))
+
+
+def _outline(segmentation: Any, size: tuple[int, int] | None) -> tuple[tuple[tuple[float, ...], ...], Rle | None]:
+    """Return the polygons and the run-length mask of a `segmentation` entry; one of them is empty."""
+    if not segmentation:
+        return (), None
+    if isinstance(segmentation, list):
+        rings = [segmentation] if isinstance(segmentation[0], int | float) else segmentation
+        polygons = tuple(_numbers(ring, "polygon") for ring in rings)
+        for ring in polygons:
+            if len(ring) < 6 or len(ring) % 2:
+                raise LabelError(f"a polygon has {len(ring)} numbers; at least 3 points (x, y) are needed")
+        return polygons, None
+    if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
+        raise LabelError("segmentation is neither a list of polygons nor a run-length mask with `size` and `counts`")
+    height, width = (int(v) for v in _numbers(segmentation["size"], "size", count=2))
+    counts = segmentation["counts"]
+    runs = rle.parse_counts(counts) if isinstance(counts, str) else tuple(int(v) for v in _numbers(counts, "counts"))
+    mask = Rle(height, width, runs)
+    rle.check_runs(mask)
+    if size is not None and (height, width) != tuple(size):
+        raise LabelError(f"the run-length mask is {width} x {height}, but its image is {size[1]} x {size[0]}")
+    return (), mask
+
+
+def _numbers(values: Any, name: str, count: int | None = None) -> tuple[float, ...]:
+    """Return a list of numbers from the JSON, checked."""
+    if not isinstance(values, list) or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+        raise LabelError(f"{name} {str(values)[:60]} holds something that is not a number")
+    if count is not None and len(values) != count:
+        raise LabelError(f"{name} has {len(values)} numbers; {count} are needed")
+    return tuple(float(v) for v in values)

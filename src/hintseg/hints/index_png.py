@@ -1,0 +1,89 @@
+"""A folder of photos and a folder of index PNGs whose values are class ids: full masks, or scribbles.
+
+Without `unlabelled` the PNGs are full masks: 0 is background and 255 is ignored. With `unlabelled` they are scribbles:
+that value and 255 mean "nothing known here", 0 is a stroke on background (where it is not the unlabelled value itself).
+The value is never guessed: a scribble read as a mask would turn all unmarked pixels into background. A PNG has its
+photo's name; `classes.txt` says which id is which class; tags are the classes that occur in the PNG.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hintseg.errors import LabelError
+from hintseg.hints.layout import CLASS_LIST, TRUTH_FOLDERS, assemble, find_masks, read_classes, read_splits
+from hintseg.hints.masks import tags_of_masks
+from hintseg.hints.photos import MASK_FOLDERS, find_photos
+from hintseg.hints.problems import Problems
+from hintseg.types import Hints, HintSet, MaskFile
+
+FOLDERS = (*MASK_FOLDERS, *TRUTH_FOLDERS)
+"""Names of the folder of index PNGs where no labels are given."""
+
+
+def find_folder(path: Path, labels: Path | None) -> Path | None:
+    """Return the folder of index PNGs: the given one, else the first of `FOLDERS` below `path` that has a PNG."""
+    candidates = [labels] if labels is not None else [path / name for name in FOLDERS]
+    return next((f for f in candidates if f.is_dir() and next(f.rglob("*.png"), None) is not None), None)
+
+
+def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True) -> HintSet:
+    """Read index PNGs: scribbles where `unlabelled` is given, full masks otherwise.
+
+    Args:
+        path: Folder of the data set.
+        labels: Folder of the PNGs; None looks for one of `FOLDERS`.
+        unlabelled: The value that means "nothing known here", 0..255.
+        background: Whether pixels may belong to no class.
+
+    Raises:
+        LabelError: There are no PNGs, no class list, or all problems of the PNGs at once.
+
+    Cost:
+        Every PNG is read: some milliseconds each.
+    """
+    masks_folder = find_folder(path, labels)
+    if masks_folder is None:
+        looked = labels or ", ".join(FOLDERS)
+        raise LabelError(f"there are no PNGs in {looked} (data set {path}); name their folder with labels=FOLDER")
+    if "scribble" in masks_folder.name.lower() and unlabelled is None:
+        raise LabelError(
+            f"{masks_folder} holds scribbles, and it is not said which value means 'nothing known here'; "
+            "pass unlabelled=VALUE (often 255; 0 where unmarked pixels are 0)"
+        )
+    problems, notes = Problems(), list[str]()
+    classes = read_classes(path, masks_folder, problems, background=background)
+    if classes is None:
+        raise LabelError(f"no {CLASS_LIST} in {masks_folder} or {path}; write one class name per line: line n is id n")
+    folder = find_photos(path)
+    files: dict[str, MaskFile] = {}
+    for name, file in find_masks(masks_folder).items():
+        photo = folder.locate(name, problems, masks_folder.name, file.name)
+        if photo in files:
+            problems.add(masks_folder.name, f"{file.name}: '{photo}' also has {files[photo].path.name}; delete one")
+        elif photo is not None:
+            files[photo] = MaskFile(file, unlabelled)
+    tags = tags_of_masks(files, folder.paths, len(classes), problems)
+    problems.raise_all()
+    if not any(tags.values()):
+        raise LabelError(
+            f"no PNG in {masks_folder} holds a class id 1..{len(classes)}; a mask's values must be class ids, "
+            "so foreground painted as 255 has to become 1"
+        )
+    if unlabelled is None:
+        hints = {photo: Hints(tags=tags[photo], mask=file) for photo, file in files.items()}
+    else:
+        hints = {photo: Hints(tags=tags[photo], scribbles=file) for photo, file in files.items()}
+        notes.append(f"the PNGs are read as scribbles: {unlabelled} means nothing known here")
+    splits = read_splits(path, folder, problems)
+    return assemble(
+        path,
+        folder,
+        classes,
+        hints,
+        source=masks_folder.name,
+        problems=problems,
+        notes=notes,
+        splits=splits,
+        background=background,
+    )

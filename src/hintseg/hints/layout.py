@@ -1,0 +1,171 @@
+"""What several formats share: the class list, split lists, truth masks, and putting a hint set together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from hintseg.errors import did_you_mean
+from hintseg.hints.photos import PhotoFolder
+from hintseg.hints.problems import Problems, read_text
+from hintseg.types import Hints, HintSet, MaskFile, Photo
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""The 20 classes of Pascal VOC, in the order of their ids."""
+
+MAX_CLASSES = 254
+"""Masks are uint8: 0 is background and 255 is ignore."""
+
+CLASS_LIST = "classes.txt"
+TRUTH_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
+"""Folders of full masks below a data set; where a photo has both, the first is used."""
+
+_SPLIT_FOLDERS = ("ImageSets/Segmentation", "ImageSets/Main", "ImageSets")
+_SPLIT_FILES = ("train.txt", "val.txt", "test.txt", "all.txt")
+
+
+def is_background(name: str) -> bool:
+    """Tell whether a class name means background, such as `_background_`."""
+    return name.strip("_ ").lower() == "background"
+
+
+def read_classes(path: Path, labels: Path | None, problems: Problems, *, background: bool) -> tuple[str, ...] | None:
+    """Read `classes.txt` beside the labels or in the data set's folder: line n is class n.
+
+    A first line that says `background` is id 0 and no class, unless the data has no background.
+
+    Returns:
+        The class names, or None where there is no such file.
+    """
+    beside = [] if labels is None else [labels if labels.is_dir() else labels.parent]
+    file = next((f / CLASS_LIST for f in (*beside, path) if (f / CLASS_LIST).is_file()), None)
+    if file is None:
+        return None
+    names = [line.strip() for line in read_text(file).rstrip().splitlines()]
+    start = 1 if background and is_background(names[0]) else 0
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if not name:
+            problems.add(CLASS_LIST, f"line {number}: is blank, so the ids after it are not clear; delete it")
+        elif name in seen:
+            problems.add(CLASS_LIST, f"line {number}: class '{name}' is also in line {seen[name]}; delete one")
+        seen.setdefault(name, number)
+    classes = tuple(names[start:])
+    check_class_count(classes, CLASS_LIST, problems)
+    return classes
+
+
+def check_class_count(classes: tuple[str, ...], where: str, problems: Problems) -> None:
+    """Add a problem where there is no class or more than a uint8 mask holds."""
+    if not classes:
+        problems.add(where, "names no class; at least one is needed")
+    if len(classes) > MAX_CLASSES:
+        problems.add(where, f"{len(classes)} classes; at most {MAX_CLASSES} fit into uint8 masks; merge some")
+
+
+def class_ids(classes: tuple[str, ...], names: Iterable[str], problems: Problems, where: str, line: str) -> set[int]:
+    """Return the ids of `names`; each unknown name is a problem that names the nearest class."""
+    ids = set()
+    for name in names:
+        if name in classes:
+            ids.add(classes.index(name) + 1)
+        else:
+            problems.add(where, f"{line}: unknown tag '{name}'{did_you_mean(name, classes)}")
+    return ids
+
+
+def read_splits(path: Path, folder: PhotoFolder, problems: Problems) -> dict[str, tuple[str, ...]]:
+    """Read the lists of photos of a data set: ImageSets/Segmentation, else ImageSets/Main, else train.txt, val.txt, ...
+
+    A list has one photo per line; what follows the photo's name (such as a mask's path) is ignored. VOC's lists of one
+    class (`NAME 1`, `NAME -1`) are not splits and are left out.
+    """
+    lists: list[Path] = []
+    for sub in _SPLIT_FOLDERS:
+        lists = sorted((path / sub).glob("*.txt"))
+        if lists:
+            break
+    else:
+        lists = [path / name for name in _SPLIT_FILES if (path / name).is_file()]
+    splits = {}
+    for file in lists:
+        where = file.relative_to(path).as_posix()
+        lines = [(n, line.strip()) for n, line in enumerate(read_text(file).splitlines(), start=1) if line.strip()]
+        if lines[0][1].split()[-1] in ("1", "0", "-1") and len(lines[0][1].split()) == 2:
+            continue
+        first: dict[str, int] = {}
+        for number, line in lines:
+            name = line if folder.find(line) else line.split()[0]
+            photo = folder.locate(name, problems, where, f"line {number}")
+            if photo is None:
+                continue
+            if photo in first:
+                problems.add(where, f"line {number}: '{name}' is also in line {first[photo]}; delete one")
+            first.setdefault(photo, number)
+        splits[file.stem] = tuple(sorted(first))
+    return splits
+
+
+def find_masks(folder: Path) -> dict[str, Path]:
+    """Return the PNG files below `folder` by their path without suffix."""
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.png"))}
+
+
+def add_truth(
+    path: Path, folder: PhotoFolder, hints: dict[str, Hints], notes: list[str], *, named: bool, unlabelled: int | None
+) -> None:
+    """Give the photos in `hints` their full masks from `TRUTH_FOLDERS`, in place.
+
+    Args:
+        path: Folder of the data set.
+        folder: Its photos.
+        hints: Hints by photo id; photos that are not in it but have a mask are added.
+        notes: Gets a sentence on what was found.
+        named: Whether a class list fixes which id is which class; without one, masks cannot be used.
+        unlabelled: The value that means "nothing known here", besides 255.
+    """
+    found = [path / name for name in TRUTH_FOLDERS if (path / name).is_dir()]
+    masks: dict[str, Path] = {}
+    for masks_folder in reversed(found):
+        masks |= find_masks(masks_folder)
+    names = " and ".join(f.name for f in found)
+    if masks and not named:
+        notes.append(f"the masks in {names} are not used: no {CLASS_LIST} says which id is which class")
+        return
+    used = masks.keys() & folder.paths.keys()
+    for photo in used:
+        hints[photo] = replace(hints.get(photo, Hints()), mask=MaskFile(masks[photo], unlabelled))
+    if used:
+        notes.append(f"{len(used)} photos have their true mask in {names}")
+    if len(masks) > len(used):
+        notes.append(f"{len(masks) - len(used)} masks in {names} have no photo and are not used")
+
+
+def assemble(
+    path: Path,
+    folder: PhotoFolder,
+    classes: tuple[str, ...],
+    hints: Mapping[str, Hints],
+    *,
+    source: str,
+    problems: Problems,
+    notes: list[str],
+    splits: Mapping[str, tuple[str, ...]],
+    background: bool,
+) -> HintSet:
+    """Put a hint set together, or raise all problems.
+
+    Raises:
+        LabelError: `problems` is not empty.
+    """
+    problems.raise_all()
+    silent = [photo for photo in folder.paths if replace(hints.get(photo, Hints()), mask=None) == Hints()]
+    if silent:
+        shown = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
+        notes.append(f"{len(silent)} of {len(folder.paths)} photos are not in {source} and stay unlabelled: {shown}")
+    photos = tuple(Photo(photo, file, hints.get(photo, Hints())) for photo, file in folder.paths.items())
+    return HintSet(path.resolve().name, classes, photos, dict(splits), background, tuple(notes))

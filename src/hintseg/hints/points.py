@@ -1,0 +1,121 @@
+"""CSV of points with a header: a file, `x`, `y` and a label, in any order; other columns are ignored.
+
+One line per click, in pixels. A line with a file and nothing else is a negative. The label `background` is a click on
+background. A photo's tags are the classes of its points, so every class of a
+photo needs a point; a photo with clicks on background alone is a negative.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hintseg.errors import LabelError
+from hintseg.hints.boxes import fit_point
+from hintseg.hints.layout import (
+    add_truth,
+    assemble,
+    check_class_count,
+    class_ids,
+    is_background,
+    read_classes,
+    read_splits,
+)
+from hintseg.hints.photos import PhotoFolder, find_photos, size_or_none
+from hintseg.hints.problems import Problems
+from hintseg.hints.tables import (
+    FILE_COLUMNS,
+    LABEL_COLUMNS,
+    Row,
+    cell,
+    column,
+    find_table,
+    header,
+    kind_of,
+    read_rows,
+    repeated,
+    table_classes,
+)
+from hintseg.types import BACKGROUND, Hints, HintSet, Point
+
+FILES = ("points.csv", "clicks.csv")
+"""Names looked for in the data set's folder where no label file is given."""
+
+
+def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True) -> HintSet:
+    """Read a CSV of points.
+
+    Args:
+        path: Folder of the data set.
+        labels: The CSV file; None looks for one of `FILES` in `path`.
+        unlabelled: Value of true masks beside it (SegmentationClass) that means "nothing known here".
+        background: Whether pixels may belong to no class.
+
+    Raises:
+        LabelError: All problems of the file at once, with their lines.
+    """
+    file = find_table(path, labels, FILES)
+    rows = read_rows(file)
+    if kind_of(rows) != "points":
+        given = ",".join(rows[0][1])
+        raise LabelError(f"{file.name} starts with '{given}'; a points file needs the header `filename,x,y,label`")
+    problems, notes = Problems(), list[str]()
+    classes = read_classes(path, file, problems, background=background)
+    folder = find_photos(path)
+    named = classes is not None
+    if classes is None:
+        classes = tuple(name for name in table_classes(rows, "points") if not (background and is_background(name)))
+        check_class_count(classes, file.name, problems)
+    points = _read_points(rows, classes, folder, problems, file.name, background=background)
+    hints = {
+        photo: Hints(tags=frozenset(p.label for p in found) - {BACKGROUND}, points=tuple(found))
+        for photo, found in points.items()
+    }
+    splits = read_splits(path, folder, problems)
+    add_truth(path, folder, hints, notes, named=named, unlabelled=unlabelled)
+    return assemble(
+        path,
+        folder,
+        classes,
+        hints,
+        source=file.name,
+        problems=problems,
+        notes=notes,
+        splits=splits,
+        background=background,
+    )
+
+
+def _read_points(
+    rows: list[Row], classes: tuple[str, ...], folder: PhotoFolder, problems: Problems, where: str, *, background: bool
+) -> dict[str, list[Point]]:
+    names = header(rows)
+    at_file, at_label = column(names, FILE_COLUMNS) or 0, column(names, LABEL_COLUMNS) or 0
+    at_x, at_y = names.index("x"), names.index("y")
+    points: dict[str, list[Point]] = {}
+    sizes: dict[str, tuple[int, int] | None] = {}
+    repeated(rows, problems, where)
+    for number, cells in rows[1:]:
+        line = f"line {number}"
+        photo = folder.locate(cell(cells, at_file), problems, where, line)
+        x_text, y_text, label = cell(cells, at_x), cell(cells, at_y), cell(cells, at_label)
+        if not (x_text or y_text or label):  # a file and nothing else: said that there is none
+            if photo is not None:
+                points.setdefault(photo, [])
+            continue
+        if background and is_background(label) and label not in classes:
+            ids = {BACKGROUND}
+        else:
+            ids = class_ids(classes, [label], problems, where, line)
+        if photo is not None and photo not in sizes:
+            sizes[photo] = size_or_none(folder.paths[photo])
+        try:
+            x, y = fit_point(float(x_text), float(y_text), sizes.get(photo) if photo else None)
+        except LabelError as error:
+            problems.add(where, f"{line}: {error}")
+            continue
+        except ValueError:
+            problems.add(where, f"{line}: x '{x_text}' and y '{y_text}' are not two numbers")
+            continue
+        if photo is not None and ids:
+            points.setdefault(photo, []).append(Point(ids.pop(), x, y))
+    return points

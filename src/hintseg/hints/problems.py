@@ -1,0 +1,51 @@
+"""Gather the problems of label files, to raise them all at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hintseg.errors import LabelError, list_problems
+
+
+class Problems:
+    """Problems found so far, by the file or folder they are in."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[str]] = {}
+
+    def add(self, where: str, what: str) -> None:
+        """Remember one problem: a sentence that starts with its line or file name."""
+        self._found.setdefault(where, []).append(what)
+
+    def raise_all(self) -> None:
+        """Raise one error that lists every problem, if there is any.
+
+        Raises:
+            LabelError: At least one problem was added.
+        """
+        if self._found:
+            raise LabelError("\n".join(list_problems(where, found) for where, found in self._found.items()))
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 label file (a byte-order mark is dropped).
+
+    Raises:
+        LabelError: The file cannot be read, is empty, or is not UTF-8; then every such line is listed.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LabelError(f"cannot read {path}: {error.strerror}") from error
+    if not data.strip():
+        raise LabelError(f"{path} is empty; write the labels into it, or name another file as labels")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        found = []
+        for number, line in enumerate(data.split(b"\n"), start=1):
+            try:
+                line.decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                found.append(f"line {number}: byte {line[error.start]:#04x} is not UTF-8; save the file as UTF-8")
+        raise LabelError(list_problems(path.name, found)) from None

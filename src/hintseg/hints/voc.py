@@ -1,0 +1,170 @@
+"""Pascal VOC layout: JPEGImages, Annotations/*.xml, SegmentationClass(Aug)/*.png, ImageSets/{Segmentation,Main}/*.txt.
+
+Boxes come from the XML files (corners counted from 1, inclusive there; from 0, exclusive here). Tags come from the XML
+files too; without any from `tags.csv`; without that from the masks. The names of objects' parts are ignored. Classes
+are those of `classes.txt`; without it VOC's own 20 where all names are among them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from hintseg.errors import LabelError
+from hintseg.hints.boxes import fit_box
+from hintseg.hints.csv import read_tags
+from hintseg.hints.layout import (
+    CLASS_LIST,
+    TRUTH_FOLDERS,
+    VOC_CLASSES,
+    add_truth,
+    assemble,
+    check_class_count,
+    class_ids,
+    read_classes,
+    read_splits,
+)
+from hintseg.hints.masks import tags_of_masks
+from hintseg.hints.photos import PhotoFolder, find_photos, size_or_none
+from hintseg.hints.problems import Problems
+from hintseg.hints.tables import read_rows, table_classes
+from hintseg.types import Box, Hints, HintSet
+
+XML_FOLDER = "Annotations"
+TAG_TABLE = "tags.csv"
+
+
+def voc_root(path: Path) -> Path | None:
+    """Return the folder that holds JPEGImages: `path`, or the one VOC folder below it as the archives unpack it."""
+    candidates = [path, *sorted(path.glob("VOC20*")), *sorted(path.glob("VOCdevkit/VOC20*"))]
+    found = [candidate for candidate in candidates if (candidate / "JPEGImages").is_dir()]
+    return found[0] if found and (found[0] == path or len(found) == 1) else None
+
+
+def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True) -> HintSet:
+    """Read a folder in Pascal VOC layout.
+
+    Args:
+        path: Folder of the data set.
+        labels: Folder of XML files; None takes `Annotations`.
+        unlabelled: Value of the masks that means "nothing known here", besides 255.
+        background: Whether pixels may belong to no class.
+
+    Raises:
+        LabelError: There are no labels, or all problems of the label files at once.
+
+    Cost:
+        Without XML files and tags.csv every mask is read: some milliseconds each.
+    """
+    root = voc_root(path)
+    if root is None:
+        raise LabelError(f"there is no one folder JPEGImages in {path}; name the folder that holds it")
+    if labels is not None and not labels.is_dir():
+        raise LabelError(f"labels={labels} is no folder; the format 'voc' needs a folder of XML files")
+    xml_folder = labels or root / XML_FOLDER
+    xml_files = sorted(xml_folder.glob("*.xml"))
+    table = root / TAG_TABLE
+    problems, notes = Problems(), list[str]()
+    folder = find_photos(root)
+    objects = {file: _read_xml(file, problems) for file in xml_files}
+    rows = read_rows(table) if not xml_files and table.is_file() else []
+    names = {name for found in objects.values() for name, _, _ in found}
+    names |= set(table_classes(rows, "tags")) if rows else set()
+    listed = read_classes(root, xml_folder, problems, background=background)
+    named = listed is not None or (bool(names) and names <= set(VOC_CLASSES))
+    if listed is not None:
+        classes = listed
+    elif named:
+        classes = VOC_CLASSES
+        notes.append("the classes are Pascal VOC's 20")
+    else:
+        classes = tuple(sorted(names))
+        check_class_count(classes, str(root), problems)
+    hints: dict[str, Hints] = {}
+    source = XML_FOLDER
+    if xml_files:
+        hints = _boxes(objects, classes, folder, problems, xml_folder.name)
+    elif rows:
+        source = TAG_TABLE
+        tags = read_tags(rows, classes, folder, problems, TAG_TABLE)
+        hints = {photo: Hints(tags=ids) for photo, ids in tags.items()}
+    add_truth(root, folder, hints, notes, named=named, unlabelled=unlabelled)
+    if not xml_files and not rows:
+        if listed is None or not hints:
+            problems.raise_all()
+            needed = f"{XML_FOLDER}/*.xml, {TAG_TABLE}, or {' or '.join(TRUTH_FOLDERS)} with {CLASS_LIST}"
+            raise LabelError(f"there are no labels in {root}; needed is one of: {needed}")
+        source = "the masks"
+        masks = {photo: hint.mask for photo, hint in hints.items() if hint.mask is not None}
+        present = tags_of_masks(masks, folder.paths, len(classes), problems)
+        hints = {photo: Hints(tags=present[photo], mask=mask) for photo, mask in masks.items()}
+        notes.append("tags come from the masks")
+    else:
+        notes.append(f"tags come from {source}")
+    splits = read_splits(root, folder, problems)
+    return assemble(
+        path,
+        folder,
+        classes,
+        hints,
+        source=source,
+        problems=problems,
+        notes=notes,
+        splits=splits,
+        background=background,
+    )
+
+
+_Object = tuple[str, tuple[float, float, float, float], tuple[int, int] | None]
+
+
+def _read_xml(file: Path, problems: Problems) -> list[_Object]:
+    """Return the objects of an XML file: name, box (x0, y0, x1, y1) exclusive, and the photo's (height, width)."""
+    where = file.parent.name
+    try:
+        tree = ElementTree.parse(file).getroot()
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        problems.add(where, f"{file.name}: cannot be read as XML ({error}); it may be cut off: write it again")
+        return []
+    width, height = _number(tree, "size/width"), _number(tree, "size/height")
+    size = (int(height), int(width)) if height and width else None
+    objects: list[_Object] = []
+    for number, item in enumerate(tree.findall("object"), start=1):
+        name = (item.findtext("name") or "").strip()
+        corners = [_number(item, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+        if not name or None in corners:
+            problems.add(where, f"{file.name}: object {number} needs a name and a bndbox with xmin, ymin, xmax, ymax")
+            continue
+        x0, y0, x1, y1 = (value for value in corners if value is not None)
+        objects.append((name, (x0 - 1, y0 - 1, x1, y1), size))
+    return objects
+
+
+def _number(element: ElementTree.Element, path: str) -> float | None:
+    """Return the number an XML element holds, or None."""
+    try:
+        return float(element.findtext(path) or "")
+    except ValueError:
+        return None
+
+
+def _boxes(
+    objects: dict[Path, list[_Object]], classes: tuple[str, ...], folder: PhotoFolder, problems: Problems, where: str
+) -> dict[str, Hints]:
+    """Return the boxes and tags of every photo that has an XML file."""
+    hints = {}
+    for file, found in objects.items():
+        photo = folder.locate(file.stem, problems, where, file.name)
+        boxes: list[Box] = []
+        for number, (name, corners, declared) in enumerate(found, start=1):
+            ids = class_ids(classes, [name], problems, where, f"{file.name}: object {number}")
+            size = declared or (size_or_none(folder.paths[photo]) if photo else None)
+            try:
+                fitted = fit_box(corners, size)
+            except LabelError as error:
+                problems.add(where, f"{file.name}: object {number}: {error}")
+                continue
+            boxes.extend(Box(label, *fitted) for label in ids)
+        if photo is not None:
+            hints[photo] = Hints(tags=frozenset(box.label for box in boxes), boxes=tuple(boxes))
+    return hints

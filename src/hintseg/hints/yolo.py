@@ -1,0 +1,220 @@
+"""YOLO: `data.yaml` with the class names and splits, one .txt per photo with boxes or polygons.
+
+`images/train/a.jpg` has its labels in `labels/train/a.txt`. A line is `class x y width height` (a box by its centre) or
+`class x y x y x y ...` (a polygon), all as shares of the photo's width and height; class 0 becomes id 1. An empty .txt
+says that the photo shows no class; a photo without .txt is unlabelled. Without `data.yaml` the names come from
+`classes.txt`.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hintseg.errors import LabelError, PhotoError
+from hintseg.hints.boxes import fit_box
+from hintseg.hints.layout import CLASS_LIST, assemble, check_class_count, read_classes, read_splits
+from hintseg.hints.photos import PhotoFolder, find_photos, photo_size
+from hintseg.hints.problems import Problems, read_text
+from hintseg.types import Box, Hints, HintSet
+
+CONFIGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+_SPLITS = ("train", "val", "test")
+_NOT_LABELS = (CLASS_LIST, "train.txt", "val.txt", "test.txt", "obj.names")
+
+
+def find_config(path: Path, labels: Path | None) -> Path | None:
+    """Return the given .yaml file, or the one of `CONFIGS` in the data set's folder."""
+    if labels is not None and labels.suffix.lower() in (".yaml", ".yml"):
+        return labels
+    return next((path / name for name in CONFIGS if (path / name).is_file()), None)
+
+
+def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True) -> HintSet:
+    """Read a YOLO data set, for detection or for segmentation.
+
+    Args:
+        path: Folder of the data set.
+        labels: The `data.yaml`, or the folder of the .txt files; None looks for both below `path`.
+        unlabelled: Not used; this format has no index images.
+        background: Whether pixels may belong to no class.
+
+    Raises:
+        LabelError: There are no class names or no .txt files, or all problems of the files at once.
+
+    Cost:
+        The head of every labelled photo is read for its size.
+    """
+    config = find_config(path, labels)
+    label_folder = labels if labels is not None and labels.is_dir() else None
+    problems, notes = Problems(), list[str]()
+    folder = find_photos(path)
+    if config is not None:
+        content = _load(config)
+        classes = _names(content, config.name, problems)
+    else:
+        listed = read_classes(path, label_folder or path / "labels", problems, background=False)
+        if listed is None:
+            looked = ", ".join((*CONFIGS, CLASS_LIST))
+            raise LabelError(
+                f"no class names for the YOLO labels in {path}: there is none of {looked}; write a data.yaml"
+            )
+        content, classes = {}, listed
+    files = {photo: _label_file(path, label_folder, photo, file) for photo, file in folder.paths.items()}
+    known = {file for file in files.values() if file.is_file()}
+    if not known:
+        example = next(iter(files.values()))
+        raise LabelError(f"no photo below {folder.root} has its .txt file; the first would be {example}")
+    for parent in sorted({file.parent for file in files.values()}):
+        for file in sorted(parent.glob("*.txt")):
+            if file not in known and file.name not in _NOT_LABELS:
+                problems.add(parent.name, f"{file.name}: there is no photo of this name")
+    hints: dict[str, Hints] = {}
+    repeated = 0
+    for photo, file in files.items():
+        if file in known:
+            boxes = _read_labels(file, folder.paths[photo], classes, problems)
+            unique = tuple(dict.fromkeys(boxes))
+            repeated += len(boxes) - len(unique)
+            hints[photo] = Hints(tags=frozenset(box.label for box in unique), boxes=unique)
+    if repeated:
+        notes.append(f"{repeated} lines that repeat another line of their file are left out")
+    splits = _splits(content, config, path, folder, problems) if config else read_splits(path, folder, problems)
+    return assemble(
+        path,
+        folder,
+        classes,
+        hints,
+        source="the .txt files",
+        problems=problems,
+        notes=notes,
+        splits=splits,
+        background=background,
+    )
+
+
+def _load(config: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(read_text(config))
+    except yaml.YAMLError as error:
+        raise LabelError(f"{config.name} is no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or "names" not in content:
+        raise LabelError(f"{config.name} has no `names`; write the class names as a list")
+    return content
+
+
+def _names(content: dict[str, Any], where: str, problems: Problems) -> tuple[str, ...]:
+    """Return the class names in the order of their YOLO ids."""
+    names = content["names"]
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            problems.add(where, f"`names` has the ids {', '.join(map(str, names))}; they must be 0..{len(names) - 1}")
+            return tuple(str(name) for name in names.values())
+        names = [names[index] for index in range(len(names))]
+    if not isinstance(names, list):
+        raise LabelError(f"{where}: `names` must be a list of class names, but is {names!r}")
+    classes = tuple(str(name).strip() for name in names)
+    check_class_count(classes, where, problems)
+    for name in sorted({name for name in classes if classes.count(name) > 1}):
+        problems.add(where, f"`names` lists '{name}' more than once")
+    count = content.get("nc", len(classes))
+    if count != len(classes):
+        problems.add(where, f"`nc` is {count}, but `names` lists {len(classes)} classes; make them equal")
+    return classes
+
+
+def _label_file(path: Path, label_folder: Path | None, photo: str, file: Path) -> Path:
+    """Return where the labels of a photo are expected."""
+    if label_folder is not None:
+        return label_folder / f"{photo}.txt"
+    parts = list(file.relative_to(path).parts)
+    if "images" in parts[:-1]:
+        parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
+        return path.joinpath(*parts).with_suffix(".txt")
+    if (path / "labels").is_dir():
+        return path / "labels" / f"{photo}.txt"
+    return file.with_suffix(".txt")
+
+
+def _read_labels(file: Path, photo: Path, classes: tuple[str, ...], problems: Problems) -> list[Box]:
+    """Return the objects of one .txt file."""
+    where = file.parent.name
+    if not file.read_bytes().strip():
+        return []
+    try:
+        height, width = photo_size(photo)
+        text = read_text(file)
+    except (PhotoError, LabelError) as error:
+        problems.add(where, f"{file.name}: {error}")
+        return []
+    boxes = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            boxes.append(_box(line.split(), len(classes), height, width))
+        except LabelError as error:
+            problems.add(where, f"{file.name} line {number}: {error}")
+    return boxes
+
+
+def _box(cells: list[str], n_classes: int, height: int, width: int) -> Box:
+    """Return the object of one line, in pixels."""
+    try:
+        label, values = float(cells[0]), [float(cell) for cell in cells[1:]]
+    except ValueError:
+        raise LabelError(f"'{' '.join(cells)[:60]}' holds something that is not a number") from None
+    if not (label.is_integer() and 0 <= label < n_classes):
+        raise LabelError(f"class {cells[0]} is outside the class list, which has the ids 0..{n_classes - 1}")
+    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
+        raise LabelError(f"{len(cells)} columns; a box has 5, a polygon 1 + 2 for each of at least 3 points")
+    if any(value > 2 for value in values):
+        raise LabelError(f"{max(values):g} is above 1; coordinates are shares of the photo's width and height")
+    if len(values) == 4:
+        x, y, w, h = values
+        corners = (x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height
+        return Box(int(label) + 1, *fit_box(corners, (height, width)))
+    if not all(map(math.isfinite, values)):
+        raise LabelError("the polygon holds something that is not a number")
+    xs, ys = [value * width for value in values[0::2]], [value * height for value in values[1::2]]
+    ring = tuple(value for point in zip(xs, ys, strict=True) for value in point)
+    return Box(int(label) + 1, *fit_box((min(xs), min(ys), max(xs), max(ys)), (height, width)), polygons=(ring,))
+
+
+def _splits(
+    content: dict[str, Any], config: Path, path: Path, folder: PhotoFolder, problems: Problems
+) -> dict[str, tuple[str, ...]]:
+    """Return the photos of each split that `data.yaml` names: folders, or text files that list photos."""
+    start = Path(str(content.get("path") or "."))
+    bases = [config.parent / start, config.parent, path]  # `path` is often that of the author's own machine
+    splits: dict[str, tuple[str, ...]] = {}
+    for split in _SPLITS:
+        values = content.get(split) or []
+        photos: set[str] = set()
+        for value in values if isinstance(values, list) else [values]:
+            text = str(value).removeprefix("../")
+            place = next((base / text for base in bases if (base / text).exists()), None)
+            if place is None:
+                if split != "test":  # the test photos of public sets are often not there
+                    problems.add(
+                        config.name, f"`{split}`: there is no '{value}' below {path}; correct it or delete the line"
+                    )
+            elif place.is_dir():
+                inside = place.resolve()
+                photos |= {p for p, file in folder.paths.items() if file.resolve().is_relative_to(inside)}
+            else:
+                lines = read_text(place).splitlines()
+                found = [
+                    folder.locate(line.strip(), problems, place.name, f"line {number}")
+                    for number, line in enumerate(lines, start=1)
+                    if line.strip()
+                ]
+                photos |= {photo for photo in found if photo is not None}
+        if photos:
+            splits[split] = tuple(sorted(photos))
+        elif values and split != "test":
+            problems.add(config.name, f"`{split}`: there is no photo in {values}")
+    return splits
