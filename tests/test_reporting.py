@@ -151,7 +151,7 @@ def test_full_report_holds_settings_numbers_costs_and_origin(full):
     assert "1,234 MB" in text
     assert "hintseg train &#39;a &amp; b&#39; --out &lt;run&gt;" in text
     assert "torch 2.6" in text
-    assert "sheep never occurs without cow" in text
+    assert "Tags cannot tell which pixels are which for sheep (never without cow)" in text
     assert "Fewer than 20 training photos" in text
 
 
@@ -177,7 +177,7 @@ def test_report_loads_nothing_and_trusts_no_name(full):
 def test_galleries_show_every_kind_of_picture_of_best_and_worst(full):
     page = full[1]
     training, validation = page.split("Validation photos")
-    for caption in ("photo and hints", "class map", "seed", "pseudo mask", "truth"):
+    for caption in ("photo and hints", "class map of cow", "class map of sheep", "seed", "pseudo mask", "truth"):
         assert f"<figcaption>{caption}</figcaption>" in training
     assert "<figcaption>prediction</figcaption>" in validation
     assert "<figcaption>seed</figcaption>" not in validation

@@ -79,7 +79,8 @@ def _data(run: RunFiles) -> dict[str, Any]:
     has_tags = bool(len(train)) and bool(run.classes)
     context: dict[str, Any] = {
         "data_sentence": words.data_sentence(run),
-        "warnings": [*run.manifest.get("data", {}).get("notes", []), *words.data_warnings(run)],
+        "notes": run.manifest.get("data", {}).get("notes", []),
+        "warnings": words.data_warnings(run),
         "has_tags": has_tags,
     }
     if has_tags:
@@ -178,7 +179,9 @@ def _photo(run: RunFiles, photo: dict[str, Any], stages: Sequence[str]) -> dict[
     return {
         "id": photo["id"],
         "tags": [{"name": run.classes[t - 1], "colour": _css(t)} for t in tags],
-        "panels": [(name, pictures.data_uri(picture)) for name, picture in pictures.panels(run, photo, stages)],
+        "panels": [
+            (name, pictures.data_uri(picture)) for name, picture in pictures.panels(run, photo, stages, apart=True)
+        ],
     }
 
 

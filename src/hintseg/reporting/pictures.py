@@ -92,13 +92,16 @@ def colour(label: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def panels(run: RunFiles, photo: dict[str, Any], stages: Sequence[str]) -> list[tuple[str, Image.Image]]:
+def panels(
+    run: RunFiles, photo: dict[str, Any], stages: Sequence[str], *, apart: bool = False
+) -> list[tuple[str, Image.Image]]:
     """Return what exists of a photo, all of one size: hints, class map, masks, truth.
 
     Args:
         run: The run folder.
         photo: An entry of ``photos.json``.
         stages: Stages whose masks are shown.
+        apart: Whether each class has a map of its own, rather than all share one.
 
     Returns:
         (caption, picture) pairs. A photo that is gone or broken is left out; its masks are still shown.
@@ -117,7 +120,14 @@ def panels(run: RunFiles, photo: dict[str, Any], stages: Sequence[str]) -> list[
         size = picture.size
         shown.append(("photo and hints", draw_hints(picture, photo, factor, run.classes)))
         if "localize" in stages and run.maps_path(photo["id"]).is_file():
-            shown.append(("class map", heat(picture, read_maps(run.maps_path(photo["id"]))[1])))
+            keys, maps = read_maps(run.maps_path(photo["id"]))
+            if apart:
+                shown += [
+                    (f"class map of {run.classes[k - 1]}", heat(picture, m[None]))
+                    for k, m in zip(keys, maps, strict=True)
+                ]
+            else:
+                shown.append(("class map", heat(picture, maps)))
     return shown + [(name, mask_picture(path, size)) for name, path in masks]
 
 

@@ -208,16 +208,17 @@ def data_warnings(run: RunFiles) -> list[str]:
     if few:
         warnings.append(f"Fewer than {_FEW_PHOTOS} training photos: {join(few)}.")
     alone = (matrix.sum(axis=1) == 1) @ matrix  # (K,), photos in which a class is the only tag
-    never_alone = []
+    bound, never_alone = [], []
     for index, name in enumerate(classes):
         others = [classes[j] for j in range(len(classes)) if j != index and together[index, j] == counts[index]]
         if counts[index] and others:
-            warnings.append(
-                f"{name} never occurs without {join(others)}: tags alone cannot tell which pixels are which. "
-                f"Add photos of {name} alone, or boxes or points."
-            )
+            bound.append(f"{name} (never without {join(others, limit=3)})")
         elif counts[index] and not alone[index]:
             never_alone.append(name)
+    if bound:
+        warnings.append(
+            f"Tags cannot tell which pixels are which for {join(bound)}: add photos of each alone, or boxes or points."
+        )
     if never_alone:
         warnings.append(f"Never the only class of a photo, so learned by contrast only: {join(never_alone)}.")
     if run.background and not (matrix.sum(axis=1) == 0).any():
