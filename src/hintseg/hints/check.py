@@ -1,0 +1,323 @@
+"""Look at photos and hints before training: what is there, and what will hurt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from hintseg.errors import HintsegError
+from hintseg.hints.boxes import SLACK_PX
+from hintseg.hints.masks import read_mask, read_scribbles
+from hintseg.hints.photos import photo_size
+from hintseg.types import BACKGROUND, IGNORE, Hints, HintSet, Photo
+
+FEW_PHOTOS = 20
+"""A class with fewer photos is named."""
+
+ENOUGH_TO_TELL = 5
+"""With fewer photos or boxes, that two classes always meet may be chance."""
+
+TINY_PX = 64
+"""A photo with a shorter side is named: two or three feature cells of a network with stride 16 to 32."""
+
+FILLED = 0.6
+"""A class that takes more of its photos (median) is named."""
+
+SAME_PLACE_IOU = 0.5
+SAME_PLACE_SHARE = 0.3
+"""Two classes are named when more than this share of one's boxes overlap a box of the other by that IoU."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a hint set holds.
+
+    Attributes:
+        name: The data set's name.
+        photos: Number of photos.
+        classes: Class names, in the order of their ids.
+        background: Whether pixels may belong to no class.
+        splits: Number of photos of each split.
+        photos_per_class: Number of photos with each class.
+        objects_per_class: Number of boxes (crowds left out) and points of each class.
+        hints: Number of photos with each kind of hint: tags, boxes, scribbles, points, masks.
+        single_tag_share: Share of the photos with any tag that have one, 0..1.
+        multi_tag_share: Share of the photos with any tag that have two or more, 0..1.
+        cooccurrence: (K, K) number of photos with both classes; the diagonal holds `photos_per_class`.
+        sizes: Smallest, middle and largest photo by area as (width, height), after EXIF rotation; empty without photos.
+        distinct_sizes: Number of different sizes.
+        negatives: Number of photos that are said to show no class.
+        unlabelled: Ids of the photos nothing is said about.
+        unreadable: Sentence by id of each photo that cannot be decoded.
+        problems: One sentence for each mask or box that does not fit its photo or the class list.
+        notes: What the reader mapped or skipped.
+        verdicts: What will hurt and what to do, one sentence each.
+    """
+
+    name: str
+    photos: int
+    classes: tuple[str, ...]
+    background: bool
+    splits: dict[str, int]
+    photos_per_class: dict[str, int]
+    objects_per_class: dict[str, int]
+    hints: dict[str, int]
+    single_tag_share: float
+    multi_tag_share: float
+    cooccurrence: tuple[tuple[int, ...], ...]
+    sizes: dict[str, tuple[int, int]]
+    distinct_sizes: int
+    negatives: int
+    unlabelled: tuple[str, ...]
+    unreadable: dict[str, str]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    verdicts: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What opening one photo and its masks showed."""
+
+    size: tuple[int, int] | None = None  # (height, width)
+    unreadable: str = ""
+    problems: tuple[str, ...] = ()
+    zeros: bool | None = None  # whether its mask file has value 0; None without one
+    shares: tuple[tuple[int, float], ...] = ()  # class id and share of the photo it takes
+
+
+def check(hint_set: HintSet, *, workers: int = 2) -> CheckReport:
+    """Open every photo and mask of a hint set and say what will hurt.
+
+    Args:
+        hint_set: The photos and their hints.
+        workers: Threads that decode photos, >= 1.
+
+    Cost:
+        Every photo and mask is decoded: about 10 ms each.
+    """
+    n_classes = len(hint_set.classes)
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        looks = list(pool.map(lambda photo: _look(photo, n_classes), hint_set.photos))
+    tagged = [photo.hints.tags for photo in hint_set.photos if photo.hints.tags is not None]
+    matrix = np.zeros((len(tagged), n_classes), dtype=np.int64)
+    for row, tags in zip(matrix, tagged, strict=True):
+        row[[tag - 1 for tag in tags]] = 1
+    together = matrix.T @ matrix
+    counts = matrix.sum(axis=1)
+    with_any = max(int((counts > 0).sum()), 1)
+    sizes = sorted((look.size for look in looks if look.size), key=lambda size: (size[0] * size[1], size))
+    shown = {"min": sizes[0], "median": sizes[len(sizes) // 2], "max": sizes[-1]} if sizes else {}
+    objects: Counter[int] = Counter()
+    for photo in hint_set.photos:
+        objects.update(box.label for box in photo.hints.boxes or () if not box.crowd)
+        objects.update(point.label for point in photo.hints.points or ())
+    kinds = ("tags", "boxes", "scribbles", "points", "mask")
+    return CheckReport(
+        name=hint_set.name,
+        photos=len(hint_set.photos),
+        classes=hint_set.classes,
+        background=hint_set.background,
+        splits={name: len(ids) for name, ids in hint_set.splits.items()},
+        photos_per_class=dict(zip(hint_set.classes, together.diagonal().tolist(), strict=True)),
+        objects_per_class={name: objects[label] for label, name in enumerate(hint_set.classes, start=1)},
+        hints={
+            "masks" if kind == "mask" else kind: sum(getattr(p.hints, kind) is not None for p in hint_set.photos)
+            for kind in kinds
+        },
+        single_tag_share=int((counts == 1).sum()) / with_any,
+        multi_tag_share=int((counts > 1).sum()) / with_any,
+        cooccurrence=tuple(tuple(row) for row in together.tolist()),
+        sizes={name: (width, height) for name, (height, width) in shown.items()},
+        distinct_sizes=len(set(sizes)),
+        negatives=int((counts == 0).sum()),
+        unlabelled=tuple(photo.id for photo in hint_set.photos if photo.hints == Hints()),
+        unreadable={p.id: look.unreadable for p, look in zip(hint_set.photos, looks, strict=True) if look.unreadable},
+        problems=tuple(problem for look in looks for problem in look.problems),
+        notes=hint_set.notes,
+        verdicts=(
+            *_file_verdicts(hint_set, looks),
+            *_tag_verdicts(hint_set, matrix),
+            *_place_verdicts(hint_set, looks),
+        ),
+    )
+
+
+def _look(photo: Photo, n_classes: int) -> _Look:
+    """Decode one photo and its masks."""
+    try:
+        size = photo_size(photo.path)
+        with Image.open(photo.path) as image:
+            image.load()
+    except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        return _Look(unreadable=str(error))
+    height, width = size
+    problems = [
+        f"{photo.id}: a box reaches ({box.x1:g}, {box.y1:g}), but its photo has {width} x {height} (EXIF applied)"
+        for box in photo.hints.boxes or ()
+        if box.x1 > width + SLACK_PX or box.y1 > height + SLACK_PX
+    ]
+    mask = None
+    for read in (read_mask, read_scribbles):
+        try:
+            found = read(photo, size, n_classes=n_classes)
+        except HintsegError as error:
+            problems.append(f"{photo.id}: {error}")
+        else:
+            mask = found if read is read_mask else mask
+    zeros = bool((mask == BACKGROUND).any()) if mask is not None and photo.hints.mask is not None else None
+    return _Look(size, problems=tuple(problems), zeros=zeros, shares=_shares(photo, mask, size))
+
+
+def _shares(photo: Photo, mask: npt.NDArray[np.uint8] | None, size: tuple[int, int]) -> tuple[tuple[int, float], ...]:
+    """Return the share of the photo each class takes: in its mask, else its largest box."""
+    area = size[0] * size[1]
+    if mask is not None:
+        counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
+        return tuple((label, counts[label] / area) for label in range(1, IGNORE) if counts[label])
+    largest: dict[int, float] = {}
+    for box in photo.hints.boxes or ():
+        if not box.crowd:
+            share = (box.x1 - box.x0) * (box.y1 - box.y0) / area
+            largest[box.label] = max(share, largest.get(box.label, 0.0))
+    return tuple(largest.items())
+
+
+def _file_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
+    """Say what is wrong with files and split lists."""
+    photos = hint_set.photos
+    verdicts = []
+    broken = [photo.id for photo, look in zip(photos, looks, strict=True) if look.unreadable]
+    if broken:
+        verdicts.append(
+            f"{_photos(len(broken))} cannot be read ({_some(broken)}): left out of everything; replace them"
+        )
+    wrong = sum(len(look.problems) for look in looks)
+    if wrong:
+        verdicts.append(
+            f"{wrong} masks or boxes do not fit their photo or the class list: correct them, see `problems`"
+        )
+    tiny = [p.id for p, look in zip(photos, looks, strict=True) if look.size and min(look.size) < TINY_PX]
+    if tiny:
+        verdicts.append(
+            f"{_photos(len(tiny))} have a side below {TINY_PX} px ({_some(tiny)}): too few feature cells to place "
+            "anything; use larger originals, or a backbone.output_stride of 8"
+        )
+    both = sorted(set(hint_set.splits.get("train", ())) & set(hint_set.splits.get("val", ())))
+    if both:
+        verdicts.append(f"{_photos(len(both))} are in train and in val ({_some(both)}): scores on val will be too good")
+    with_masks = [look for look in looks if look.zeros is not None]
+    with_zero = sum(look.zeros is True for look in with_masks)
+    if with_masks and hint_set.background and not with_zero:
+        verdicts.append(
+            f"value 0 (background) occurs in none of the {len(with_masks)} masks: if every pixel has a class, "
+            "set data.background=none"
+        )
+    if with_zero and not hint_set.background:
+        verdicts.append(
+            f"value 0 occurs in {with_zero} masks, but data.background=none: these pixels are ignored; "
+            "leave that setting out if they are background"
+        )
+    return verdicts
+
+
+def _tag_verdicts(hint_set: HintSet, matrix: npt.NDArray[np.int64]) -> list[str]:
+    """Say what in the tags (photos, K) will hurt."""
+    names = hint_set.classes
+    if not len(matrix) or not matrix.any():
+        return ["no photo has a tag: nothing can be learned; check that the label file names these photos"]
+    together = matrix.T @ matrix
+    count = together.diagonal()
+    verdicts = []
+    absent = [name for name, n in zip(names, count, strict=True) if n == 0]
+    if absent:
+        verdicts.append(f"no photo shows {_some(absent)}: never learned; add photos, or take it out of the class list")
+    few = [f"{name} ({n})" for name, n in zip(names, count, strict=True) if 0 < n < FEW_PHOTOS]
+    if few:
+        verdicts.append(f"fewer than {FEW_PHOTOS} photos of {_some(few, 6)}: poor maps; add photos, or merge classes")
+    training = set(hint_set.splits.get("train", ()))
+    learned = {tag for photo in hint_set.photos if photo.id in training for tag in photo.hints.tags or ()}
+    unseen = [name for label, name in enumerate(names, start=1) if count[label - 1] and label not in learned]
+    if training and unseen:
+        verdicts.append(f"no photo of the split train shows {_some(unseen)}: never learned; move photos into it")
+    everywhere = count == len(matrix)
+    placed = any(p.hints.boxes or p.hints.points or p.hints.scribbles for p in hint_set.photos)
+    if everywhere.any() and not placed:
+        always = [name for name, every in zip(names, everywhere, strict=True) if every]
+        verdicts.append(
+            f"every photo has the tag {_some(always)}, and none is without: tags alone then do not tell where it is; "
+            "add negatives (photos listed without it), or give points, scribbles or boxes"
+        )
+    for index in np.flatnonzero((count >= ENOUGH_TO_TELL) & ~everywhere):
+        partners = [f"'{names[j]}'" for j in range(len(names)) if j != index and together[index, j] == count[index]]
+        if partners:
+            verdicts.append(
+                f"'{names[index]}' never appears without {_some(partners)} ({_photos(int(count[index]))}): the maps of "
+                "one will cover the other; add photos that show it without, or give boxes or points"
+            )
+    return verdicts
+
+
+def _place_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
+    """Say which classes fill their photos, and which lie in the same place."""
+    names = hint_set.classes
+    verdicts = []
+    shares: dict[int, list[float]] = {}
+    for look in looks:
+        for label, share in look.shares:
+            shares.setdefault(label, []).append(share)
+    full = {label: median(found) for label, found in sorted(shares.items())}
+    filling = [f"{names[label - 1]} ({share:.0%})" for label, share in full.items() if share > FILLED]
+    if filling and hint_set.background:
+        verdicts.append(
+            f"in most of their photos these classes fill the picture: {_some(filling)}: there is little background to "
+            "learn from; add photos that show them smaller, or check the background threshold"
+        )
+    boxes: Counter[int] = Counter()
+    met: Counter[tuple[int, int]] = Counter()
+    for photo in hint_set.photos:
+        found = [box for box in photo.hints.boxes or () if not box.crowd]
+        boxes.update(box.label for box in found)
+        if len({box.label for box in found}) > 1:
+            labels = np.array([box.label for box in found])
+            corners = np.array([(box.x0, box.y0, box.x1, box.y1) for box in found])
+            rows, columns = np.nonzero((_iou(corners) > SAME_PLACE_IOU) & (labels[:, None] != labels))
+            meetings = {(i, labels[j].item()) for i, j in zip(rows.tolist(), columns.tolist(), strict=True)}
+            met.update((labels[i].item(), other) for i, other in meetings)
+    for (one, other), count in sorted(met.items()):
+        if count >= ENOUGH_TO_TELL and count / boxes[one] > SAME_PLACE_SHARE:
+            verdicts.append(
+                f"{count} of {boxes[one]} boxes of '{names[one - 1]}' lie on a box of '{names[other - 1]}' (IoU above "
+                f"{SAME_PLACE_IOU}): boxes do not tell them apart; give points or outlines, or merge the classes"
+            )
+    return verdicts
+
+
+def _iou(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the (n, n) overlap of boxes (n, 4), intersection over union."""
+    low = np.maximum(corners[:, None, :2], corners[:, :2])
+    high = np.minimum(corners[:, None, 2:], corners[:, 2:])
+    inside = np.clip(high - low, 0, None).prod(axis=2)
+    area = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
+    return inside / (area[:, None] + area - inside)  # type: ignore[no-any-return]
+
+
+def _photos(count: int) -> str:
+    return "1 photo" if count == 1 else f"{count} photos"
+
+
+def _some(names: list[str], limit: int = 4) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
