@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from hintseg.types import IGNORE
@@ -65,9 +65,6 @@ class TrainingTransform:
             mask: Labels, (H, W) uint8, or None.
             random: The only source of chance: the same state gives the same view.
         """
-        image: Tensor = tv_tensors.Image(torch.from_numpy(rgb).permute(2, 0, 1))
-        label: Tensor | None = None if mask is None else tv_tensors.Mask(torch.from_numpy(mask)[None])
-
         factor = random.uniform(*self.scale)
         size = [max(1, round(side * factor)) for side in rgb.shape[:2]]
         height, width = (min(side, self.crop) for side in size)
@@ -76,25 +73,25 @@ class TrainingTransform:
         flip = random.random() < 0.5
         brightness, contrast, saturation = random.uniform(1 - self.jitter, 1 + self.jitter, size=3)
 
-        def cut(picture: Tensor, fill: list[float]) -> Tensor:
-            # The kernels know a Mask from an Image: masks are resized by the nearest neighbour.
-            picture = F.resize(picture, size, antialias=True)
+        def cut(picture: Tensor, interpolation: InterpolationMode) -> Tensor:
+            picture = F.resize(picture, size, interpolation=interpolation, antialias=True)
             picture = F.crop(picture, top, left, height, width)
-            if flip:
-                picture = F.horizontal_flip(picture)
-            if self.jitter and isinstance(picture, tv_tensors.Image):  # before padding: the padding keeps its colour
-                picture = F.adjust_brightness(picture, brightness)
-                picture = F.adjust_contrast(picture, contrast)
-                picture = F.adjust_saturation(picture, saturation)
-            padding = [x0, y0, self.crop - width - x0, self.crop - height - y0]
-            padded: Tensor = F.pad(picture, padding, fill=fill).as_subclass(Tensor)
-            return padded
+            flipped: Tensor = F.horizontal_flip(picture) if flip else picture
+            return flipped
 
-        return View(
-            cut(image, list(PAD_RGB)),
-            None if label is None else cut(label, [IGNORE])[0],
-            torch.tensor([x0, y0, x0 + width, y0 + height]),
-        )
+        image = cut(torch.from_numpy(rgb).permute(2, 0, 1), InterpolationMode.BILINEAR)
+        if self.jitter:  # before the padding, which keeps its colour
+            image = F.adjust_brightness(image, brightness)
+            image = F.adjust_contrast(image, contrast)
+            image = F.adjust_saturation(image, saturation)
+        padding = [x0, y0, self.crop - width - x0, self.crop - height - y0]
+        image = F.pad(image, padding, fill=list(PAD_RGB))
+        label: Tensor | None = None
+        if mask is not None:
+            # The exact mode takes the pixel under the new one's centre, as the photo's bilinear mode does. The plain
+            # nearest mode, which torchvision gives a tv_tensors.Mask, takes its corner: masks shift by half a pixel.
+            label = F.pad(cut(torch.from_numpy(mask)[None], InterpolationMode.NEAREST_EXACT), padding, fill=IGNORE)[0]
+        return View(image, label, torch.tensor([x0, y0, x0 + width, y0 + height]))
 
 
 def to_tensor(rgb: Bytes) -> Tensor:
