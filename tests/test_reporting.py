@@ -21,13 +21,13 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 
 def make_run(path: Path, *, stages=("localize", "refine", "segment"), truth=True, background=True, classes=CLASSES):
-    """Write a run folder as the pipeline would, with twelve training and six validation photos."""
+    """Write a run folder as the pipeline would, with twenty training and eight validation photos."""
     rng = np.random.default_rng(0)
     photos, low = [], 0 if background else 1
     masks = {s: MaskStore(path / s / "masks", classes, background) for s in stages}
-    for index in range(18):
+    for index in range(28):
         name = f"herd/{index:02d} & <b>" if index == 0 else f"{index:02d}"
-        split = "train" if index < 12 else "val"
+        split = "train" if index < 20 else "val"
         label = 1 + index % len(classes)
         tags = [1, 4] if label == 4 else [] if index == 2 and background else [label]
         height, width = (90, 120) if index % 2 else (300, 400)
@@ -78,7 +78,7 @@ def make_run(path: Path, *, stages=("localize", "refine", "segment"), truth=True
     config |= {"test": {"scales": [1.0], "flip": True, "crf": None}}
     config |= {stage: {"method": "vwe", "fit": {"lr": 0.01}} for stage in stages}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
-    facts = {"method": "vwe", "done": True, "seconds": 75.0, "peak_memory_mb": 1234.0, "photos": 12, "steps": 1200}
+    facts = {"method": "vwe", "done": True, "seconds": 75.0, "peak_memory_mb": 1234.0, "photos": 20, "steps": 1200}
     manifest = {
         "hintseg": "0.1.0", "python": "3.11.4", "torch": "2.6", "lightning": "2.4", "created": "2030-01-02",
         "command": "hintseg train 'a & b' --out <run>", "seed": 7, "machine": "x86_64, 2 cores",
@@ -95,7 +95,7 @@ def metrics(stages, background, classes):
     for stage in stages:
         kind, miou = kinds[stage]
         values = [miou + 0.2, miou - 0.02, 0.11, None][: len(classes)]
-        row = {"stage": stage, "kind": kind, "split": "val" if stage == "segment" else "train", "photos": 12}
+        row = {"stage": stage, "kind": kind, "split": "val" if stage == "segment" else "train", "photos": 20}
         row |= {"miou": miou, "iou": dict(zip(classes, values, strict=True)), "pixel_accuracy": 0.9, "oracle": False}
         row |= {"boundary_iou": 0.4, "threshold": None, "protocol": f"how the {kind} was made"}
         rows.append(row)
@@ -129,12 +129,12 @@ def full(tmp_path_factory):
 def test_full_report_says_what_was_made_how_good_and_how_far_to_trust_it(full):
     text = text_of(full[1])
     assert (
-        "From the tags of 12 training photos of farm, this run made seeds, pseudo masks and a segmentation model."
+        "From the tags of 20 training photos of farm, this run made seeds, pseudo masks and a segmentation model."
         in text
     )
-    assert "Seeds reach 61.2 % mIoU on 12 train photos." in text
+    assert "Seeds reach 61.2 % mIoU on 20 train photos." in text
     assert "Pseudo masks reach 72.3 % mIoU" in text
-    assert "The segmentation model reaches 65.4 % mIoU on 12 val photos." in text
+    assert "The segmentation model reaches 65.4 % mIoU on 20 val photos." in text
     assert "on photos it has not seen, this is usable" in text
     assert "These classes fail in the segmentation (val): $x^2 (11.0 %)." in text
     assert "random weights" in text
@@ -218,10 +218,10 @@ def test_masks_that_leave_out_tagged_classes_are_named_without_truth(tmp_path):
             mask = np.array(Image.open(run / "refine" / "masks" / f"{photo['id']}.png"))
             write_mask(run / "refine" / "masks" / f"{photo['id']}.png", np.where(mask == 4, 0, mask).astype(np.uint8))
     text = text_of(write_report(run).read_text("utf-8"))
-    assert "these have no pixel of the class in the pseudo mask: sheep (3 of 3)." in text
+    assert "these have no pixel of the class in the pseudo mask: sheep (5 of 5)." in text
     for path in (run / "refine" / "masks").rglob("*.png"):
         write_mask(path, np.zeros((90, 120), np.uint8))
-    assert "Most pseudo masks are empty: 14 of 14 tags" in text_of(write_report(run).read_text("utf-8"))
+    assert "Most pseudo masks are empty: 24 of 24 tags" in text_of(write_report(run).read_text("utf-8"))
 
 
 def test_half_a_run_is_reported_as_such(tmp_path):
@@ -241,7 +241,7 @@ def test_run_with_nothing_but_a_manifest_is_reported(tmp_path):
 
 def test_fully_supervised_run_is_not_said_to_learn_from_tags(tmp_path):
     text = text_of(write_report(make_run(tmp_path, stages=("segment",))).read_text("utf-8"))
-    assert "From the true masks of 12 training photos" in text
+    assert "From the true masks of 20 training photos" in text
     assert "used for evaluation only" not in text
 
 
@@ -287,5 +287,5 @@ def test_report_opens_in_a_browser_without_a_console_error(tmp_path, variant):
     command = [BROWSER, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", report.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in done.stderr
-    assert "From the tags of 12 training photos of farm, this run made" in done.stdout
+    assert "From the tags of 20 training photos of farm, this run made" in done.stdout
     assert "pseudo mask" in done.stdout

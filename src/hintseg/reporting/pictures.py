@@ -44,14 +44,13 @@ def thumbnail(path: Path) -> tuple[Image.Image, float]:
     return photo.resize(size, Image.Resampling.LANCZOS), factor
 
 
-def draw_hints(picture: Image.Image, photo: dict[str, Any], factor: float, classes: Sequence[str]) -> Image.Image:
+def draw_hints(picture: Image.Image, photo: dict[str, Any], factor: float) -> Image.Image:
     """Return a copy of a photo with its boxes and points.
 
     Args:
         picture: The photo, resized by `factor`.
         photo: Its entry of ``photos.json``.
         factor: Picture pixels per photo pixel.
-        classes: Names of the K foreground classes.
     """
     drawn = picture.copy()
     draw = ImageDraw.Draw(drawn)
@@ -101,34 +100,30 @@ def panels(
         run: The run folder.
         photo: An entry of ``photos.json``.
         stages: Stages whose masks are shown.
-        apart: Whether each class has a map of its own, rather than all share one.
+        apart: Whether each class has a map of its own, after the truth, rather than all share one.
 
     Returns:
         (caption, picture) pairs. A photo that is gone or broken is left out; its masks are still shown.
     """
-    shown: list[tuple[str, Image.Image]] = []
-    masks = [(MASK_KINDS[stage], run.mask_path(stage, photo["id"])) for stage in stages]
-    masks = [(name, path) for name, path in [*masks, ("truth", run.truth_path(photo["id"]))] if path.is_file()]
+    files = [(MASK_KINDS[stage], run.mask_path(stage, photo["id"])) for stage in stages]
+    files = [(name, path) for name, path in [*files, ("truth", run.truth_path(photo["id"]))] if path.is_file()]
     try:
         picture, factor = thumbnail(Path(photo["path"]))
     except PhotoError:
-        if not masks:
+        if not files:
             return []
-        height, width = read_label_png(masks[0][1]).shape
+        height, width = read_label_png(files[0][1]).shape
         size = _fit(width, height)[0]
-    else:
-        size = picture.size
-        shown.append(("photo and hints", draw_hints(picture, photo, factor, run.classes)))
-        if "localize" in stages and run.maps_path(photo["id"]).is_file():
-            keys, maps = read_maps(run.maps_path(photo["id"]))
-            if apart:
-                shown += [
-                    (f"class map of {run.classes[k - 1]}", heat(picture, m[None]))
-                    for k, m in zip(keys, maps, strict=True)
-                ]
-            else:
-                shown.append(("class map", heat(picture, maps)))
-    return shown + [(name, mask_picture(path, size)) for name, path in masks]
+        return [(name, mask_picture(path, size)) for name, path in files]
+    hints = ("photo and hints", draw_hints(picture, photo, factor))
+    masks = [(name, mask_picture(path, picture.size)) for name, path in files]
+    if "localize" not in stages or not run.maps_path(photo["id"]).is_file():
+        return [hints, *masks]
+    keys, maps = read_maps(run.maps_path(photo["id"]))
+    if not apart:
+        return [hints, ("class map", heat(picture, maps)), *masks]
+    each = [(f"class map of {run.classes[k - 1]}", heat(picture, m[None])) for k, m in zip(keys, maps, strict=True)]
+    return [hints, *masks, *each]
 
 
 def write_pictures(run: Path, stage: str, ids: Sequence[str]) -> Path:

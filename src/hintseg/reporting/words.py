@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hintseg.hints.check import ENOUGH_TO_TELL, FEW_PHOTOS
 from hintseg.reporting.run_files import MASK_KINDS, RunFiles
 
 _LEVELS = (
@@ -18,9 +19,6 @@ _LEVELS = (
 """Least mIoU and what it means. Fully supervised networks reach about 0.75 to 0.85 on everyday photos."""
 
 _JUDGES = {"seed": "seeds", "pseudo mask": "pseudo masks", "segmentation": "segmentation model"}
-
-_FEW_PHOTOS = 20
-"""Below this many training photos a class is rarely learned."""
 
 _LEFT_OUT = 0.25
 """From this share of its photos on, a class that the masks leave out is named."""
@@ -204,16 +202,16 @@ def data_warnings(run: RunFiles) -> list[str]:
     absent = [name for name, n in zip(classes, counts, strict=True) if n == 0]
     if absent:
         warnings.append(f"No training photo has {join(absent)}: never learned.")
-    few = [f"{name} ({n})" for name, n in zip(classes, counts, strict=True) if 0 < n < _FEW_PHOTOS]
+    few = [f"{name} ({n})" for name, n in zip(classes, counts, strict=True) if 0 < n < FEW_PHOTOS]
     if few:
-        warnings.append(f"Fewer than {_FEW_PHOTOS} training photos: {join(few)}.")
+        warnings.append(f"Fewer than {FEW_PHOTOS} training photos: {join(few)}.")
     alone = (matrix.sum(axis=1) == 1) @ matrix  # (K,), photos in which a class is the only tag
     bound, never_alone = [], []
     for index, name in enumerate(classes):
         others = [classes[j] for j in range(len(classes)) if j != index and together[index, j] == counts[index]]
-        if counts[index] and others:
+        if counts[index] >= ENOUGH_TO_TELL and others:
             bound.append(f"{name} (never without {join(others, limit=3)})")
-        elif counts[index] and not alone[index]:
+        elif counts[index] >= ENOUGH_TO_TELL and not alone[index]:
             never_alone.append(name)
     if bound:
         warnings.append(
