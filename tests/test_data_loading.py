@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,7 @@ def epochs(photos: list[Photo], workers: int, count: int = 3, seed: int = 5) -> 
 
 def test_same_seed_same_batches_whatever_the_number_of_workers(photos):
     alone, helped = epochs(photos, 0), epochs(photos, 2)
-    for mine, theirs in zip(sum(alone, []), sum(helped, []), strict=True):
+    for mine, theirs in zip(chain(*alone), chain(*helped), strict=True):
         assert mine.ids == theirs.ids
         assert torch.equal(mine.images, theirs.images)
         assert torch.equal(mine.masks, theirs.masks)
@@ -231,7 +232,7 @@ def test_processes_share_the_photos_evenly(photos, monkeypatch):
         assert len(sampler) == len(dealt[-1]) == 4
         assert len(EpochSampler(dataset, 8)) == 4  # fewer than a batch: kept
         assert len(EpochSampler(dataset, 3)) == 3  # one full batch
-    assert set(sum(dealt, [])) == set(range(11))
+    assert set(chain(*dealt)) == set(range(11))
 
 
 def test_whole_photos_come_in_batches_of_equal_size(photos):
