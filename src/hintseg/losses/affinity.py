@@ -57,7 +57,7 @@ def pair_ends(values: Tensor, offsets: Offsets) -> tuple[Tensor, Tensor]:
     rows, columns = values.shape[-2] - reach, values.shape[-1] - 2 * reach
     if rows < 1 or columns < 1:
         raise ShapeError(
-            f"a grid of {values.shape[-2]} x {values.shape[-1]} cells has no cell with all partners within {reach} cells; "
+            f"on a grid of {values.shape[-2]} x {values.shape[-1]} cells no cell has all partners within {reach} cells; "
             f"at least {reach + 1} x {2 * reach + 1} cells are needed: give larger crops or a smaller radius"
         )
     partner = torch.stack([values[..., y : y + rows, reach + x : reach + x + columns] for y, x in offsets], dim=-3)
@@ -121,8 +121,8 @@ def affinity_loss(affinity: Tensor, pairs: PairLabels, *, background: bool = Tru
         Ahn, Cho and Kwak, CVPR 2019, Eq. 5.
 
     Example:
-        >>> pairs = pair_labels(torch.tensor([[[1, 1], [1, 2]]], dtype=torch.uint8), [(1, 0)])
-        >>> positive, negative = affinity_loss(torch.tensor([[[0.5, 0.5]]]), pairs, background=False)
+        >>> pairs = pair_labels(torch.tensor([[[1, 1, 1], [0, 2, 0]]], dtype=torch.uint8), [(0, 1), (1, 0)])
+        >>> positive, negative = affinity_loss(torch.tensor([[[0.5], [0.5]]]), pairs, background=False)
         >>> round(positive.item(), 3), round(negative.item(), 3)
         (0.693, 0.693)
     """
@@ -134,9 +134,7 @@ def affinity_loss(affinity: Tensor, pairs: PairLabels, *, background: bool = Tru
     return positive, _mean_of(parted, pairs.negative)
 
 
-def displacement_loss(
-    displacement: Tensor, pairs: PairLabels, offsets: Offsets, *, background: bool = True
-) -> Tensor:
+def displacement_loss(displacement: Tensor, pairs: PairLabels, offsets: Offsets, *, background: bool = True) -> Tensor:
     """Let all cells of an object point to one place.
 
     Cells i and j of a class agree on a place if D(i) - D(j) = j - i. Background has no place: there displacements
