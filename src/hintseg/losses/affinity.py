@@ -57,7 +57,7 @@ def pair_ends(values: Tensor, offsets: Offsets) -> tuple[Tensor, Tensor]:
     rows, columns = values.shape[-2] - reach, values.shape[-1] - 2 * reach
     if rows < 1 or columns < 1:
         raise ShapeError(
-            f"on a grid of {values.shape[-2]} x {values.shape[-1]} cells no cell has all partners within {reach} cells; "
+            f"on {values.shape[-2]} x {values.shape[-1]} cells no cell has all partners within {reach} cells; "
             f"at least {reach + 1} x {2 * reach + 1} cells are needed: give larger crops or a smaller radius"
         )
     partner = torch.stack([values[..., y : y + rows, reach + x : reach + x + columns] for y, x in offsets], dim=-3)
