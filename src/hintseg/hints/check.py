@@ -211,12 +211,12 @@ def _file_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
     tiny = [p.id for p, look in zip(photos, looks, strict=True) if look.size and min(look.size) < TINY_PX]
     if tiny:
         verdicts.append(
-            f"{_photos(len(tiny))} have a side below {TINY_PX} px ({_some(tiny)}): too few feature cells to place "
+            f"{_photos(len(tiny))} with a side below {TINY_PX} px ({_some(tiny)}): too few feature cells to place "
             "anything; use larger originals, or a backbone.output_stride of 8"
         )
     both = sorted(set(hint_set.splits.get("train", ())) & set(hint_set.splits.get("val", ())))
     if both:
-        verdicts.append(f"{_photos(len(both))} are in train and in val ({_some(both)}): scores on val will be too good")
+        verdicts.append(f"{_photos(len(both))} in both train and val ({_some(both)}): scores on val will be too good")
     with_masks = [look for look in looks if look.zeros is not None]
     with_zero = sum(look.zeros is True for look in with_masks)
     if with_masks and hint_set.background and not with_zero:

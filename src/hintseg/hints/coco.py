@@ -103,6 +103,9 @@ def _load(file: Path) -> dict[str, Any]:
     missing = [k for k in lists if not isinstance(content, dict) or not isinstance(content.get(k), list)]
     if missing:
         raise LabelError(f"{file.name} is no COCO file: it lacks the lists {', '.join(missing)}")
+    odd = [k for k in lists if not all(isinstance(item, dict) for item in content[k])]
+    if odd:
+        raise LabelError(f"{file.name} is no COCO file: {', '.join(odd)} must be lists of objects")
     return dict(content)
 
 
@@ -161,10 +164,10 @@ class _Reader:
         for item in self.content["annotations"]:
             line = f"annotation {item.get('id', '?')}"
             image, category = item.get("image_id"), item.get("category_id")
-            if image not in photos:
+            if not isinstance(image, int | str) or image not in photos:
                 self.problems.add(self.where, f"{line}: image_id {image} is not in `images`")
                 continue
-            if category not in self.ids:
+            if not isinstance(category, int) or category not in self.ids:
                 known = ", ".join(str(id_) for id_ in list(self.ids)[:5])
                 self.problems.add(self.where, f"{line}: category_id {category} is not in `categories` ({known}, ...)")
                 continue
@@ -192,7 +195,7 @@ class _Reader:
         for item in self.content["images"]:
             image, name = item.get("id"), item.get("file_name")
             line = f"image {image}"
-            if image is None or not name:
+            if not isinstance(image, int | str) or not isinstance(name, str) or not name:
                 self.problems.add(self.where, f"image {str(item)[:60]} needs an `id` and a `file_name`")
                 continue
             if image in photos:
@@ -202,10 +205,11 @@ class _Reader:
                 self.problems.add(self.where, f"{line}: '{name}' is also image {seen[photo]}")
             if photo is not None:
                 seen.setdefault(photo, image)
-            size = (item["height"], item["width"]) if item.get("height") and item.get("width") else None
+            height, width = item.get("height"), item.get("width")
+            size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
             if size is None and photo is not None:
                 size = size_or_none(self.folder.paths[photo])
-            photos[image] = (photo, size)
+            photos.setdefault(image, (photo, size))
         return photos
 
     def _box(self, item: dict[str, Any], label: int, size: tuple[int, int] | None) -> Box | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hintseg.errors import did_you_mean
+from hintseg.errors import LabelError, did_you_mean
 from hintseg.hints.photos import PhotoFolder
 from hintseg.hints.problems import Problems, read_text
 from hintseg.types import Hints, HintSet, MaskFile, Photo
@@ -112,7 +112,7 @@ def read_splits(path: Path, folder: PhotoFolder, problems: Problems) -> dict[str
 
 def find_masks(folder: Path) -> dict[str, Path]:
     """Return the PNG files below `folder` by their path without suffix."""
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.png"))}
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("[!.]*.png"))}
 
 
 def add_truth(
@@ -160,12 +160,14 @@ def assemble(
     """Put a hint set together, or raise all problems.
 
     Raises:
-        LabelError: `problems` is not empty.
+        LabelError: `problems` is not empty, or nothing is said about any photo.
     """
     problems.raise_all()
     silent = [photo for photo in folder.paths if replace(hints.get(photo, Hints()), mask=None) == Hints()]
     if silent:
         shown = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
         notes.append(f"{len(silent)} of {len(folder.paths)} photos are not in {source} and stay unlabelled: {shown}")
+    if len(silent) == len(folder.paths) and not any(hint.mask for hint in hints.values()):
+        raise LabelError(f"{source} says nothing about any of the {len(folder.paths)} photos below {folder.root}")
     photos = tuple(Photo(photo, file, hints.get(photo, Hints())) for photo, file in folder.paths.items())
     return HintSet(path.resolve().name, classes, photos, dict(splits), background, tuple(notes))

@@ -107,7 +107,9 @@ def read_index(path: Path) -> Mask:
                     f"{path} is a colour image (mode {image.mode}); a mask needs one channel whose values are class ids"
                 )
             values = np.array(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except LabelError:
+        raise
+    except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise LabelError(f"cannot read the mask {path}: {error}; it may be missing or cut off") from error
     if values.size and (values.min() < 0 or values.max() > IGNORE):
         raise LabelError(f"{path} holds values from {values.min()} to {values.max()}; class ids are 0 to 255")

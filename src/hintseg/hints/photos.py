@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hintseg.errors import LabelError, PhotoError
 from hintseg.hints.problems import Problems
@@ -71,7 +71,7 @@ def photo_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise PhotoError(f"cannot read the photo {path}: {error}") from error
     return (width, height) if turned else (height, width)
 

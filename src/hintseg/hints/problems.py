@@ -37,10 +37,8 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise LabelError(f"cannot read {path}: {error.strerror}") from error
-    if not data.strip():
-        raise LabelError(f"{path} is empty; write the labels into it, or name another file as labels")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         found = []
         for number, line in enumerate(data.split(b"\n"), start=1):
@@ -49,3 +47,6 @@ def read_text(path: Path) -> str:
             except UnicodeDecodeError as error:
                 found.append(f"line {number}: byte {line[error.start]:#04x} is not UTF-8; save the file as UTF-8")
         raise LabelError(list_problems(path.name, found)) from None
+    if not text.strip():
+        raise LabelError(f"{path} is empty; write the labels into it, or name another file")
+    return text

@@ -98,10 +98,12 @@ def find_table(path: Path, labels: Path | None, names: tuple[str, ...]) -> Path:
     """
     if labels is not None and labels.is_file():
         return labels
-    found = next((path / name for name in names if (path / name).is_file()), None)
-    if found is None or labels is not None:
-        given = f"the label file {labels} is missing" if labels else f"no {', '.join(names)} in {path}"
-        raise LabelError(f"{given}; name the label file with labels=FILE")
+    if labels is not None and not labels.is_dir():
+        raise LabelError(f"the label file {labels} is missing; correct the path")
+    folder = labels or path
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    if found is None:
+        raise LabelError(f"there is no {', '.join(names)} in {folder}; name the label file with labels=FILE")
     return found
 
 

@@ -62,7 +62,7 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
     if labels is not None and not labels.is_dir():
         raise LabelError(f"labels={labels} is no folder; the format 'voc' needs a folder of XML files")
     xml_folder = labels or root / XML_FOLDER
-    xml_files = sorted(xml_folder.glob("*.xml"))
+    xml_files = sorted(xml_folder.glob("[!.]*.xml"))
     table = root / TAG_TABLE
     problems, notes = Problems(), list[str]()
     folder = find_photos(root)
@@ -79,7 +79,6 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
         notes.append("the classes are Pascal VOC's 20")
     else:
         classes = tuple(sorted(names))
-        check_class_count(classes, str(root), problems)
     hints: dict[str, Hints] = {}
     source = XML_FOLDER
     if xml_files:
@@ -101,6 +100,8 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
         notes.append("tags come from the masks")
     else:
         notes.append(f"tags come from {source}")
+    if listed is None:
+        check_class_count(classes, source, problems)
     splits = read_splits(root, folder, problems)
     return assemble(
         path,
@@ -125,6 +126,9 @@ def _read_xml(file: Path, problems: Problems) -> list[_Object]:
         tree = ElementTree.parse(file).getroot()
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         problems.add(where, f"{file.name}: cannot be read as XML ({error}); it may be cut off: write it again")
+        return []
+    if tree.tag != "annotation":
+        problems.add(where, f"{file.name}: its outermost element is <{tree.tag}>, not VOC's <annotation>")
         return []
     width, height = _number(tree, "size/width"), _number(tree, "size/height")
     size = (int(height), int(width)) if height and width else None

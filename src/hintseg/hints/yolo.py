@@ -69,7 +69,7 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
         example = next(iter(files.values()))
         raise LabelError(f"no photo below {folder.root} has its .txt file; the first would be {example}")
     for parent in sorted({file.parent for file in files.values()}):
-        for file in sorted(parent.glob("*.txt")):
+        for file in sorted(parent.glob("[!.]*.txt")):
             if file not in known and file.name not in _NOT_LABELS:
                 problems.add(parent.name, f"{file.name}: there is no photo of this name")
     hints: dict[str, Hints] = {}

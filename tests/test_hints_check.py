@@ -1,0 +1,197 @@
+"""The check of a labelled folder, and the real data sets' counts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hintseg.hints import read_hints
+from hintseg.hints.check import CheckReport, check
+from hintseg.types import Box, Hints, HintSet, MaskFile, Photo, Point
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared")
+
+
+def report_on(
+    folder: Path,
+    hints: list[Hints],
+    classes: tuple[str, ...] = ("ant", "bee"),
+    *,
+    size: tuple[int, int] = (80, 70),
+    splits: dict[str, tuple[str, ...]] | None = None,
+    background: bool = True,
+) -> CheckReport:
+    """Check a set of photos of one `size` (width, height), with ids 0, 1, ..."""
+    Image.new("RGB", size).save(folder / "photo.png")
+    photos = tuple(Photo(str(i), folder / "photo.png", hint) for i, hint in enumerate(hints))
+    return check(HintSet("set", classes, photos, splits or {}, background, ("a note",)))
+
+
+def tags(*ids: int) -> Hints:
+    return Hints(tags=frozenset(ids))
+
+
+def said(report: CheckReport, *parts: str) -> bool:
+    """Return whether one verdict has all parts."""
+    return any(all(part in verdict for part in parts) for verdict in report.verdicts)
+
+
+def test_the_numbers(tmp_path: Path) -> None:
+    hints = [tags(1), tags(1, 2), tags(1, 2), tags(), Hints(), Hints(frozenset({2}), boxes=(Box(2, 0, 0, 9, 9),))]
+    report = report_on(tmp_path, hints, splits={"train": ("0", "1"), "val": ("2",)})
+    assert report.photos == 6
+    assert report.photos_per_class == {"ant": 3, "bee": 3}
+    assert report.objects_per_class == {"ant": 0, "bee": 1}
+    assert report.cooccurrence == ((3, 2), (2, 3))
+    assert report.hints == {"tags": 5, "boxes": 1, "scribbles": 0, "points": 0, "masks": 0}
+    assert (report.single_tag_share, report.multi_tag_share) == (0.5, 0.5)
+    assert report.negatives == 1
+    assert report.unlabelled == ("4",)
+    assert report.sizes == {"min": (80, 70), "median": (80, 70), "max": (80, 70)}
+    assert report.distinct_sizes == 1
+    assert report.splits == {"train": 2, "val": 1}
+    assert report.notes == ("a note",)
+    again = json.loads(json.dumps(report.as_dict()))
+    assert again["cooccurrence"] == [[3, 2], [2, 3]]
+
+
+def test_nothing_to_complain_about(tmp_path: Path) -> None:
+    assert report_on(tmp_path, [tags(1), tags(2), tags(1, 2), tags()] * 20).verdicts == ()
+
+
+def test_a_class_that_never_appears_without_another(tmp_path: Path) -> None:
+    report = report_on(tmp_path, [tags(1, 2)] * 30 + [tags(2)] * 30 + [tags()])
+    assert said(report, "'ant' never appears without 'bee' (30 photos)", "give boxes or points")
+    assert not said(report, "'bee' never appears without")
+
+
+def test_few_absent_and_untrained_classes(tmp_path: Path) -> None:
+    hints = [tags(1)] * 30 + [tags(2)] * 3
+    report = report_on(tmp_path, hints, ("ant", "bee", "cow"), splits={"train": ("0", "1"), "val": ("31",)})
+    assert said(report, "fewer than 20 photos of bee (3)")
+    assert said(report, "no photo shows cow")
+    assert said(report, "no photo of the split train shows bee")
+
+
+def test_no_tag_at_all(tmp_path: Path) -> None:
+    assert said(report_on(tmp_path, [Hints(), tags()]), "no photo has a tag: nothing can be learned")
+
+
+def test_one_class_in_every_photo_needs_negatives_or_places(tmp_path: Path) -> None:
+    only = report_on(tmp_path, [tags(1)] * 30, ("ant",))
+    assert said(only, "every photo has the tag ant", "add negatives")
+    assert not said(report_on(tmp_path, [tags(1)] * 30 + [tags()], ("ant",)), "every photo has the tag")
+    placed = Hints(frozenset({1}), points=(Point(1, 3, 3),))
+    assert report_on(tmp_path, [placed] * 30, ("ant",)).verdicts == ()
+    assert said(report_on(tmp_path, [tags(1, 2)] * 30), "every photo has the tag ant, bee")
+
+
+def test_objects_that_fill_the_picture(tmp_path: Path) -> None:
+    full, small = Box(1, 0, 0, 80, 60), Box(2, 0, 0, 9, 9)
+    hints = [Hints(frozenset({1, 2}), boxes=(full, small)), tags(1), tags(2)] * 20
+    assert said(report_on(tmp_path, hints), "fill the picture: ant (86%)")
+    assert not said(report_on(tmp_path, hints, background=False), "fill the picture")
+
+
+def test_boxes_of_two_classes_in_the_same_place(tmp_path: Path) -> None:
+    both = (Box(1, 10, 10, 30, 30), Box(2, 11, 10, 31, 30), Box(2, 60, 40, 70, 50), Box(2, 40, 40, 50, 50))
+    hints = [Hints(frozenset({1, 2}), boxes=both), tags(1), tags(2)] * 20
+    report = report_on(tmp_path, hints)
+    assert said(report, "20 of 20 boxes of 'ant' lie on a box of 'bee'")
+    assert said(report, "20 of 60 boxes of 'bee' lie on a box of 'ant'")
+    apart = [Hints(frozenset({1, 2}), boxes=both[:1] + both[2:]), tags(1), tags(2)] * 20
+    assert report_on(tmp_path, apart).verdicts == ()
+
+
+def test_tiny_photos_and_photos_in_both_splits(tmp_path: Path) -> None:
+    report = report_on(
+        tmp_path, [tags(1), tags(2)] * 20, size=(200, 63), splits={"train": ("0", "2", "1"), "val": ("2",)}
+    )
+    assert said(report, "40 photos with a side below 64 px (0, 1, 2, 3 and 36 more)")
+    assert said(report, "1 photo in both train and val (2)")
+
+
+def test_masks_without_background_and_with_it(tmp_path: Path) -> None:
+    for name, value in (("full", 1), ("some", 0)):
+        mask = np.full((70, 80), 2, dtype=np.uint8)
+        mask[:20] = value
+        Image.fromarray(mask).save(tmp_path / f"{name}.png")
+    full, some = (Hints(frozenset({1, 2}), mask=MaskFile(tmp_path / f"{name}.png")) for name in ("full", "some"))
+    assert said(
+        report_on(tmp_path, [full]), "value 0 (background) occurs in none of the 1 masks", "data.background=none"
+    )
+    assert not said(report_on(tmp_path, [full, some]), "value 0")
+    assert said(report_on(tmp_path, [some], background=False), "value 0 occurs in 1 masks, but data.background=none")
+
+
+def test_unreadable_photos_and_masks_that_do_not_fit(tmp_path: Path) -> None:
+    report_on(tmp_path, [tags(1)])
+    data = np.random.default_rng(0).integers(0, 255, (70, 80, 3), dtype=np.uint8)
+    Image.fromarray(data).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:2000])
+    (tmp_path / "text.jpg").write_text("no photo")
+    Image.fromarray(np.full((5, 5), 1, dtype=np.uint8)).save(tmp_path / "small.png")
+    photos = (
+        Photo("cut", tmp_path / "cut.jpg", tags(1)),
+        Photo("text", tmp_path / "text.jpg", tags(1)),
+        Photo("mask", tmp_path / "whole.jpg", Hints(frozenset({1}), mask=MaskFile(tmp_path / "small.png"))),
+        Photo("box", tmp_path / "whole.jpg", Hints(frozenset({1}), boxes=(Box(1, 0, 0, 100, 20),))),
+    )
+    report = check(HintSet("set", ("ant",), photos))
+    assert report.unreadable.keys() == {"cut", "text"}
+    assert said(report, "2 photos cannot be read (cut, text)")
+    assert len(report.problems) == 2
+    assert "has 5 x 5 pixels, but its photo has 80 x 70" in report.problems[0]
+    assert "a box reaches (100, 20), but its photo has 80 x 70" in report.problems[1]
+    assert said(report, "2 masks or boxes do not fit")
+
+
+@needs_data
+def test_msrc() -> None:
+    hint_set = read_hints(DATA / "msrc", background=False)
+    assert len(hint_set.photos) == 591
+    assert {name: len(ids) for name, ids in hint_set.splits.items()} == {"train": 355, "val": 236}
+    train = set(hint_set.splits["train"])
+    counts = Counter(t for photo in hint_set.photos if photo.id in train for t in photo.hints.tags or ())
+    table = [90, 142, 87, 27, 21, 98, 18, 52, 34, 28, 18, 21, 20, 23, 21, 19, 101, 14, 18, 38, 22]
+    assert [counts[k] for k in range(1, 22)] == table
+    by_csv = read_hints(DATA / "msrc", DATA / "msrc" / "tags.csv", background=False)
+    assert by_csv.photos == hint_set.photos
+    report = check(hint_set)
+    assert report.multi_tag_share == pytest.approx(0.817, abs=5e-4)
+    assert said(report, "'aeroplane' never appears without 'grass', 'sky'")
+    assert not report.unreadable
+    assert not report.problems
+
+
+@needs_data
+def test_coco_things() -> None:
+    voc, coco = (read_hints(DATA / "coco-things", format=name) for name in ("voc", "coco"))
+    assert len(voc.photos) == len(coco.photos) == 200
+    assert voc.classes == coco.classes
+    table = [11, 28, 19, 21, 85, 19, 85, 9, 94, 13, 42, 18, 7, 7, 517, 30, 1, 8, 6, 17]
+    for hint_set in (voc, coco):
+        objects = Counter(b.label for p in hint_set.photos for b in p.hints.boxes or () if not b.crowd)
+        assert [objects[k] for k in range(1, 21)] == table
+    assert sum(b.crowd for p in coco.photos for b in p.hints.boxes or ()) == 14
+    assert [p.hints.tags for p in voc.photos] == [p.hints.tags for p in coco.photos]
+    tags_csv = read_hints(DATA / "coco-things", format="csv")
+    assert [p.hints.tags for p in tags_csv.photos] == [p.hints.tags for p in coco.photos]
+
+
+@needs_data
+def test_nuclei() -> None:
+    voc, coco, points = (read_hints(DATA / "nuclei", format=name) for name in ("voc", "coco", "points"))
+    assert sum(len(p.hints.boxes or ()) for p in voc.photos) == 6495
+    assert sum(len(p.hints.boxes or ()) for p in coco.photos) == 6495
+    assert sum(len(p.hints.points or ()) for p in points.photos) == 6495
+    assert {name: len(ids) for name, ids in points.splits.items()} == {"train": 82, "val": 38}
+    for one, other in zip(voc.photos, coco.photos, strict=True):
+        corners = [sorted((b.x0, b.y0, b.x1, b.y1) for b in photo.hints.boxes or ()) for photo in (one, other)]
+        assert corners[0] == corners[1]

@@ -1,0 +1,449 @@
+"""Pascal VOC, COCO, YOLO and index PNGs; recognising formats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hintseg.errors import LabelError
+from hintseg.hints import FORMATS, read_hints, recognise
+from hintseg.hints.rle import encode, write_counts
+from hintseg.types import Box, Hints, HintSet, MaskFile
+
+
+def photos(folder: Path, *names: str, size: tuple[int, int] = (20, 10)) -> Path:
+    """Write photos of `size` (width, height)."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (90, 120, 30)).save(folder / name)
+    return folder
+
+
+def index_png(path: Path, values: Any, size: tuple[int, int] = (20, 10)) -> Path:
+    """Write an index PNG of `size` (width, height) whose first pixels are `values`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros((size[1], size[0]), dtype=np.uint8)
+    mask.flat[: len(values)] = values
+    Image.fromarray(mask).save(path)
+    return path
+
+
+def hints_of(hint_set: HintSet) -> dict[str, Hints]:
+    return {photo.id: photo.hints for photo in hint_set.photos}
+
+
+def refusal(path: Path, labels: Path | None = None, **settings: Any) -> str:
+    with pytest.raises(LabelError) as caught:
+        read_hints(path, labels, **settings)
+    return str(caught.value)
+
+
+def xml(*objects: tuple[str, float, float, float, float], size: tuple[int, int] = (20, 10)) -> str:
+    """Return a VOC annotation; its objects carry a part that must not be read."""
+    body = "".join(
+        f"<object><name>{name}</name><part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+        f"<bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
+        for name, x0, y0, x1, y1 in objects
+    )
+    width, height = size
+    return f"<annotation><size><width>{width}</width><height>{height}</height></size>{body}</annotation>"
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """Three photos: a dog and a person, nothing, and one without XML."""
+    photos(tmp_path / "JPEGImages", "a.jpg", "b.jpg", "c.jpg")
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations" / "a.xml").write_text(xml(("dog", 1, 1, 10, 5), ("person", 11, 2, 20, 10)))
+    (tmp_path / "Annotations" / "b.xml").write_text(xml())
+    return tmp_path
+
+
+class TestVoc:
+    def test_boxes_count_from_0_and_voc_classes_are_the_default(self, voc: Path) -> None:
+        hint_set = read_hints(voc)
+        assert len(hint_set.classes) == 20
+        assert hint_set.classes[11] == "dog"
+        hints = hints_of(hint_set)
+        assert hints["a"].boxes == (Box(12, 0.0, 0.0, 10.0, 5.0), Box(15, 10.0, 1.0, 20.0, 10.0))
+        assert hints["a"].tags == {12, 15}
+        assert hints["b"] == Hints(tags=frozenset(), boxes=())
+        assert hints["c"] == Hints()
+
+    def test_names_that_are_not_vocs_are_sorted_and_masks_then_need_a_list(self, voc: Path) -> None:
+        (voc / "Annotations" / "a.xml").write_text(xml(("zebra", 1, 1, 5, 5), ("ant", 1, 1, 5, 5)))
+        index_png(voc / "SegmentationClass" / "a.png", [1])
+        hint_set = read_hints(voc)
+        assert hint_set.classes == ("ant", "zebra")
+        assert hints_of(hint_set)["a"].mask is None
+        assert any("masks in SegmentationClass are not used: no classes.txt" in note for note in hint_set.notes)
+
+    def test_masks_of_the_augmented_set_come_first(self, voc: Path) -> None:
+        index_png(voc / "SegmentationClass" / "a.png", [12])
+        plain = index_png(voc / "SegmentationClass" / "c.png", [12])
+        augmented = index_png(voc / "SegmentationClassAug" / "a.png", [12])
+        hints = hints_of(read_hints(voc, unlabelled=254))
+        assert hints["a"].mask == MaskFile(augmented, 254)
+        assert hints["c"] == Hints(mask=MaskFile(plain, 254))
+
+    def test_without_xml_tags_come_from_the_table_then_from_the_masks(self, tmp_path: Path) -> None:
+        photos(tmp_path / "JPEGImages", "a.jpg", "b.jpg", "c.jpg")
+        (tmp_path / "classes.txt").write_text("ant\nbee\n")
+        index_png(tmp_path / "SegmentationClass" / "a.png", [2, 255])
+        index_png(tmp_path / "SegmentationClass" / "b.png", [])
+        (tmp_path / "tags.csv").write_text("a.jpg,ant\n")
+        assert [photo.hints.tags for photo in read_hints(tmp_path).photos] == [{1}, None, None]
+        (tmp_path / "tags.csv").unlink()
+        assert [photo.hints.tags for photo in read_hints(tmp_path).photos] == [{2}, set(), None]
+
+    def test_masks_with_wrong_ids_or_sizes(self, tmp_path: Path) -> None:
+        photos(tmp_path / "JPEGImages", "a.jpg", "b.jpg")
+        (tmp_path / "classes.txt").write_text("ant\nbee\n")
+        index_png(tmp_path / "SegmentationClass" / "a.png", [1, 7, 7])
+        index_png(tmp_path / "SegmentationClass" / "b.png", [1], size=(10, 10))
+        message = refusal(tmp_path)
+        assert message.startswith("2 problems in SegmentationClass:")
+        assert "a.png holds ids outside the class list: 7 (2 px); allowed are 0 (background), 1..2 and 255" in message
+        assert "b.png has 10 x 10 pixels, but its photo has 20 x 10" in message
+
+    def test_masks_alone_need_a_class_list(self, tmp_path: Path) -> None:
+        photos(tmp_path / "JPEGImages", "a.jpg")
+        index_png(tmp_path / "SegmentationClass" / "a.png", [1])
+        assert "SegmentationClass with classes.txt" in refusal(tmp_path)
+
+    def test_all_problems_of_the_folder_at_once(self, voc: Path) -> None:
+        (voc / "classes.txt").write_text("dog\nperson\n")
+        annotations = voc / "Annotations"
+        (annotations / "a.xml").write_text(xml(("dgo", 1, 1, 5, 5), ("dog", 9, 1, 5, 5), ("dog", "nan", 1, 5, 5)))
+        (annotations / "b.xml").write_text(xml(("dog", 1, 1, 99, 5))[:-40])
+        (annotations / "c.xml").write_text(xml(("dog", 1, 1, 99, 5), ("dog", 0, 0, 21, 11), ("dog", "", 1, 2, 3)))
+        (annotations / "lost.xml").write_text(xml())
+        message = refusal(voc)
+        assert message.startswith("7 problems in Annotations:")
+        assert "a.xml: object 1: unknown tag 'dgo'; did you mean 'dog'?" in message
+        assert "a.xml: object 2: box (8, 0, 5, 5) has swapped corners" in message
+        assert "a.xml: object 3: box (nan, 0, 5, 5) has a corner that is not a number" in message
+        assert "b.xml: cannot be read as XML" in message
+        assert "it may be cut off" in message
+        assert "c.xml: object 1: box (0, 0, 99, 5) reaches 79 px outside its photo of 20 x 10" in message
+        assert "c.xml: object 3 needs a name and a bndbox" in message
+        assert "lost.xml: there is no photo 'lost'" in message
+
+    def test_split_lists_with_paths_and_lists_of_one_class(self, voc: Path) -> None:
+        lists = voc / "ImageSets" / "Main"
+        lists.mkdir(parents=True)
+        (lists / "train.txt").write_text("a\nb\n")
+        (lists / "dog_train.txt").write_text("a  1\nb -1\n")
+        assert dict(read_hints(voc).splits) == {"train": ("a", "b")}
+        better = voc / "ImageSets" / "Segmentation"
+        better.mkdir()
+        (better / "train_aug.txt").write_text("/JPEGImages/c.jpg /SegmentationClassAug/c.png\n")
+        assert dict(read_hints(voc).splits) == {"train_aug": ("c",)}
+
+    def test_the_folder_the_archive_unpacks_to(self, tmp_path: Path) -> None:
+        root = tmp_path / "VOCdevkit" / "VOC2012"
+        photos(root / "JPEGImages", "a.jpg")
+        (root / "Annotations").mkdir()
+        (root / "Annotations" / "a.xml").write_text(xml(("cat", 1, 1, 5, 5)))
+        assert hints_of(read_hints(tmp_path))["a"].tags == {8}
+
+
+def coco_json(**changes: Any) -> dict[str, Any]:
+    mask = np.zeros((10, 20), dtype=bool)
+    mask[2:5, 3:9] = True
+    rle = encode(mask)
+    content = {
+        "images": [
+            {"id": 5, "file_name": "a.jpg", "width": 20, "height": 10},
+            {"id": 9, "file_name": "b.jpg", "width": 20, "height": 10},
+        ],
+        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 3, "name": "car"}],
+        "annotations": [
+            {"id": 1, "image_id": 5, "category_id": 90, "bbox": [1, 2, 4, 5], "segmentation": [[1, 2, 5, 2, 5, 7]]},
+            {
+                "id": 2,
+                "image_id": 5,
+                "category_id": 3,
+                "bbox": [3, 2, 6, 3],
+                "segmentation": {"size": [10, 20], "counts": write_counts(rle.counts)},
+            },
+            {
+                "id": 3,
+                "image_id": 5,
+                "category_id": 3,
+                "iscrowd": 1,
+                "segmentation": {"size": [10, 20], "counts": list(rle.counts)},
+            },
+            {"id": 4, "image_id": 5, "category_id": 3, "bbox": [0, 0, 0, 4]},
+        ],
+    }
+    return content | changes
+
+
+class TestCoco:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        photos(tmp_path / "images", "a.jpg", "b.jpg", "c.jpg")
+        return tmp_path
+
+    def write(self, folder: Path, content: Any, name: str = "instances.json") -> Path:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        return folder
+
+    def test_boxes_polygons_runs_crowds_and_gaps_between_ids(self, folder: Path) -> None:
+        hint_set = read_hints(self.write(folder, coco_json()))
+        assert hint_set.classes == ("car", "toothbrush")
+        assert any("3 -> 1, 90 -> 2" in note for note in hint_set.notes)
+        assert any("1 annotations without any area" in note for note in hint_set.notes)
+        hints = hints_of(hint_set)
+        polygon, compressed, crowd = hints["a"].boxes or ()
+        assert polygon == Box(2, 1.0, 2.0, 5.0, 7.0, polygons=((1.0, 2.0, 5.0, 2.0, 5.0, 7.0),))
+        assert (compressed.x0, compressed.y0, compressed.x1, compressed.y1) == (3.0, 2.0, 9.0, 5.0)
+        assert crowd.rle == compressed.rle
+        assert (crowd.x0, crowd.y0, crowd.x1, crowd.y1) == (3, 2, 9, 5)
+        assert crowd.crowd
+        assert hints["b"] == Hints(tags=frozenset(), boxes=())
+        assert hints["c"] == Hints()
+
+    def test_a_crowd_alone_is_no_tag(self, folder: Path) -> None:
+        content = coco_json()
+        content["annotations"] = content["annotations"][2:3]
+        assert hints_of(read_hints(self.write(folder, content)))["a"].tags == frozenset()
+
+    def test_all_problems_at_once(self, folder: Path) -> None:
+        nan = float("nan")
+        bad = [
+            {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 1, 2, 2]},
+            {"id": 2, "image_id": 5, "category_id": 4, "bbox": [1, 1, 2, 2]},
+            {"id": 3, "image_id": 5, "category_id": 3, "bbox": [1, nan, 2, 2]},
+            {"id": 4, "image_id": 5, "category_id": 3, "bbox": [5, 5, -3, 2]},
+            {"id": 5, "image_id": 5, "category_id": 3, "bbox": [5, 5, 30, 2]},
+            {"id": 6, "image_id": 5, "category_id": 3, "segmentation": [[1, 2, 3, 4]]},
+            {"id": 7, "image_id": 5, "category_id": 3, "segmentation": {"size": [10, 20], "counts": [7]}},
+            {"id": 8, "image_id": 5, "category_id": 3, "segmentation": {"size": [9, 20], "counts": [180]}},
+            {"id": 9, "image_id": 5, "category_id": 3, "segmentation": {"size": [10, 20], "counts": "ab~"}},
+            {"id": 10, "image_id": 5, "category_id": 3},
+            {"id": 11, "image_id": 5, "category_id": 3, "bbox": [1, 2, 3]},
+        ]
+        content = coco_json(annotations=bad)
+        content["images"] += [{"id": 5, "file_name": "zzz.jpg"}, {"id": 10, "file_name": "a.jpg"}]
+        message = refusal(self.write(folder, content))
+        for expected in (
+            "14 problems in instances.json:",
+            "image 5: this id occurs twice",
+            "image 5: there is no photo 'zzz.jpg'",
+            "image 10: 'a.jpg' is also image 5",
+            "annotation 1: image_id 7 is not in `images`",
+            "annotation 2: category_id 4 is not in `categories` (3, 90, ...)",
+            "annotation 3: bbox [1, nan, 2, 2] holds something that is not a number",
+            "annotation 4: box (5, 5, 2, 7) has swapped corners",
+            "annotation 5: box (5, 5, 35, 7) reaches 15 px outside its photo of 20 x 10",
+            "annotation 6: a polygon has 4 numbers",
+            "annotation 7: the run lengths sum to 7, but the mask has 10 x 20 = 200 pixels",
+            "annotation 8: the run-length mask is 20 x 9, but its image is 20 x 10",
+            "annotation 9: the compressed run lengths hold characters",
+            "annotation 10: has neither a bbox nor a segmentation",
+            "annotation 11: bbox has 3 numbers; 4 are needed",
+        ):
+            assert expected in message
+
+    def test_cut_off_and_foreign_files(self, folder: Path) -> None:
+        text = json.dumps(coco_json(), indent=1)
+        message = refusal(self.write(folder, text[: len(text) // 2]))
+        assert "is no valid JSON" in message
+        assert "it may be cut off" in message
+        assert "it lacks the lists annotations, categories" in refusal(self.write(folder, {"images": []}))
+        assert "must be lists of objects" in refusal(self.write(folder, coco_json(annotations=[1])))
+        double = coco_json(categories=[{"id": 1, "name": "x"}, {"id": 2, "name": "x"}, {"name": "y"}])
+        message = refusal(self.write(folder, double))
+        assert "category 2 'x' occurs twice" in message
+        assert "needs a whole number `id` and a `name`" in message
+
+    def test_several_files_are_splits_and_must_agree_on_classes(self, folder: Path) -> None:
+        content = coco_json()
+        first = content | {"images": content["images"][:1]}
+        second = content | {"images": content["images"][1:], "annotations": []}
+        self.write(folder, first, "annotations/instances_train.json")
+        self.write(folder, second, "annotations/instances_val.json")
+        assert dict(read_hints(folder).splits) == {"train": ("a",), "val": ("b",)}
+        self.write(folder, second | {"categories": content["categories"][:1]}, "annotations/instances_val.json")
+        assert "category 3 'car' is not the same in all label files" in refusal(folder)
+
+
+class TestYolo:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        photos(tmp_path / "images", "train/a.jpg", "train/b.jpg", "val/c.jpg", "val/d.jpg")
+        for name, text in {
+            "train/a": "0 0.25 0.5 0.5 0.4\n1 0 0 0.5 0 0.5 1\n1 0 0 0.5 0 0.5 1\n",
+            "train/b": "",
+            "val/c": "1 1 1 0.1 0.2\n",
+        }.items():
+            (tmp_path / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "labels" / f"{name}.txt").write_text(text)
+        (tmp_path / "data.yaml").write_text(
+            "path: /somewhere\ntrain: images/train\nval: images/val\nnames: [ant, bee]\n"
+        )
+        return tmp_path
+
+    def test_boxes_polygons_negatives_and_splits(self, folder: Path) -> None:
+        hint_set = read_hints(folder)
+        assert hint_set.classes == ("ant", "bee")
+        hints = hints_of(hint_set)
+        box, polygon = hints["train/a"].boxes or ()
+        assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx((0, 3, 10, 7))
+        assert polygon == Box(2, 0.0, 0.0, 10.0, 10.0, polygons=((0.0, 0.0, 10.0, 0.0, 10.0, 10.0),))
+        assert hints["train/b"] == Hints(tags=frozenset(), boxes=())
+        clipped = (hints["val/c"].boxes or ())[0]
+        assert (clipped.x1, clipped.y1) == (20.0, 10.0)
+        assert hints["val/d"] == Hints()
+        assert dict(hint_set.splits) == {"train": ("train/a", "train/b"), "val": ("val/c", "val/d")}
+        assert any("1 lines that repeat" in note for note in hint_set.notes)
+
+    def test_names_by_id_and_lists_of_photos(self, folder: Path) -> None:
+        (folder / "list.txt").write_text("./images/train/a.jpg\n./images/val/c.jpg\n")
+        (folder / "data.yaml").write_text("train: list.txt\nnc: 2\nnames:\n  1: bee\n  0: ant\n")
+        hint_set = read_hints(folder, folder / "data.yaml")
+        assert hint_set.classes == ("ant", "bee")
+        assert dict(hint_set.splits) == {"train": ("train/a", "val/c")}
+
+    def test_photos_and_labels_side_by_side_without_config(self, tmp_path: Path) -> None:
+        photos(tmp_path, "a.jpg")
+        (tmp_path / "a.txt").write_text("0 0.5 0.5 1 1\n")
+        (tmp_path / "classes.txt").write_text("ant\n")
+        hints = hints_of(read_hints(tmp_path, format="yolo"))
+        assert hints["a"].boxes == (Box(1, 0.0, 0.0, 20.0, 10.0),)
+
+    def test_all_problems_at_once(self, folder: Path) -> None:
+        lines = ["2 0.5 0.5 0.1 0.1", "0 0.5 0.5 0.1", "0 50 50 10 10", "0 x 0.5 0.1 0.1", "0 nan 0.5 0.1 0.1"]
+        (folder / "labels" / "train" / "b.txt").write_text(
+            "\n".join([*lines, "0.5 0.5 0.5 0.1 0.1", "0 0.5 0.5 -0.1 0.1"])
+        )
+        (folder / "labels" / "val" / "lost.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+        (folder / "images" / "val" / "c.jpg").write_bytes(b"no photo")
+        (folder / "data.yaml").write_text("train: images/tarin\nnc: 3\nnames: [ant, bee]\n")
+        message = refusal(folder)
+        for expected in (
+            "`nc` is 3, but `names` lists 2 classes",
+            "`train`: there is no 'images/tarin' below",
+            "lost.txt: there is no photo of this name",
+            "b.txt line 1: class 2 is outside the class list, which has the ids 0..1",
+            "b.txt line 2: 4 columns",
+            "b.txt line 3: 50 is above 1",
+            "b.txt line 4: '0 x 0.5 0.1 0.1' holds something that is not a number",
+            "b.txt line 5: box (nan, 4.5, nan, 5.5) has a corner that is not a number",
+            "b.txt line 6: class 0.5 is outside the class list",
+            "b.txt line 7: box (11, 4.5, 9, 5.5) has swapped corners",
+            "c.txt: cannot read the photo",
+        ):
+            assert expected in message
+
+    def test_bad_config(self, folder: Path) -> None:
+        for text, expected in [
+            ("names: [a\n", "is no valid YAML"),
+            ("train: images/train\n", "has no `names`"),
+            ("names: ant\n", "must be a list of class names"),
+            ("names: {0: ant, 2: bee}\n", "they must be 0..1"),
+            ("names: [ant, ant]\n", "lists 'ant' more than once"),
+            ("names: []\n", "names no class"),
+        ]:
+            (folder / "data.yaml").write_text(text)
+            assert expected in refusal(folder)
+        (folder / "data.yaml").unlink()
+        assert "no class names for the YOLO labels" in refusal(folder)
+
+
+class TestIndexPng:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        photos(tmp_path / "images", "a.jpg", "deep/b.jpg", "c.jpg")
+        (tmp_path / "classes.txt").write_text("ant\nbee\n")
+        return tmp_path
+
+    def test_masks(self, folder: Path) -> None:
+        first = index_png(folder / "masks" / "a.png", [2, 2, 255])
+        second = index_png(folder / "masks" / "deep" / "b.png", [])
+        assert hints_of(read_hints(folder)) == {
+            "a": Hints(tags=frozenset({2}), mask=MaskFile(first)),
+            "deep/b": Hints(tags=frozenset(), mask=MaskFile(second)),
+            "c": Hints(),
+        }
+
+    def test_scribbles_need_the_unlabelled_value(self, folder: Path) -> None:
+        file = index_png(folder / "scribbles" / "a.png", [2, 2, 0] + [21] * 50)
+        assert "pass unlabelled=VALUE" in refusal(folder)
+        hints = hints_of(read_hints(folder, unlabelled=21))
+        assert hints["a"] == Hints(tags=frozenset({2}), scribbles=MaskFile(file, 21))
+
+    def test_an_unknown_value_is_never_guessed(self, folder: Path) -> None:
+        index_png(folder / "masks" / "a.png", [2, 2, 0] + [21] * 50)
+        message = refusal(folder)
+        assert "a.png holds ids outside the class list: 21 (50 px)" in message
+        assert "if 21 means 'nothing known here', pass unlabelled=21" in message
+
+    def test_masks_of_255_for_foreground(self, folder: Path) -> None:
+        index_png(folder / "masks" / "a.png", [255] * 30)
+        assert "foreground painted as 255 has to become 1" in refusal(folder)
+
+    def test_problems(self, folder: Path) -> None:
+        index_png(folder / "masks" / "zzz.png", [1])
+        index_png(folder / "masks" / "deep" / "b.png", [1], size=(4, 4))
+        Image.new("RGB", (20, 10)).save(folder / "masks" / "c.png")
+        cut = index_png(folder / "masks" / "a.png", list(range(2)) * 50)
+        cut.write_bytes(cut.read_bytes()[:-30])
+        message = refusal(folder)
+        assert "zzz.png: there is no photo 'zzz'" in message
+        assert "b.png has 4 x 4 pixels, but its photo has 20 x 10" in message
+        assert "c.png is a colour image (mode RGB); a mask needs one channel" in message
+        assert "a.png: " in message
+        assert "it may be missing or cut off" in message
+        (folder / "classes.txt").unlink()
+        assert "write one class name per line: line n is id n" in refusal(folder)
+
+
+class TestRecognise:
+    def test_no_labels_says_what_was_looked_for(self, tmp_path: Path) -> None:
+        photos(tmp_path, "a.jpg")
+        message = refusal(tmp_path)
+        assert all(f"  {name}: {entry.sign}" in message for name, entry in FORMATS.items())
+        assert "format=NAME" in message
+
+    def test_two_formats_say_how_to_choose(self, voc: Path) -> None:
+        (voc / "instances.json").write_text(json.dumps(coco_json()))
+        message = refusal(voc)
+        assert "fits 2 formats: 'voc'" in message
+        assert "choose one with format=voc" in message
+
+    @pytest.mark.parametrize(
+        ("name", "text", "expected"),
+        [
+            ("x.json", "{}", "coco"),
+            ("x.npy", "", "cls_labels"),
+            ("x.yml", "", "yolo"),
+            ("x.csv", "a.png,dog", "csv"),
+            ("x.tsv", "file\tx\ty\tlabel", "points"),
+            ("x/1.xml", "", "voc"),
+            ("x/deep/1.txt", "", "yolo"),
+            ("x/1.png", "", "index_png"),
+        ],
+    )
+    def test_given_labels_decide(self, tmp_path: Path, name: str, text: str, expected: str) -> None:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        assert recognise(tmp_path, tmp_path / name.split("/")[0]) == expected
+
+    def test_what_cannot_be_told(self, tmp_path: Path) -> None:
+        (tmp_path / "x.doc").write_text("")
+        (tmp_path / "empty").mkdir()
+        for labels, expected in [("x.doc", "unknown suffix"), ("empty", "does not show its format"), ("no", "missing")]:
+            with pytest.raises(LabelError, match=expected):
+                recognise(tmp_path, tmp_path / labels)
+        with pytest.raises(LabelError, match="is not a folder"):
+            recognise(tmp_path / "x.doc")

@@ -1,0 +1,267 @@
+"""Run lengths, painting outlines, reading index images."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hintseg.errors import LabelError, PhotoError
+from hintseg.hints import read_hints
+from hintseg.hints.masks import fill, paint, read_index, read_mask, read_scribbles, truth_ids
+from hintseg.hints.photos import photo_size
+from hintseg.hints.rle import bounds, decode, encode, parse_counts, write_counts
+from hintseg.types import Box, Hints, HintSet, MaskFile, Photo, Rle
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared")
+
+
+def slow_runs(mask: np.ndarray) -> list[int]:
+    """Count runs pixel by pixel, down the columns, zeros first."""
+    counts, value = [0], False
+    for x in range(mask.shape[1]):
+        for y in range(mask.shape[0]):
+            if mask[y, x] != value:
+                counts.append(0)
+                value = not value
+            counts[-1] += 1
+    return counts
+
+
+def slow_parse(text: str) -> list[int]:
+    """Read compressed run lengths one character at a time."""
+    counts: list[int] = []
+    position = 0
+    while position < len(text):
+        value, shift, more = 0, 0, True
+        while more:
+            code = ord(text[position]) - 48
+            value |= (code & 31) << shift
+            more = bool(code & 32)
+            position += 1
+            shift += 5
+            if not more and code & 16:
+                value -= 1 << shift
+        if len(counts) > 2:
+            value += counts[-2]
+        counts.append(value)
+    return counts
+
+
+def slow_fill(ring: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Test every pixel's centre: a ray to the right crosses the outline an odd number of times."""
+    inside = np.zeros((height, width), dtype=bool)
+    for row in range(height):
+        for column in range(width):
+            x, y = column + 0.5, row + 0.5
+            for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+                if (y0 <= y) != (y1 <= y) and x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x:
+                    inside[row, column] ^= True
+    return inside
+
+
+class TestRle:
+    @pytest.mark.parametrize("density", [0.0, 0.02, 0.5, 1.0])
+    def test_against_plain_loops_and_back(self, density: float) -> None:
+        rng = np.random.default_rng(0)
+        for height, width in [(1, 1), (7, 3), (3, 40), (60, 50)]:
+            mask = rng.random((height, width)) < density
+            rle = encode(mask)
+            assert list(rle.counts) == slow_runs(mask)
+            assert (decode(rle) == mask).all()
+            text = write_counts(rle.counts)
+            assert list(parse_counts(text)) == slow_parse(text) == list(rle.counts)
+
+    def test_long_runs_need_several_characters(self) -> None:
+        counts = (1_000_000, 1, 15, 16, 17, 31, 32, 33, 1023, 1024, 0, 5_000_000, 3)
+        assert parse_counts(write_counts(counts)) == counts
+
+    def test_a_text_from_coco(self) -> None:
+        # 6 zeros, then two columns of 3 in a mask of 4 rows and 4 columns, written by hand from the definition.
+        assert parse_counts("6310") == (6, 3, 1, 3)
+
+    def test_bounds(self) -> None:
+        mask = np.zeros((9, 7), dtype=bool)
+        mask[2:5, 1:4] = True
+        mask[8, 3] = True
+        assert bounds(encode(mask)) == (1, 2, 4, 9)
+        assert bounds(encode(np.zeros((9, 7), dtype=bool))) is None
+
+    def test_what_does_not_fit(self) -> None:
+        with pytest.raises(LabelError, match=r"sum to 5, but the mask has 2 x 3 = 6 pixels"):
+            decode(Rle(2, 3, (2, 3)))
+        with pytest.raises(LabelError, match="sum to 6"):
+            decode(Rle(2, 3, (-1, 7)))
+        with pytest.raises(LabelError, match="cut off"):
+            parse_counts("52P")
+        with pytest.raises(LabelError, match="more than 60 bits"):
+            parse_counts("P" * 20 + "0")
+
+
+class TestFill:
+    def test_against_a_ray_per_pixel(self) -> None:
+        rng = np.random.default_rng(1)
+        for corners in (3, 4, 7, 12):
+            ring = rng.uniform(-4, 24, (corners, 2))
+            assert (fill([ring], (18, 21)) == slow_fill(ring, 18, 21)).all()
+
+    def test_a_rectangle_covers_its_pixels_and_rings_add_up(self) -> None:
+        def box(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+            return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], dtype=float)
+
+        filled = fill([box(2, 1, 5, 3), box(4, 2, 6, 8)], (6, 9))
+        expected = np.zeros((6, 9), dtype=bool)
+        expected[1:3, 2:5] = True
+        expected[2:, 4:6] = True
+        assert (filled == expected).all()
+
+
+def polygon(label: int, x0: float, y0: float, x1: float, y1: float, **rest: bool) -> Box:
+    return Box(label, x0, y0, x1, y1, polygons=((x0, y0, x1, y0, x1, y1, x0, y1),), **rest)
+
+
+class TestPaint:
+    def test_smaller_objects_lie_in_front_and_crowds_behind(self) -> None:
+        small = polygon(1, 2, 2, 4, 4)
+        large = Box(2, 0, 0, 6, 6, rle=encode(np.pad(np.ones((6, 6), dtype=bool), ((0, 2), (0, 4)))))
+        crowd = Box(1, 5, 5, 9, 7, crowd=True)
+        expected = np.zeros((8, 10), dtype=np.uint8)
+        expected[5:7, 5:9] = 255
+        expected[:6, :6] = 2
+        expected[2:4, 2:4] = 1
+        for order in ([small, large, crowd], [crowd, large, small]):
+            assert (paint(order, (8, 10)) == expected).all()
+
+    def test_outlines_beyond_the_photo_are_cut(self) -> None:
+        mask = paint([polygon(3, -5, 4, 4, 30), polygon(2, 40, 1, 50, 3)], (8, 10))
+        assert (np.argwhere(mask == 3).min(axis=0) == (4, 0)).all()
+        assert (mask == 3).sum() == 16
+        assert not (mask == 2).any()
+
+    def test_run_lengths_of_another_size(self) -> None:
+        with pytest.raises(LabelError, match=r"run lengths are for 2 x 3 pixels, but the photo has 10 x 8"):
+            paint([Box(1, 0, 0, 1, 1, rle=Rle(3, 2, (6,)))], (8, 10))
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Photo:
+    Image.new("RGB", (10, 8)).save(tmp_path / "a.png")
+    return Photo("a", tmp_path / "a.png")
+
+
+def with_hints(photo: Photo, **hints: object) -> Photo:
+    return Photo(photo.id, photo.path, Hints(**hints))  # type: ignore[arg-type]
+
+
+def save(path: Path, mask: np.ndarray) -> Path:
+    Image.fromarray(mask).save(path)
+    return path
+
+
+class TestReadMask:
+    def test_what_is_not_known_is_none(self, photo: Photo) -> None:
+        assert read_mask(photo) is None
+        assert read_scribbles(photo) is None
+        assert read_mask(with_hints(photo, boxes=(Box(1, 0, 0, 2, 2), polygon(1, 3, 3, 5, 5)))) is None
+
+    def test_outlines_and_photos_without_objects(self, photo: Photo) -> None:
+        mask = read_mask(with_hints(photo, boxes=(polygon(2, 1, 1, 4, 3),)))
+        assert mask is not None
+        assert mask.shape == (8, 10)
+        assert mask.dtype == np.uint8
+        assert mask.sum() == 2 * 6
+        empty = read_mask(with_hints(photo, boxes=()))
+        assert empty is not None
+        assert not empty.any()
+        ignored = read_mask(with_hints(photo, boxes=()), background=False)
+        assert ignored is not None
+        assert (ignored == 255).all()
+
+    def test_index_files_of_any_one_channel_mode(self, photo: Photo, tmp_path: Path) -> None:
+        values = np.arange(80, dtype=np.uint8).reshape(8, 10) % 3
+        palette = Image.fromarray(values, mode="P")
+        palette.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0])
+        palette.save(tmp_path / "p.png")
+        save(tmp_path / "wide.png", values.astype(np.uint16))
+        save(tmp_path / "grey.png", values)
+        for name in ("p", "wide", "grey"):
+            mask = read_mask(with_hints(photo, mask=MaskFile(tmp_path / f"{name}.png")), n_classes=2)
+            assert mask is not None
+            assert (mask == values).all()
+        Image.fromarray(values > 0).save(tmp_path / "one.png")
+        assert (read_index(tmp_path / "one.png") == (values > 0)).all()
+
+    def test_the_unlabelled_value_becomes_255(self, photo: Photo, tmp_path: Path) -> None:
+        values = np.array([[0, 1, 7, 255]], dtype=np.uint8).repeat(8, axis=0)
+        file = MaskFile(save(tmp_path / "s.png", values), unlabelled=7)
+        strokes = read_scribbles(with_hints(photo, scribbles=file), (8, 4), n_classes=1)
+        assert strokes is not None
+        assert strokes[0].tolist() == [0, 1, 255, 255]
+        file = MaskFile(file.path, unlabelled=0)
+        with pytest.raises(LabelError, match="ids outside the class list: 7"):
+            read_scribbles(with_hints(photo, scribbles=file), (8, 4), n_classes=1)
+
+    def test_bad_files(self, photo: Photo, tmp_path: Path) -> None:
+        good = save(tmp_path / "good.png", np.arange(80, dtype=np.uint8).reshape(8, 10))
+        (tmp_path / "cut.png").write_bytes(good.read_bytes()[:50])
+        save(tmp_path / "small.png", np.zeros((3, 3), dtype=np.uint8))
+        save(tmp_path / "colour.png", np.zeros((8, 10, 3), dtype=np.uint8))
+        save(tmp_path / "high.png", np.full((8, 10), 900, dtype=np.uint16))
+        for name, expected in [
+            ("good", r"holds ids outside the class list: 21 \(1 px\), 22 .*\.\.\.; allowed are 0 .*1\.\.20 and 255"),
+            ("cut", "cannot read the mask .*cut off"),
+            ("small", "has 3 x 3 pixels, but its photo has 10 x 8"),
+            ("colour", r"is a colour image \(mode RGB\)"),
+            ("high", "holds values from 900 to 900"),
+            ("lost", "cannot read the mask"),
+        ]:
+            with pytest.raises(LabelError, match=expected):
+                read_mask(with_hints(photo, mask=MaskFile(tmp_path / f"{name}.png")), n_classes=20)
+
+    def test_size_of_a_turned_or_missing_photo(self, tmp_path: Path) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.new("RGB", (10, 8)).save(tmp_path / "turned.jpg", exif=exif)
+        assert photo_size(tmp_path / "turned.jpg") == (10, 8)
+        mask = read_mask(Photo("t", tmp_path / "turned.jpg", Hints(boxes=())))
+        assert mask is not None
+        assert mask.shape == (10, 8)
+        with pytest.raises(PhotoError, match="cannot read the photo"):
+            read_mask(Photo("x", tmp_path / "x.jpg", Hints(boxes=())))
+
+
+def test_truth_is_known_for_masks_outlines_and_the_negatives_beside_them(photo: Photo, tmp_path: Path) -> None:
+    def known(*boxes: tuple[Box, ...] | None) -> frozenset[str]:
+        listed = [Photo(str(i), photo.path, Hints(boxes=found)) for i, found in enumerate(boxes)]
+        masked = Photo("m", photo.path, Hints(mask=MaskFile(tmp_path / "m.png")))
+        return truth_ids(HintSet("x", ("a",), (*listed, masked)))
+
+    plain, outlined, crowd = Box(1, 0, 0, 2, 2), polygon(1, 0, 0, 2, 2), Box(1, 0, 0, 2, 2, crowd=True)
+    assert known((plain,), (), None) == {"m"}
+    assert known((outlined, crowd), (plain, outlined), (), None) == {"0", "2", "m"}
+
+
+def test_hints_need_no_torch() -> None:
+    code = "import sys, hintseg.hints, hintseg.hints.check; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@needs_data
+@pytest.mark.parametrize(("name", "least"), [("coco-things", 0.999), ("nuclei", 1.0)])
+def test_painted_instances_agree_with_the_masks_on_disk(name: str, least: float) -> None:
+    """Both were made from the same annotations, by other code."""
+    by_mask, by_outline = read_hints(DATA / name, format="voc"), read_hints(DATA / name, format="coco")
+    same = known = 0
+    for one, other in zip(by_mask.photos[::4], by_outline.photos[::4], strict=True):
+        assert one.id == other.id
+        mask, painted = read_mask(one, n_classes=20), read_mask(other, n_classes=20)
+        assert mask is not None
+        assert painted is not None
+        same += int(((mask == painted) & (mask != 255)).sum())
+        known += int((mask != 255).sum())
+    assert same / known >= least
