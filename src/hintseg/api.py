@@ -7,31 +7,22 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hintseg.config.loader import load_config
-from hintseg.data.photos import read_photo
-from hintseg.data.shapes import write_shapes
 from hintseg.errors import RunError
-from hintseg.evaluation.folders import Scores, evaluate_folders
-from hintseg.exporting import ExportReport, export_onnx
-from hintseg.hints import read_hints
-from hintseg.hints.check import CheckReport
-from hintseg.hints.check import check as check_hints
-from hintseg.hints.photos import find_photos
-from hintseg.pipeline import RunFolder, run_recipe
-from hintseg.pipeline.folder import read_json
-from hintseg.pipeline.stages import predict_photos
-from hintseg.reporting import write_report
-from hintseg.store.coco import write_coco
-from hintseg.store.masks import MaskStore
-from hintseg.store.overlay import write_overlay
-from hintseg.training.watch import Watch
-from hintseg.training.weights import load_weights
+from hintseg.pipeline.folder import RunFolder, read_json
 from hintseg.types import Photo
+
+if TYPE_CHECKING:
+    from hintseg.evaluation.folders import Scores
+    from hintseg.exporting import ExportReport
+    from hintseg.hints.check import CheckReport
+    from hintseg.training.watch import Watch
+
+# Each verb imports its own rooms when called: checking or evaluating should not wait for torch.
 
 Bytes = npt.NDArray[np.uint8]
 Settings = Sequence[str] | Mapping[str, Any]
@@ -109,6 +100,9 @@ def train(
     Raises:
         HintsegError: Anything the user can mend; nothing is half-written.
     """
+    from hintseg.config.loader import load_config
+    from hintseg.pipeline.recipe import run_recipe
+
     words = (
         [f"{key}={json.dumps(value)}" for key, value in settings.items()] if isinstance(settings, Mapping) else settings
     )
@@ -132,6 +126,8 @@ def masks(run: Path | str, out: Path | str | None = None, *, overlays: bool = Tr
     Raises:
         RunError: The run has no masks yet.
     """
+    from hintseg.store.masks import MaskStore
+
     folder = RunFolder.open(run)
     made = folder.masks_of_photos()
     if made is None:
@@ -141,7 +137,9 @@ def masks(run: Path | str, out: Path | str | None = None, *, overlays: bool = Tr
     rows = {row["id"]: row for row in read_json(folder.path / "photos.json")}
     names = store.ids()
     found = ((Photo(name, Path(rows[name]["path"])), store.read(name)) for name in names)
-    return _write_out(target, (watch or Watch()).each("writing masks", found, len(names)), folder, overlays)
+    return _write_out(
+        target, found if watch is None else watch.each("writing masks", found, len(names)), folder, overlays
+    )
 
 
 def predict(
@@ -168,6 +166,11 @@ def predict(
         RunError: The run has no segmenter yet.
         LabelError: There is no photo.
     """
+    from hintseg.hints.photos import find_photos
+    from hintseg.pipeline.stages import predict_photos
+    from hintseg.training.watch import Watch
+    from hintseg.training.weights import load_weights
+
     folder, photos = RunFolder.open(run), Path(photos)
     if photos.is_file():
         chosen = [Photo(photos.stem, photos)]
@@ -188,14 +191,18 @@ def evaluate(
     *,
     classes: Sequence[str] | None = None,
     split: Sequence[str] | None = None,
-    background: bool = True,
+    background: bool | None = None,
 ) -> Scores:
     """Compare a folder of masks (or class maps) with the truth; see `hintseg.evaluation.folders.evaluate_folders`."""
+    from hintseg.evaluation.folders import evaluate_folders
+
     return evaluate_folders(Path(masks), Path(truth), classes=classes, split=split, background=background)
 
 
 def report(run: Path | str) -> Path:
     """Write the run's ``report.html`` again and return its path."""
+    from hintseg.reporting import write_report
+
     return write_report(RunFolder.open(run).path)
 
 
@@ -211,6 +218,9 @@ def export(run: Path | str, out: Path | str | None = None, *, size: tuple[int, i
         WeightsError: The run has no segmenter yet.
         RunError: The exported model does not agree with torch, or `hintseg[export]` is not installed.
     """
+    from hintseg.exporting import export_onnx
+    from hintseg.training.weights import load_weights
+
     folder = RunFolder.open(run)
     method, classes, background = load_weights(folder.path / "segment" / "model.safetensors")
     target = Path(out) if out is not None else folder.path / "model.onnx"
@@ -237,6 +247,9 @@ def check(
     Raises:
         LabelError: All problems of the label files at once.
     """
+    from hintseg.hints import read_hints
+    from hintseg.hints.check import check as check_hints
+
     hint_set = read_hints(
         Path(data), Path(labels) if labels else None, format=format, unlabelled=unlabelled, background=background
     )
@@ -254,6 +267,8 @@ def demo(
         overwrite: Start the run in `out` afresh.
         watch: Told about the progress.
     """
+    from hintseg.data.shapes import write_shapes
+
     out = Path(out)
     data = out.with_name(out.name + "-photos")
     if not (data / "classes.txt").is_file():
@@ -264,6 +279,11 @@ def demo(
 
 def _write_out(out: Path, found: Iterable[tuple[Photo, Bytes]], run: RunFolder, overlays: bool) -> Path:
     """Write masks as PNG, COCO and overlays."""
+    from hintseg.data.photos import read_photo
+    from hintseg.store.coco import write_coco
+    from hintseg.store.masks import MaskStore
+    from hintseg.store.overlay import write_overlay
+
     store = MaskStore(out / "png", run.classes, run.background)
     for photo, mask in found:
         store.write(photo.id, mask)

@@ -23,7 +23,6 @@ def evaluate(
     A folder of class maps is swept over 60 background thresholds in the same pass; the best one is the *oracle*:
     it needs the truth, so it is no result.
     """
-    import dataclasses
     from json import dumps
 
     from rich.console import Console
@@ -37,18 +36,21 @@ def evaluate(
         truth,
         classes=[n.strip() for n in names if n.strip()] if names else None,
         split=split.read_text(encoding="utf-8").split() if split else None,
-        background=not no_background,
+        background=False if no_background else None,
     )
     if json:
-        typer.echo(dumps(dataclasses.asdict(scores), default=str))
+        typer.echo(dumps(scores.as_json()))
         return
     table = Table("class", "IoU")
     for name, value in scores.iou.items():
         table.add_row(name, "missing" if value is None else f"{value:.3f}")
     console = Console()
     console.print(table)
-    console.print(
-        f"{scores.photos} photos, mIoU {scores.miou:.3f}, pixel accuracy {scores.pixel_accuracy:.3f}, "
-        f"boundary IoU {scores.boundary_iou:.3f}",
-        highlight=False,
-    )
+    facts = {
+        "pixel accuracy": scores.pixel_accuracy,
+        "boundary IoU": scores.boundary_iou,
+        "oracle threshold": scores.threshold,
+    }
+    known = "".join(f", {name} {value:.3f}" for name, value in facts.items() if value is not None)
+    console.print(f"{scores.photos} photos, mIoU {scores.miou:.3f}{known}", highlight=False)
+    console.print(scores.protocol, highlight=False)

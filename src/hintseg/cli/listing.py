@@ -44,7 +44,7 @@ def rows(kind: Kind, pattern: str = "") -> list[tuple[str, str]]:
     if kind is Kind.formats:
         from hintseg.hints import FORMATS
 
-        return [(name, text) for name, (_, text) in FORMATS.items()]
+        return [(name, entry.summary) for name, entry in FORMATS.items()]
     import timm
 
     return [(name, "") for name in timm.list_models(pattern)]

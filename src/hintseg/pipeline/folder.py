@@ -20,6 +20,7 @@ import yaml
 from hintseg.config.loader import dump_config, parse_config
 from hintseg.config.run import STAGES, RunConfig
 from hintseg.errors import LabelError, RunError, did_you_mean
+from hintseg.hints.masks import truth_ids
 from hintseg.types import Hints, HintSet, Photo
 
 
@@ -146,10 +147,12 @@ def split_photos(hint_set: HintSet, config: RunConfig) -> Split:
         judge = "val" if "val" in hint_set.splits else ""
     training = named(learn, "train") if learn else {photo.id for photo in hint_set.photos}
     validation = named(judge, "val") if judge else set()
+    known = truth_ids(hint_set)
+    judged = validation & known
     full = config.localize is None  # nothing to localize: the segmenter learns from true masks
     usable = [_with_tags(photo) for photo in hint_set.photos if photo.id in training]
-    train = tuple(p for p in usable if (has_truth(p) if full else p.hints.tags is not None))
-    val = tuple(p for p in map(_with_tags, hint_set.photos) if p.id in validation and has_truth(p))
+    train = tuple(p for p in usable if (p.id in known if full else p.hints.tags is not None))
+    val = tuple(p for p in map(_with_tags, hint_set.photos) if p.id in judged)
     if not train:
         need = "a mask" if full else "tags, boxes or points"
         raise LabelError(
@@ -159,12 +162,6 @@ def split_photos(hint_set: HintSet, config: RunConfig) -> Split:
     if not full and not any(photo.hints.tags for photo in train):
         raise LabelError(f"all {len(train)} training photos are negatives: no photo shows any of the classes")
     return Split(train, val)
-
-
-def has_truth(photo: Photo) -> bool:
-    """Return whether the photo's full mask is known."""
-    outlined = photo.hints.boxes is not None and all(box.polygons or box.rle for box in photo.hints.boxes)
-    return photo.hints.mask is not None or (outlined and bool(photo.hints.boxes))
 
 
 def _with_tags(photo: Photo) -> Photo:
@@ -194,7 +191,8 @@ def create(
     run = RunFolder(out)
     occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
     is_run = (out / "config.yaml").is_file()
-    photos = [_row(p, "train") for p in split.train] + [_row(p, "val") for p in split.val]
+    known = truth_ids(hint_set)
+    photos = [_row(p, "train", p.id in known) for p in split.train] + [_row(p, "val", True) for p in split.val]
     digest = hashlib.sha256(json.dumps(photos, sort_keys=True).encode()).hexdigest()
     if occupied and resume and is_run:
         _same_run(run, config, digest)
@@ -253,15 +251,15 @@ def _same_run(run: RunFolder, config: RunConfig, digest: str) -> None:
         raise RunError(f"the photos or labels changed since {run.path} was begun; choose another --out")
 
 
-def _row(photo: Photo, split: str) -> dict[str, Any]:
+def _row(photo: Photo, split: str, truth: bool) -> dict[str, Any]:
     hints: Hints = photo.hints
     return {
         "id": photo.id,
-        "path": str(photo.path),
+        "path": str(photo.path.resolve()),
         "split": split,
         "tags": None if hints.tags is None else sorted(hints.tags),
         "boxes": None if hints.boxes is None else [[b.label, b.x0, b.y0, b.x1, b.y1] for b in hints.boxes],
         "points": None if hints.points is None else [[p.label, p.x, p.y] for p in hints.points],
         "scribbles": None if hints.scribbles is None else str(hints.scribbles.path),
-        "truth": has_truth(photo),
+        "truth": truth,
     }

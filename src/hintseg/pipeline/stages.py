@@ -25,7 +25,7 @@ from hintseg.errors import PhotoError, RunError
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.evaluation.sweep import SeedSweep
 from hintseg.methods.deeplab import multi_scale_logits
-from hintseg.methods.irn import Irn, ir_labels
+from hintseg.methods.irn import Irn, IrnConfig, ir_labels
 from hintseg.methods.method import Method
 from hintseg.pipeline.folder import RunFolder, read_json, write_json
 from hintseg.refine import dense_crf, pamr, par
@@ -57,7 +57,7 @@ def localize(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: 
     _write_class_maps(run, method, photos, config, watch)
     threshold = _choose(run, "localize", photos, config.maps.threshold)
     how = f"maps of scales {list(config.maps.scales)}, flips merged by {config.maps.flip}; tags used at test time"
-    _cut(run, "localize", "seed", photos, threshold, how, watch)
+    _cut(run, "localize", "seed", photos, threshold, how, watch, automatic=config.maps.threshold == "auto")
 
 
 def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
@@ -69,11 +69,9 @@ def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Wa
         if machine.rank() == 0:
             how = f"{settings.method} on class maps; tags used at test time"
             run.add_metrics("refine", _score(run, "refine", "pseudo mask", "train", how, threshold))
-    elif settings is not None:
-        labels = _write_ir_labels(run, config, photos, watch)
+    elif isinstance(settings, IrnConfig):
+        labels = _write_ir_labels(run, settings, photos, watch)
         method = _train(run, "refine", settings, photos, config, watch, labels)
-        if not isinstance(method, Irn):
-            raise RunError(f"'{settings.method}' is no refiner that the pipeline can run")
         _walk(run, method, photos, config, watch)
         threshold = _choose(run, "refine", photos, "auto")
         how = "class maps after the random walk along learned boundaries; tags used at test time"
@@ -96,9 +94,7 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
         machine.barrier()
         crf = "DenseCRF" if config.test.crf else "no CRF"
         flips = " with flips" if config.test.flip else ""
-        how = (
-            f"trained on {source}; scales {list(config.test.scales)}{flips}, {crf}; no tags at test time"
-        )
+        how = f"trained on {source}; scales {list(config.test.scales)}{flips}, {crf}; no tags at test time"
         if machine.rank() == 0:
             store.finish()
             run.add_metrics("segment", _score(run, "segment", "segmentation", "val", how, None))
@@ -220,11 +216,22 @@ def _choose(run: RunFolder, stage: str, photos: Sequence[Photo], given: float | 
     if not isinstance(given, str):
         return given
     sample = _readable(run, stage, [photo for photo in photos if photo.hints.tags])
-    return choose_threshold(_scores(run, stage, photo)[1] for photo in sample[:: max(1, len(sample) // 100)])
+    return choose_threshold(
+        torch.from_numpy(read_maps(run.path / stage / "maps" / f"{photo.id}.npz")[1])
+        for photo in sample[:: max(1, len(sample) // 200)]
+    )
 
 
 def _cut(
-    run: RunFolder, stage: str, kind: str, photos: Sequence[Photo], threshold: float | None, how: str, watch: Watch
+    run: RunFolder,
+    stage: str,
+    kind: str,
+    photos: Sequence[Photo],
+    threshold: float | None,
+    how: str,
+    watch: Watch,
+    *,
+    automatic: bool = True,
 ) -> None:
     """Cut a stage's maps into masks; with truth at hand, sweep the threshold in the same pass (the oracle)."""
     if machine.rank() != 0:
@@ -243,7 +250,9 @@ def _cut(
             sweep.add(read_label_png(truth), keys, scores.numpy())
             swept += 1
     store.finish()
-    how_chosen = "without ground truth" if threshold is not None else "none: every pixel has one of the present classes"
+    how_chosen = "chosen without ground truth" if automatic else "given in the settings"
+    if threshold is None:
+        how_chosen = "none: every pixel has one of the present classes"
     best, _ = sweep.best() if swept else (None, 0.0)
     facts = {
         "thresholds": [round(float(t), 4) for t in sweep.thresholds],
@@ -311,26 +320,34 @@ def _score(
 
 
 def _write_ir_labels(
-    run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch
+    run: RunFolder, settings: IrnConfig, photos: Sequence[Photo], watch: Watch
 ) -> Callable[[Photo], Bytes | None]:
     """Write the labels IRN learns from: what the class maps say nearly for certain."""
     folder = run.stage("refine") / "labels"
-    settings = config.refine
     missing = [p for p in _readable(run, "localize", photos) if not (folder / f"{p.id}.png").is_file()]
     mine = missing[machine.rank() :: machine.world()]
     watch.start("labels for the refiner", len(mine))
     for group, pixels in equal_size_batches(mine, 1):
-        keys, scores = _scores(run, "localize", group[0])
-        mask = ir_labels(scores, keys, pixels[0], settings, background=run.background)
-        write_mask(folder / f"{group[0].id}.png", mask)
+        keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
+        mask = ir_labels(
+            torch.from_numpy(maps),
+            torch.from_numpy(keys),
+            pixels[0],
+            background=run.background,
+            foreground=settings.foreground,
+            background_score=settings.background_score,
+        )
+        write_mask(folder / f"{group[0].id}.png", mask.numpy())
         watch.advance()
     watch.stop()
     machine.barrier()
     return _label_reader(folder)
 
 
-def _walk(run: RunFolder, method: Irn, photos: Sequence[Photo], config: RunConfig, watch: Watch) -> None:
+def _walk(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch) -> None:
     """Spread the class maps along the learned boundaries."""
+    if not isinstance(method, Irn):
+        raise RunError(f"{run.path / 'refine'} holds no IRN; start the run afresh")
     where = machine.device(config.trainer)
     method.to(where).eval()
     folder = run.stage("refine") / "maps"

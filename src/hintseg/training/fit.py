@@ -31,8 +31,9 @@ PREPARE_BATCHES = 8
 class FitModule(LightningModule):
     """The one training adapter: sums a method's losses, steps its optimiser."""
 
-    def __init__(self, method: Method, fit: FitConfig) -> None:
+    def __init__(self, method: Method, fit: FitConfig, loader: DataLoader[Any]) -> None:
         super().__init__()
+        self.loader = loader
         self.method = method
         self.fit = fit
         self.steps = 0
@@ -52,6 +53,10 @@ class FitModule(LightningModule):
         if self.logger is not None:
             self.log_dict(self.latest, batch_size=len(batch.ids))
         return total
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Draw the views of the epoch that comes next: Lightning makes the first iterator before it says which."""
+        cast("EpochSampler", self.loader.sampler).set_epoch(checkpoint["epoch"] + 1)
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and its per-step schedule."""
@@ -137,7 +142,7 @@ def fit(
     if not go_on:
         method.eval()
         method.prepare(_few(loader))
-    module = FitModule(method, settings)
+    module = FitModule(method, settings, loader)
     log = _Log(folder / "log.csv", watch or Watch())
     checkpoint = ModelCheckpoint(folder, "last", every_n_epochs=1, save_top_k=1, enable_version_counter=False)
     logger = TensorBoardLogger(folder, name="tensorboard", version="") if trainer.logger == "tensorboard" else False

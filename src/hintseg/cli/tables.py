@@ -1,0 +1,58 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hintseg.hints.check import CheckReport
+
+WIDEST_MATRIX = 24
+"""More classes than this make a matrix no terminal shows; `--json` has it."""
+
+
+def check_tables(report: CheckReport) -> Iterator[RenderableType]:
+    """Yield what `hintseg check` prints, in reading order."""
+    kinds = ", ".join(f"{count} with {kind}" for kind, count in report.hints.items() if count) or "no hints"
+    lines = [
+        f"{report.name}: {report.photos} photos, {len(report.classes)} classes; {kinds}",
+        f"one tag {report.single_tag_share:.0%}, several tags {report.multi_tag_share:.0%} of the tagged photos; "
+        f"{report.negatives} negatives, {len(report.unlabelled)} unlabelled, {len(report.unreadable)} unreadable",
+    ]
+    if report.splits:
+        lines.append("splits: " + ", ".join(f"{name} {count}" for name, count in report.splits.items()))
+    if report.sizes:
+        shown = ", ".join(f"{name} {w}x{h}" for name, (w, h) in report.sizes.items())
+        lines.append(f"sizes: {shown} ({report.distinct_sizes} different)")
+    yield Text("\n".join(lines))
+
+    table = Table("id", "class", "photos", "objects")
+    for label, name in enumerate(report.classes, start=1):
+        table.add_row(str(label), name, str(report.photos_per_class[name]), str(report.objects_per_class[name] or "-"))
+    yield table
+    if 1 < len(report.classes) <= WIDEST_MATRIX:
+        yield _matrix(report)
+    for heading, sentences in (
+        ("unreadable photos", list(report.unreadable.values())),
+        ("labels that do not fit", list(report.problems)),
+        ("notes", list(report.notes)),
+        ("what will hurt", list(report.verdicts) or ["nothing found"]),
+    ):
+        if sentences:
+            yield Text(f"\n{heading}:", style="bold")
+            yield Text("\n".join(f"- {sentence}" for sentence in sentences[:20]))
+            if len(sentences) > 20:
+                yield Text(f"... and {len(sentences) - 20} more; --json has all")
+
+
+def _matrix(report: CheckReport) -> Table:
+    table = Table(title="photos with both classes", title_justify="left", padding=(0, 0), collapse_padding=True)
+    table.add_column("")
+    for label in range(1, len(report.classes) + 1):
+        table.add_column(str(label), justify="right")
+    for label, (name, row) in enumerate(zip(report.classes, report.cooccurrence, strict=True), start=1):
+        table.add_row(f"{label} {name}", *(str(count) if count else "." for count in row))
+    return table

@@ -1,0 +1,108 @@
+"""Run a recipe: every stage that is not done yet, then the report."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from hintseg.config.run import STAGES, RunConfig
+from hintseg.errors import PhotoError
+from hintseg.hints import read_hints
+from hintseg.hints.masks import read_mask, truth_ids
+from hintseg.pipeline import stages
+from hintseg.pipeline.folder import RunFolder, Split, create, read_json, split_photos
+from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
+from hintseg.reporting import write_pictures, write_report
+from hintseg.store.masks import write_mask
+from hintseg.training import machine
+from hintseg.training.watch import Watch
+from hintseg.types import Photo
+
+
+def run_recipe(
+    config: RunConfig, out: Path, *, resume: bool = False, overwrite: bool = False, watch: Watch | None = None
+) -> RunFolder:
+    """Read the hints, make or reopen the run folder, run every stage that is not done, write the report.
+
+    Raises:
+        HintsegError: Anything the user can mend: labels, settings, the folder.
+    """
+    watch = watch or Watch()
+    data = config.data
+    hint_set = read_hints(
+        data.path,
+        data.labels,
+        format=data.format,
+        unlabelled=data.unlabelled,
+        background=data.background == "present",
+    )
+    split = split_photos(hint_set, config)
+    if machine.rank() == 0:
+        run = create(out, config, hint_set, split, resume=resume, overwrite=overwrite)
+        known = truth_ids(hint_set)
+        _write_truth(run, [photo for photo in (*split.train, *split.val) if photo.id in known])
+        facts = (
+            f"{len(split.train)} photos to learn from, {len(split.val)} to validate, {len(hint_set.classes)} classes"
+        )
+        watch.line(f"data: {facts}, from {data.path}")
+    else:  # a process that Lightning started beside the first one
+        run = RunFolder.open(out)
+    for stage in STAGES:
+        if getattr(config, stage) is not None and not run.done(stage):
+            _run_stage(run, stage, config, split, watch)
+    if machine.rank() == 0:
+        watch.line(f"report: {write_report(run.path)}")
+    machine.barrier()
+    return run
+
+
+def _run_stage(run: RunFolder, stage: str, config: RunConfig, split: Split, watch: Watch) -> None:
+    began = time.perf_counter()
+    reset_peak_memory()
+    if stage == "localize":
+        stages.localize(run, config, split.train, watch)
+    elif stage == "refine":
+        stages.refine(run, config, split.train, watch)
+    else:
+        stages.segment(run, config, split.train, split.val, watch)
+    machine.barrier()
+    if machine.rank() == 0:
+        seconds = time.perf_counter() - began
+        shown = split.val if stage == "segment" else split.train
+        ids = [photo.id for photo in shown[:: max(1, len(shown) // max(1, config.trainer.pictures))]]
+        if config.trainer.pictures and ids:
+            write_pictures(run.path, stage, ids[: config.trainer.pictures])
+        run.update_stage(
+            stage,
+            method=getattr(config, stage).method,
+            photos=len(split.train),
+            seconds=round(seconds, 1),
+            peak_memory_mb=peak_memory_mb(),
+            done=True,
+        )
+        watch.line(f"{stage}: {_how_good(run, stage)}{len(split.train)} photos, {seconds:.0f} s, {run.path / stage}")
+    machine.barrier()
+
+
+def _how_good(run: RunFolder, stage: str) -> str:
+    rows = [row for row in read_json(run.path / "metrics.json") if row["stage"] == stage and not row["oracle"]]
+    return "".join(f"{row['kind']} mIoU {100 * row['miou']:.1f} ({row['split']}), " for row in rows)
+
+
+def _write_truth(run: RunFolder, photos: list[Photo]) -> None:
+    """Paint the true masks of whatever format as PNG once: evaluation and report read those."""
+
+    def paint(photo: Photo) -> None:
+        path = run.path / "truth" / f"{photo.id}.png"
+        if path.is_file():
+            return
+        try:
+            mask = read_mask(photo, n_classes=len(run.classes), background=run.background)
+        except PhotoError:
+            return  # unreadable photos are reported and left out where they are used
+        if mask is not None:
+            write_mask(path, mask)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(paint, photos))
