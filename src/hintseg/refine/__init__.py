@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from hintseg.refine.dense_crf import DenseCrf, dense_crf, label_probabilities
 from hintseg.refine.par import ParAffinity, pamr, par
-from hintseg.refine.random_walk import edge_transition, random_walk
+from hintseg.refine.random_walk import edge_transition, path_offsets, random_walk
 
-__all__ = ["ParAffinity", "edge_transition", "pamr", "par", "random_walk"]
+__all__ = [
+    "DenseCrf",
+    "ParAffinity",
+    "dense_crf",
+    "edge_transition",
+    "label_probabilities",
+    "pamr",
+    "par",
+    "path_offsets",
+    "random_walk",
+]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hintseg.refine._threads import use_torch_threads
+from hintseg.refine._parallel import run
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -17,21 +17,21 @@ Integers = NDArray[np.int64]
 
 def affinity(photo: Tensor, shifts: Tensor, position: Tensor, *, centres: int, squared: bool, scale: float) -> Tensor:
     """Compute affinities (B, N, H, W) as `hintseg.refine.par.affinity` does."""
-    use_torch_threads()
     weight = photo.new_empty(len(photo), len(shifts), *photo.shape[2:])
     padded = _replicate_columns(photo, shifts)
-    _affinity(padded.numpy(), shifts.numpy(), position.numpy(), centres, squared, scale, weight.numpy())
+    arrays = padded.numpy(), shifts.numpy(), position.numpy(), weight.numpy()
+    run(_affinity, len(photo) * photo.shape[2], *arrays, centres, squared, scale)
     return weight
 
 
 def propagate(weight: Tensor, shifts: Tensor, maps: Tensor, iterations: int) -> Tensor:
     """Spread maps (B, C, H, W) as `hintseg.refine.par.propagate` does."""
-    use_torch_threads()
     margin = int(shifts.max())
     now = _replicate_columns(maps, shifts)
     after = torch.empty_like(now)
+    rows = maps.shape[0] * maps.shape[2]
     for _ in range(iterations):
-        _propagate(weight.numpy(), shifts.numpy(), now.numpy(), after.numpy())
+        run(_propagate, rows, weight.numpy(), shifts.numpy(), now.numpy(), after.numpy())
         now, after = after, now
     return now[..., margin : now.shape[-1] - margin]
 
@@ -42,25 +42,35 @@ def _replicate_columns(maps: Tensor, shifts: Tensor) -> Tensor:
     return pad(maps, (margin, margin, 0, 0), mode="replicate")
 
 
-@numba.njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _affinity(
-    photo: Floats, shifts: Integers, position: Floats, centres: int, squared: bool, scale: float, weight: Floats
+    begin: int,
+    end: int,
+    photo: Floats,
+    shifts: Integers,
+    position: Floats,
+    weight: Floats,
+    centres: int,
+    squared: bool,
+    scale: float,
 ) -> None:
-    """Write the affinities of every pixel to its shifted neighbours.
+    """Write the affinities of pixels to their shifted neighbours.
 
     Args:
+        begin: First of the rows of all photos.
+        end: Row to stop before.
         photo: Columns padded by replication, (B, 3, H, W + 2 * margin), 0..1.
         shifts: Neighbour offsets (dy, dx), (N, 2), |dx| <= margin.
         position: Added to every pixel's affinities, (N,).
+        weight: Output, (B, N, H, W).
         centres: How often the pixel itself counts in the standard deviation.
         squared: Square the normalised colour distance (PAR) or not (PAMR).
         scale: Colour distances are in units of `scale` standard deviations.
-        weight: Output, (B, N, H, W).
     """
-    batch, count, height, width = weight.shape
+    _, count, height, width = weight.shape
     margin = (photo.shape[3] - width) // 2
     members = count + centres
-    for row in numba.prange(batch * height):
+    for row in range(begin, end):
         b = row // height
         y = row % height
         difference = np.empty((count, width), np.float32)
@@ -119,19 +129,21 @@ def _affinity(
                 out[x] = d[x] * unit[x] + position[n]
 
 
-@numba.njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
-def _propagate(weight: Floats, shifts: Integers, maps: Floats, out: Floats) -> None:
-    """Replace every pixel by the affinity-weighted sum of its neighbours.
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _propagate(begin: int, end: int, weight: Floats, shifts: Integers, maps: Floats, out: Floats) -> None:
+    """Replace pixels by the affinity-weighted sum of their neighbours.
 
     Args:
+        begin: First of the rows of all photos.
+        end: Row to stop before.
         weight: Affinities, (B, N, H, W); N is a multiple of 8.
         shifts: Neighbour offsets (dy, dx), (N, 2), |dx| <= margin.
         maps: Columns padded by replication, (B, C, H, W + 2 * margin).
         out: Output, same shape and padding as `maps`.
     """
-    batch, count, height, width = weight.shape
+    _, count, height, width = weight.shape
     margin = (maps.shape[3] - width) // 2
-    for row in numba.prange(batch * height):
+    for row in range(begin, end):
         b = row // height
         y = row % height
         for c in range(maps.shape[1]):

@@ -1,0 +1,79 @@
+"""How points of a permutohedral lattice are written as single integers, for both implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hintseg.errors import ShapeError
+
+
+class Kernel(NamedTuple):
+    """A Gaussian kernel on the pixels of a batch of photos."""
+
+    features: Tensor
+    """(B, N, d), float32, in units of the standard deviation."""
+    extent: tuple[float, ...]
+    """The features lie in 0..extent, (d,)."""
+    weight: float
+    """Factor of its messages."""
+
+
+class Coding(NamedTuple):
+    """Mixed-radix code of lattice points in d dimensions: the sum of (coordinate - low) * stride.
+
+    A lattice point has d + 1 coordinates that sum to 0; the first d are coded.
+    """
+
+    scale: NDArray[np.float32]
+    """Factor of each feature before it is rotated into the lattice's plane, (d,)."""
+    low: NDArray[np.int64]
+    """Smallest coordinates, (d,)."""
+    stride: NDArray[np.int64]
+    """(d,)."""
+    step: NDArray[np.int64]
+    """What a step along each of the d + 1 directions adds to a code, (d + 1,)."""
+    total: int
+    """All codes are below."""
+
+
+def coding(extent: Sequence[float], photos: int = 1) -> Coding:
+    """Plan the codes for features between 0 and `extent`.
+
+    Args:
+        extent: Largest value of each feature, in units of the standard deviation, >= 0.
+        photos: Number of photos whose codes must fit one 64-bit integer beside each other.
+
+    Raises:
+        ShapeError: The features span too many standard deviations for 64 bits.
+
+    Source:
+        Adams, Baek and Davis, 2010, section 3: the rotation's columns, and a blur of standard deviation
+        (d + 1) * sqrt(2 / 3) which the features are scaled to.
+    """
+    d = len(extent)
+    index = np.arange(d)
+    scale = np.sqrt(2 / 3) * (d + 1) / np.sqrt((index + 1) * (index + 2))
+    reach = np.asarray(extent, dtype=np.float64) * scale
+    # Coordinate i is the sum of the scaled features i + 1 .. d minus i times feature i. A simplex reaches d + 1
+    # beyond a feature, a neighbour d + 1 further.
+    margin = 3 * (d + 1)
+    low = np.floor(-index * np.concatenate([[0.0], reach[:-1]])).astype(np.int64) - margin
+    high = np.ceil([reach[i:].sum() for i in index]).astype(np.int64) + margin
+    radix = [int(r) for r in high - low + 1]
+    strides = [1]
+    for r in radix:
+        strides.append(strides[-1] * r)
+    if strides[-1] * photos >= 2**63:
+        raise ShapeError(
+            f"features spanning {', '.join(f'{e:.0f}' for e in extent)} standard deviations are too fine for the "
+            "lattice; give larger sigmas"
+        )
+    stride = np.array(strides[:-1], dtype=np.int64)
+    step = np.full(d + 1, -stride.sum())
+    step[:d] += (d + 1) * stride
+    return Coding(scale.astype(np.float32), low, stride, step, strides[-1])

@@ -1,0 +1,382 @@
+"""Gaussian filtering on a permutohedral lattice, and mean field with it: CPU kernels for one photo.
+
+A lattice in d dimensions is made of simplices with d + 1 vertices, one of each remainder class modulo d + 1. A
+filter adds every pixel to the vertices of its simplex (splat), blurs along the d + 1 directions, and reads the
+pixels back (slice): Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral lattice", 2010.
+
+Every pixel has exactly one vertex of each class, and a step along a direction leads from one class to the next.
+So the classes are built side by side, each with a hash table of its own, without locks. Vertices gather their
+pixels through a sorted list, in pixel order: sums do not depend on the number of threads.
+
+Values are kept in groups of four channels, (G, N, 4): four running sums fit the registers, whatever C is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hintseg.refine._lattice import Coding, Kernel, coding
+from hintseg.refine._parallel import run
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int32]
+Codes = NDArray[np.int64]
+
+_GRAIN = 8192  # pixels or vertices that are worth a thread
+
+
+class Lattice(NamedTuple):
+    """The lattice of one photo with N pixels and M vertices in d dimensions; row M of values is always zero."""
+
+    vertex: Indices
+    """Vertices of each pixel's simplex, (N, d + 1)."""
+    weight: Floats
+    """Barycentric weight of each of them, (N, d + 1), times the pixel's normalisation."""
+    neighbours: Indices
+    """The two neighbours of each vertex along each direction, (d + 1, M + 1, 2); M where there is none."""
+    start: Codes
+    """Where a vertex's pixels begin in `pixel`, (M + 1,)."""
+    pixel: Indices
+    """Pixels of each vertex in ascending order, (N * (d + 1),)."""
+    pixel_weight: Floats
+    """`weight`, in the order of `pixel`."""
+
+
+def build(features: Floats, coding: Coding) -> Lattice:
+    """Build the lattice of one photo.
+
+    Args:
+        features: One row per pixel, (N, d), in units of the standard deviation.
+        coding: How lattice points become integers.
+    """
+    size, dimensions = features.shape
+    classes = dimensions + 1
+    weight = np.empty((size, classes), np.float32)
+    codes = np.empty((classes, size), np.int64)
+    run(_embed, size, features, coding.scale, coding.low, coding.stride, weight, codes, grain=_GRAIN)
+    vertex = np.empty((size, classes), np.int32)
+    counts = np.empty(classes, np.int64)
+    run(_number, classes, codes, vertex, counts)
+    first = np.concatenate([[0], np.cumsum(counts)])
+    start = np.full(first[-1] + 1, size * classes)
+    pixel = np.empty(size * classes, np.int32)
+    run(_sort_pixels, classes, first, vertex, start, pixel)
+    neighbours = np.full((classes, first[-1] + 1, 2), first[-1], np.int32)
+    run(_link, classes, codes, first, coding.step, neighbours)
+    return _weighted(Lattice(vertex, weight, neighbours, start, pixel, np.empty(0, np.float32)), weight)
+
+
+def normalise(lattice: Lattice) -> Lattice:
+    """Normalise the filter K of a lattice symmetrically: n K n with n = 1 / sqrt(K 1)."""
+    mass = filter_values(lattice, np.ones((1, len(lattice.vertex), 4), np.float32))[0, :, :1]
+    return _weighted(lattice, (lattice.weight / np.sqrt(mass)).astype(np.float32))
+
+
+def _weighted(lattice: Lattice, weight: Floats) -> Lattice:
+    pixel_weight = np.empty(weight.size, np.float32)
+    run(_sort_weights, weight.shape[1], weight, lattice.pixel, pixel_weight)
+    return lattice._replace(weight=weight, pixel_weight=pixel_weight)
+
+
+def filter_values(lattice: Lattice, values: Floats) -> Floats:
+    """Filter values (G, N, 4); the constant factor of the lattice, which normalisation cancels, is left out."""
+    out = np.zeros_like(values)
+    _add_filtered(lattice, 1.0, values, out)
+    return out
+
+
+class MeanField:
+    """Mean field with a Potts model, photo by photo (Krahenbuhl and Koltun, NIPS 2011, algorithm 1)."""
+
+    def __init__(self, kernels: Sequence[Kernel]) -> None:
+        """Build and normalise the lattices of all photos."""
+        self._kernels: list[tuple[list[Lattice], float]] = []
+        for kernel in kernels:
+            code = coding(kernel.extent)
+            lattices = [normalise(build(features.numpy(), code)) for features in kernel.features]
+            self._kernels.append((lattices, kernel.weight))
+
+    def __call__(self, probabilities: Tensor, iterations: int) -> Tensor:
+        """Infer the marginals.
+
+        Args:
+            probabilities: (B, C, N), float32; above 0 in the channels a photo holds and 0 in the others.
+            iterations: Number of updates, >= 0.
+
+        Returns:
+            The marginals, (B, C, N); 0 in the channels a photo does not hold.
+        """
+        marginals = torch.zeros_like(probabilities)
+        for b, photo in enumerate(probabilities):
+            present = (photo[:, 0] > 0).nonzero().flatten()
+            if len(present):
+                kernels = [(lattices[b], weight) for lattices, weight in self._kernels]
+                marginals[b, present] = torch.from_numpy(_infer(photo[present].numpy(), kernels, iterations))
+        return marginals
+
+
+def _infer(probabilities: Floats, kernels: Sequence[tuple[Lattice, float]], iterations: int) -> Floats:
+    count, size = probabilities.shape
+    logarithms = np.zeros((-(-count // 4), size, 4), np.float32)
+    run(_logarithm, size, probabilities, logarithms, grain=_GRAIN)
+    q = logarithms.copy()
+    run(_softmax, size, q, count, grain=_GRAIN)
+    logits = np.empty_like(q)
+    for _ in range(iterations):
+        np.copyto(logits, logarithms)
+        for lattice, weight in kernels:
+            # Potts: a class pays for the others' mass, which is a constant less its own.
+            _add_filtered(lattice, weight, q, logits)
+        run(_softmax, size, logits, count, grain=_GRAIN)
+        q, logits = logits, q
+    return q.transpose(0, 2, 1).reshape(-1, size)[:count]
+
+
+def _add_filtered(lattice: Lattice, factor: float, values: Floats, out: Floats) -> None:
+    vertices = len(lattice.start) - 1
+    now = np.zeros((vertices + 1, 4), np.float32)
+    after = np.zeros_like(now)
+    for group, target in zip(values, out, strict=True):
+        run(_splat, lattice.pixel.size, lattice.start, lattice.pixel, lattice.pixel_weight, group, now, grain=_GRAIN)
+        for direction in lattice.neighbours:
+            run(_blur, vertices, direction, now, after, grain=_GRAIN)
+            now, after = after, now
+        run(_slice, len(group), lattice.vertex, lattice.weight, np.float32(factor), now, target, grain=_GRAIN)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _embed(
+    begin: int, end: int, features: Floats, scale: Floats, low: Codes, stride: Codes, weight: Floats, codes: Codes
+) -> None:
+    d = features.shape[1]
+    share = np.float32(1 / (d + 1))
+    ones = stride.sum()
+    elevated = np.empty(d + 1, np.float32)
+    remainder = np.empty(d + 1, np.int64)
+    rank = np.empty(d + 1, np.int64)
+    barycentric = np.empty(d + 2, np.float32)
+    for p in range(begin, end):
+        # Rotate into the plane whose coordinates sum to 0.
+        partial = np.float32(0)
+        for i in range(d, 0, -1):
+            feature = features[p, i - 1] * scale[i - 1]
+            elevated[i] = partial - np.float32(i) * feature
+            partial += feature
+        elevated[0] = partial
+        # The nearest point whose coordinates are multiples of d + 1; its sum may be off by whole steps.
+        excess = 0
+        for i in range(d + 1):
+            nearest = int(np.floor(elevated[i] * share + np.float32(0.5)))
+            remainder[i] = nearest * (d + 1)
+            excess += nearest
+        # Rank the coordinates by their distance to it, largest first: that is the simplex.
+        rank[:] = excess
+        for i in range(d):
+            for j in range(i + 1, d + 1):
+                if elevated[i] - np.float32(remainder[i]) < elevated[j] - np.float32(remainder[j]):
+                    rank[i] += 1
+                else:
+                    rank[j] += 1
+        for i in range(d + 1):
+            if rank[i] < 0:
+                rank[i] += d + 1
+                remainder[i] += d + 1
+            elif rank[i] > d:
+                rank[i] -= d + 1
+                remainder[i] -= d + 1
+        barycentric[:] = 0
+        for i in range(d + 1):
+            part = (elevated[i] - np.float32(remainder[i])) * share
+            barycentric[d - rank[i]] += part
+            barycentric[d + 1 - rank[i]] -= part
+        barycentric[0] += np.float32(1) + barycentric[d + 1]
+        code = np.int64(0)
+        for i in range(d):
+            code += (remainder[i] - low[i]) * stride[i]
+        for r in range(d + 1):
+            weight[p, r] = barycentric[r]
+            # The vertex of class r: r more in every coordinate, d + 1 less in the r that rank last.
+            codes[r, p] = code + r * ones
+            for i in range(d):
+                if rank[i] > d - r:
+                    codes[r, p] -= (d + 1) * stride[i]
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def _slot(table: Codes, code: np.int64) -> np.int64:
+    """Return where `code` is in an open hash table, or the free slot (-1) for it; the size is a power of 2."""
+    mask = table.size - 1
+    # Fibonacci hashing: the high bits of the product are well mixed.
+    slot = np.int64((np.uint64(code) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
+    while table[slot] != code and table[slot] != -1:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _fill(codes: Codes, size: int) -> tuple[Codes, Indices]:
+    table = np.full(size, -1, np.int64)
+    number = np.empty(size, np.int32)
+    for n in range(codes.size):
+        slot = _slot(table, codes[n])
+        table[slot] = codes[n]
+        number[slot] = n
+    return table, number
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _number(begin: int, end: int, codes: Codes, vertex: Indices, counts: Codes) -> None:
+    """Number the distinct codes of each class by first appearance, and move them to the front of its row."""
+    for r in range(begin, end):
+        row = codes[r]
+        table, number = _fill(row[:0], 4096)
+        count = 0
+        last = np.int64(-1)
+        index = 0
+        for p in range(row.size):
+            code = row[p]
+            if code != last:  # pixels side by side often share their simplex
+                slot = _slot(table, code)
+                if table[slot] == -1:
+                    if 2 * count == table.size:
+                        table, number = _fill(row[:count], 2 * table.size)
+                        slot = _slot(table, code)
+                    table[slot] = code
+                    number[slot] = count
+                    row[count] = code
+                    count += 1
+                index = number[slot]
+                last = code
+            vertex[p, r] = index
+        counts[r] = count
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _sort_pixels(begin: int, end: int, first: Codes, vertex: Indices, start: Codes, pixel: Indices) -> None:
+    """Turn numbers within a class into vertices, and list the pixels of each (counting sort)."""
+    size = vertex.shape[0]
+    for r in range(begin, end):
+        place = np.zeros(first[r + 1] - first[r] + 1, np.int64)
+        for p in range(size):
+            place[vertex[p, r] + 1] += 1
+        place[0] = r * size
+        for v in range(1, place.size):
+            place[v] += place[v - 1]
+        start[first[r] : first[r + 1]] = place[:-1]
+        for p in range(size):
+            v = vertex[p, r]
+            pixel[place[v]] = p
+            place[v] += 1
+            vertex[p, r] = v + first[r]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _sort_weights(begin: int, end: int, weight: Floats, pixel: Indices, out: Floats) -> None:
+    size = weight.shape[0]
+    for r in range(begin, end):
+        for e in range(r * size, (r + 1) * size):
+            out[e] = weight[pixel[e], r]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _link(begin: int, end: int, codes: Codes, first: Codes, step: Codes, neighbours: Indices) -> None:
+    """Find the neighbours of all vertices: a step leads from class r + 1 to class r."""
+    classes = codes.shape[0]
+    for r in range(begin, end):
+        count = first[r + 1] - first[r]
+        size = 4096
+        while size < 2 * count:
+            size *= 2
+        table, number = _fill(codes[r, :count], size)
+        source = (r + 1) % classes
+        for n in range(first[source + 1] - first[source]):
+            for j in range(classes):
+                slot = _slot(table, codes[source, n] + step[j])
+                if table[slot] != -1:
+                    here = first[source] + n
+                    there = first[r] + number[slot]
+                    neighbours[j, here, 0] = there
+                    neighbours[j, there, 1] = here
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _splat(begin: int, end: int, start: Codes, pixel: Indices, weight: Floats, values: Floats, out: Floats) -> None:
+    # Ranges of pixels give like work: vertices hold between one pixel and most of the sky.
+    last = start.size - 1
+    for v in range(np.searchsorted(start[:last], begin), np.searchsorted(start[:last], end)):
+        s0 = s1 = s2 = s3 = np.float32(0)
+        for e in range(start[v], start[v + 1]):
+            p = pixel[e]
+            w = weight[e]
+            s0 += w * values[p, 0]
+            s1 += w * values[p, 1]
+            s2 += w * values[p, 2]
+            s3 += w * values[p, 3]
+        out[v, 0] = s0
+        out[v, 1] = s1
+        out[v, 2] = s2
+        out[v, 3] = s3
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _blur(begin: int, end: int, neighbours: Indices, values: Floats, out: Floats) -> None:
+    half = np.float32(0.5)
+    for v in range(begin, end):
+        a = neighbours[v, 0]
+        b = neighbours[v, 1]
+        out[v, 0] = values[v, 0] + half * (values[a, 0] + values[b, 0])
+        out[v, 1] = values[v, 1] + half * (values[a, 1] + values[b, 1])
+        out[v, 2] = values[v, 2] + half * (values[a, 2] + values[b, 2])
+        out[v, 3] = values[v, 3] + half * (values[a, 3] + values[b, 3])
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _slice(
+    begin: int, end: int, vertex: Indices, weight: Floats, factor: np.float32, values: Floats, out: Floats
+) -> None:
+    classes = vertex.shape[1]
+    for p in range(begin, end):
+        s0 = s1 = s2 = s3 = np.float32(0)
+        for r in range(classes):
+            v = vertex[p, r]
+            w = weight[p, r]
+            s0 += w * values[v, 0]
+            s1 += w * values[v, 1]
+            s2 += w * values[v, 2]
+            s3 += w * values[v, 3]
+        out[p, 0] += factor * s0
+        out[p, 1] += factor * s1
+        out[p, 2] += factor * s2
+        out[p, 3] += factor * s3
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _logarithm(begin: int, end: int, probabilities: Floats, out: Floats) -> None:
+    """Write the logarithms of (C, N) in groups of four channels, (G, N, 4)."""
+    for c in range(probabilities.shape[0]):
+        for p in range(begin, end):
+            out[c // 4, p, c % 4] = np.log(probabilities[c, p])
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _softmax(begin: int, end: int, logits: Floats, count: int) -> None:
+    """Replace the first `count` channels of (G, N, 4) by their softmax."""
+    for p in range(begin, end):
+        largest = logits[0, p, 0]
+        for c in range(1, count):
+            largest = max(largest, logits[c // 4, p, c % 4])
+        total = np.float32(0)
+        for c in range(count):
+            e = np.exp(logits[c // 4, p, c % 4] - largest)
+            logits[c // 4, p, c % 4] = e
+            total += e
+        share = np.float32(1) / total
+        for c in range(count):
+            logits[c // 4, p, c % 4] *= share
