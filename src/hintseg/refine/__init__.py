@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hintseg.refine.dense_crf import DenseCrf, dense_crf, label_probabilities
+from hintseg.refine.grabcut import grabcut
 from hintseg.refine.par import ParAffinity, pamr, par
 from hintseg.refine.random_walk import edge_transition, path_offsets, random_walk
 
@@ -11,6 +12,7 @@ __all__ = [
     "ParAffinity",
     "dense_crf",
     "edge_transition",
+    "grabcut",
     "label_probabilities",
     "pamr",
     "par",
