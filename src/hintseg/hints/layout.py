@@ -95,7 +95,8 @@ def read_splits(path: Path, folder: PhotoFolder, problems: Problems) -> dict[str
     for file in lists:
         where = file.relative_to(path).as_posix()
         lines = [(n, line.strip()) for n, line in enumerate(read_text(file).splitlines(), start=1) if line.strip()]
-        if lines[0][1].split()[-1] in ("1", "0", "-1") and len(lines[0][1].split()) == 2:
+        words = lines[0][1].split() if lines else []
+        if len(words) == 2 and words[1] in ("1", "0", "-1") and not folder.find(lines[0][1]):
             continue
         first: dict[str, int] = {}
         for number, line in lines:

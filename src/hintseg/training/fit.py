@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import logging
 import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule, Trainer
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hintseg.config.settings import FitConfig, TrainerConfig
+from hintseg.data.dataset import EpochSampler
 from hintseg.errors import RunError
 from hintseg.methods.method import Method
 from hintseg.training import machine
@@ -56,7 +58,7 @@ class FitModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Draw the views of the epoch that comes next: Lightning makes the first iterator before it says which."""
-        cast("EpochSampler", self.loader.sampler).set_epoch(checkpoint["epoch"] + 1)
+        cast(EpochSampler, self.loader.sampler).set_epoch(checkpoint["epoch"] + 1)
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and its per-step schedule."""
@@ -146,6 +148,7 @@ def fit(
     log = _Log(folder / "log.csv", watch or Watch())
     checkpoint = ModelCheckpoint(folder, "last", every_n_epochs=1, save_top_k=1, enable_version_counter=False)
     logger = TensorBoardLogger(folder, name="tensorboard", version="") if trainer.logger == "tensorboard" else False
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         runner = Trainer(

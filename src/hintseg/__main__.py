@@ -1,0 +1,5 @@
+"""`python -m hintseg` is the command line."""
+
+from hintseg.cli.app import main
+
+main()

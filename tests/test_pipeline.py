@@ -1,0 +1,196 @@
+"""The whole way from photos to report on a tiny data set, stops and resumes included."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hintseg
+from hintseg.errors import LabelError, RunError
+from hintseg.training.weights import load_weights
+
+QUICK = [
+    "backbone.name=resnet10t",
+    "backbone.weights=random",
+    "trainer.workers=0",
+    "trainer.precision=32-true",
+    "localize.fit.epochs=2",
+    "localize.fit.batch_size=4",
+    "localize.fit.crop=64",
+    "maps.scales=[1.0]",
+    "refine.fit.epochs=1",
+    "refine.fit.batch_size=4",
+    "refine.fit.crop=64",
+    "segment.fit.epochs=2",
+    "segment.fit.batch_size=4",
+    "segment.fit.crop=64",
+    "test.scales=[1.0]",
+]
+
+
+def write_photos(folder: Path, count: int = 12, *, background: bool = True) -> Path:
+    """Coloured squares (class `red`) and discs (class `blue`) on noise, in a VOC layout with masks and splits."""
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (folder / name).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    tags = []
+    for i in range(count):
+        rgb = rng.integers(90, 160, (56, 72, 3), dtype=np.uint8)
+        mask = np.zeros((56, 72), np.uint8) if background else np.full((56, 72), 1, np.uint8)
+        names = []
+        if i % 2 == 0 or not background:
+            rgb[10:34, 6:30] = (220, 30, 30)
+            mask[10:34, 6:30] = 1
+            names.append("red")
+        if i % 3 == 0:
+            y, x = np.mgrid[:56, :72]
+            disc = (y - 34) ** 2 + (x - 52) ** 2 < 150
+            rgb[disc] = (30, 30, 220)
+            mask[disc] = 2
+            names.append("blue")
+        Image.fromarray(rgb).save(folder / "JPEGImages" / f"photo {i}.png")
+        Image.fromarray(mask).save(folder / "SegmentationClass" / f"photo {i}.png")
+        tags.append(",".join([f"photo {i}", *names]))
+    (folder / "tags.csv").write_text("\n".join(tags) + "\n")
+    (folder / "classes.txt").write_text("red\nblue\n")
+    ids = [f"photo {i}" for i in range(count)]
+    (folder / "ImageSets/Segmentation/train.txt").write_text("\n".join(ids[:-4]) + "\n")
+    (folder / "ImageSets/Segmentation/val.txt").write_text("\n".join(ids[-4:]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    return hintseg.train(data, tmp_path_factory.mktemp("runs") / "first", settings=QUICK)
+
+
+def test_a_run_explains_itself(run, data):
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    assert manifest["data"]["classes"] == ["red", "blue"]
+    assert all(manifest["stages"][stage]["done"] for stage in ("localize", "refine", "segment"))
+    assert manifest["stages"]["localize"]["steps"] == 4
+    assert (run.path / "report.html").stat().st_size > 10_000
+    for stage in ("localize", "refine", "segment"):
+        assert (run.path / stage / "pictures.png").is_file()
+        assert (run.path / stage / "log.csv").read_text().startswith("step,epoch,lr,loss")
+
+
+def test_every_result_says_what_it_is(run):
+    kinds = {(row["stage"], row["kind"], row["split"], row["oracle"]) for row in run.metrics}
+    assert kinds == {
+        ("localize", "seed", "train", False),
+        ("localize", "seed", "train", True),
+        ("refine", "pseudo mask", "train", False),
+        ("refine", "pseudo mask", "train", True),
+        ("segment", "segmentation", "val", False),
+    }
+    for stage in ("localize", "refine"):
+        fair, oracle = (next(r for r in run.metrics if r["stage"] == stage and r["oracle"] is o) for o in (False, True))
+        assert oracle["miou"] >= fair["miou"] - 1e-9  # the sweep's grid holds the chosen threshold
+
+
+def test_masks_predict_and_export(run, data, tmp_path):
+    folder = run.masks(tmp_path / "masks")
+    assert len(list((folder / "png").glob("*.png"))) == 8
+    assert len(json.loads((folder / "coco.json").read_text())["images"]) == 8
+    out = run.predict(data / "JPEGImages", tmp_path / "out")
+    mask = np.array(Image.open(out / "png" / "photo 1.png"))
+    assert mask.shape == (56, 72)
+    assert set(np.unique(mask)) <= {0, 1, 2}
+    again = np.array(Image.open(run.path / "segment" / "masks" / "photo 9.png"))
+    assert (np.array(Image.open(out / "png" / "photo 9.png")) == again).all()
+    method, classes, background = load_weights(run.path / "segment" / "model.safetensors")
+    assert classes == ("red", "blue")
+    assert background
+    assert not method.training
+
+
+def test_finished_runs_are_not_overwritten_unasked(run, data):
+    with pytest.raises(RunError, match="--resume goes on with it, --overwrite starts it afresh"):
+        hintseg.train(data, run.path, settings=QUICK)
+    with pytest.raises(RunError, match="other settings \\(seed differ\\)"):
+        hintseg.train(data, run.path, settings=[*QUICK, "seed=5"], resume=True)
+    before = (run.path / "localize" / "model.safetensors").stat().st_mtime_ns
+    hintseg.train(data, run.path, settings=QUICK, resume=True)
+    assert (run.path / "localize" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_folder_that_is_no_run_is_never_deleted(data, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="not empty; choose another --out"):
+        hintseg.train(data, tmp_path, settings=QUICK, overwrite=True)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_killed_run_resumes_to_the_same_weights(run, data, tmp_path):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "hintseg", "train", str(data), *QUICK, "--out", str(out)]
+    process = subprocess.Popen(command)
+    deadline = time.monotonic() + 120
+    while not (out / "localize" / "last.ckpt").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run([*command, "--resume"], check=True)
+    first, second = (load_weights(p / "localize" / "model.safetensors")[0].state_dict() for p in (run.path, out))
+    for name, value in first.items():
+        np.testing.assert_allclose(second[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_data_without_background(tmp_path):
+    data = write_photos(tmp_path / "data", background=False)
+    run = hintseg.train(
+        data, tmp_path / "run", settings=[*QUICK, "data.background=none", "refine.method=dense_crf"][:-1]
+    )
+    assert not any(row["oracle"] for row in run.metrics)
+    mask = np.array(Image.open(run.path / "segment" / "masks" / "photo 9.png"))
+    assert set(np.unique(mask)) <= {1, 2}
+
+
+def test_a_refiner_that_does_not_learn_and_no_segmenter(data, tmp_path):
+    settings = [word for word in QUICK if not word.startswith(("refine", "segment"))]
+    run = hintseg.train(
+        data, tmp_path / "run", recipe="cam", settings=[*settings, "segment=null", "maps.threshold=0.3"]
+    )
+    assert {row["stage"] for row in run.metrics} == {"localize", "refine"}
+    assert json.loads((run.path / "localize" / "sweep.json").read_text())["how"] == "given in the settings"
+    with pytest.raises(hintseg.HintsegError, match="no weights at"):
+        run.export()
+
+
+def test_full_supervision_learns_from_true_masks(data, tmp_path):
+    settings = [word for word in QUICK if not word.startswith(("localize", "refine", "maps"))]
+    run = hintseg.train(data, tmp_path / "run", recipe="full", settings=settings)
+    (row,) = run.metrics
+    assert "trained on true masks" in row["protocol"]
+
+
+def test_photos_without_any_tag_are_refused(data, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (64, 64)).save(folder / "a.png")
+    (folder / "tags.csv").write_text("a.png\n")
+    (folder / "classes.txt").write_text("cat\n")
+    with pytest.raises(LabelError, match="all 1 training photos are negatives"):
+        hintseg.train(folder, tmp_path / "run", settings=QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_train_one_model(data, tmp_path):
+    command = [sys.executable, "-m", "hintseg", "train", str(data), *QUICK, "--out", str(tmp_path / "run")]
+    subprocess.run([*command, "trainer.devices=2", "trainer.accelerator=cpu"], check=True, timeout=300)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert all(stage["done"] for stage in manifest["stages"].values())
+    assert len(list((tmp_path / "run" / "refine" / "masks").glob("*.png"))) == 8
