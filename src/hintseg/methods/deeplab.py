@@ -12,7 +12,7 @@ training scales and their maximum, output stride 8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, ClassVar, Literal, cast
 
 import torch
@@ -84,8 +84,7 @@ class DeepLabV2(Method):
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure the scale of the features."""
-        with torch.no_grad():
-            self.scale.measure(self.backbone(batch.images)[-1] for batch in batches)
+        self.scale.measure(levels[-1] for levels in _training_levels(self.backbone, batches))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return backbone (1x), pyramid weights (`fit.head_lr`), and its biases (twice that, no decay)."""
@@ -150,12 +149,11 @@ class SegFormerHead(Method):
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure the scale of every level."""
-        with torch.no_grad():
-            # One number per batch and level stands for its features: the levels of all batches would fill the memory.
-            seen = [
-                [levels[i].square().mean().sqrt() for i in self.levels]
-                for levels in map(self.backbone, (b.images for b in batches))
-            ]
+        # One number per batch and level stands for its features: the levels of all batches would fill the memory.
+        seen = [
+            [levels[i].square().mean().sqrt() for i in self.levels]
+            for levels in _training_levels(self.backbone, batches)
+        ]
         for scale, values in zip(self.scales, zip(*seen, strict=True), strict=True):
             cast(FeatureScale, scale).measure(values)
 
@@ -211,6 +209,16 @@ def multi_scale_logits(
     if merged is None:
         raise ConfigError("scales is empty; give at least one factor, such as (1.0,)")
     return merged if merge == "max" else merged / len(scales)
+
+
+@torch.no_grad()
+def _training_levels(backbone: nn.Module, batches: Iterable[Batch]) -> Iterator[list[Tensor]]:
+    """Yield the levels of every batch in training mode: norms that are not frozen scale differently there."""
+    mode, device = backbone.training, next(backbone.parameters()).device
+    backbone.train()
+    for batch in batches:
+        yield backbone(batch.images.to(device))
+    backbone.train(mode)
 
 
 def _labels(batch: Batch) -> Tensor:

@@ -273,7 +273,8 @@ class Irn(Method):
         if self.displacement is None:
             return
         self.mean_displacement.zero_()
-        means = [self.displacements(batch.images).mean(dim=(2, 3)) for batch in batches]
+        device = self.mean_displacement.device
+        means = [self.displacements(batch.images.to(device)).mean(dim=(2, 3)) for batch in batches]
         if means:
             self.mean_displacement.copy_(torch.cat(means).mean(dim=0))
 
