@@ -79,6 +79,7 @@ class TestTags:
     def test_empty_missing_and_not_utf8_files(self, tmp_path: Path) -> None:
         photos(tmp_path, "a.png")
         assert "is empty" in problems(tmp_path, "")
+        assert "is empty but for separators" in problems(tmp_path, ",,\n")
         assert "is empty" in problems(tmp_path, b"\xef\xbb\xbf\n")
         assert "line 2: byte 0xe9 is not UTF-8" in problems(tmp_path, "a.png,x\nb.png,caf\u00e9\n".encode("latin1"))
         assert "line 2" in problems(tmp_path, 'a.png,x\nb.png,"open\n')

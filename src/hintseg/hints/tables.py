@@ -56,6 +56,8 @@ def read_rows(path: Path) -> list[Row]:
                 rows.append((reader.line_num, stripped))
     except csv.Error as error:
         raise LabelError(f"1 problem in {path.name}:\n  line {reader.line_num}: {error}; correct its quotes") from error
+    if not rows:
+        raise LabelError(f"{path} is empty but for separators; write the labels into it, or name another file")
     return rows
 
 

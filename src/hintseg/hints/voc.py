@@ -7,6 +7,7 @@ are those of `classes.txt`; without it VOC's own 20 where all names are among th
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -131,7 +132,7 @@ def _read_xml(file: Path, problems: Problems) -> list[_Object]:
         problems.add(where, f"{file.name}: its outermost element is <{tree.tag}>, not VOC's <annotation>")
         return []
     width, height = _number(tree, "size/width"), _number(tree, "size/height")
-    size = (int(height), int(width)) if height and width else None
+    size = (int(height), int(width)) if height and width and math.isfinite(height + width) else None
     objects: list[_Object] = []
     for number, item in enumerate(tree.findall("object"), start=1):
         name = (item.findtext("name") or "").strip()
