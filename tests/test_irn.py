@@ -336,6 +336,15 @@ def test_one_class_and_unlabelled_photos_are_finite(background: bool) -> None:
         assert losses["affinity_negative"].item() == 0
 
 
+def test_bfloat16_autocast_is_finite() -> None:
+    irn = make_irn().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = irn.losses(make_batch(two_halves()), PROGRESS)
+        scores = irn.eval().refine(torch.rand(1, 3, 40, 56), torch.rand(2, 5, 7))
+    assert all(torch.isfinite(value) and value.dtype == torch.float32 for value in losses.values())
+    assert torch.isfinite(scores).all()
+
+
 def test_finish_removes_the_mean_displacement() -> None:
     irn = make_irn().eval()
     batches = [make_batch(two_halves()) for _ in range(2)]

@@ -56,8 +56,8 @@ class IrnConfig(MethodConfig):
         walk_radius: Reach of a step of the walk, cells.
         beta: Power of the affinity in the walk: high values make weak edges count.
         steps: Steps of the walk.
-        foreground: Background score above which no pixel is taken for background in the labels.
-        background_score: Background score below which no pixel is taken for foreground in the labels.
+        foreground: High background score of the labels: what is still a class is surely that class.
+        background_score: Low background score of the labels: what is still background is surely background.
         threshold: Background score of the masks.
     """
 
@@ -110,18 +110,19 @@ def ir_labels(
         Section 3.2; settings of the released code.
     """
     if not len(keys):
-        return torch.full(rgb.shape[-2:], BACKGROUND if background else IGNORE, dtype=torch.uint8)
+        return torch.full(rgb.shape[-2:], BACKGROUND if background else IGNORE, dtype=torch.uint8, device=rgb.device)
     grown = _resize(maps[None].float(), (rgb.shape[-2], rgb.shape[-1]))[0]
-    places = torch.arange(1, len(keys) + 1)
+    ids = keys.to(grown.device, torch.uint8)
+    places = torch.arange(1, len(ids) + 1)
     crf = DenseCrf(rgb[None], gaussian=(3, 3), bilateral=(50, 5, 10))
 
     def cut(score: float) -> Tensor:
         """Return per pixel the place of its class in `keys`, counted from 1; 0 is background."""
-        start = label_probabilities(seeds(grown, places, score)[None].long(), len(keys) + 1, _SURE)
+        start = label_probabilities(seeds(grown, places, score)[None].long(), len(ids) + 1, _SURE)
         return crf.infer(start, iterations=10)[0].argmax(dim=0)
 
     stayed = cut(foreground)
-    labels = pad(keys.to(torch.uint8), (1, 0), value=IGNORE)[stayed]
+    labels = pad(ids, (1, 0), value=IGNORE)[stayed]
     if background:
         labels[(stayed == 0) & (cut(background_score) == 0)] = BACKGROUND
     return labels
