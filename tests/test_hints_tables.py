@@ -291,6 +291,12 @@ class TestClsLabels:
         with pytest.raises(LabelError, match=r"asks for"):
             read_hints(tmp_path)
 
+    def test_a_broken_byte_does_not_take_all_memory(self, tmp_path: Path) -> None:
+        photos(tmp_path, "a.png")
+        self.save(tmp_path / "cls_labels.npy", b"\x80\x02}r\xff\xff\xff\xff.")
+        with pytest.raises(LabelError, match="states more entries than it has bytes"):
+            read_hints(tmp_path)
+
     def test_wrong_contents(self, tmp_path: Path) -> None:
         photos(tmp_path, "a.png")
         (tmp_path / "classes.txt").write_text("x\ny\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -96,6 +97,12 @@ def load(file: Path) -> dict[str | int, npt.NDArray[Any]]:
             raise LabelError(
                 f"{file.name} holds an array of shape {shape}; needed is one dict of photo name -> 0/1 vector"
             )
+        start = stream.tell()
+        for operation, argument, _ in pickletools.genops(stream):
+            # Python sets room aside for the number a memo entry states: one broken byte would take all memory.
+            if operation.name.endswith("PUT") and int(argument or 0) > len(data):
+                raise LabelError(f"{file.name} is broken: it states more entries than it has bytes")
+        stream.seek(start)
         content = _ArraysOnly(stream, encoding="latin1").load().value
     except LabelError:
         raise
