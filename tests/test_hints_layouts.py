@@ -380,6 +380,9 @@ class TestIndexPng:
         assert "pass unlabelled=VALUE" in refusal(folder)
         hints = hints_of(read_hints(folder, unlabelled=21))
         assert hints["a"] == Hints(tags=frozenset({2}), scribbles=MaskFile(file, 21))
+        truth = index_png(folder / "SegmentationClass" / "a.png", [2])
+        hints = hints_of(read_hints(folder, folder / "scribbles", unlabelled=21))
+        assert hints["a"] == Hints(tags=frozenset({2}), scribbles=MaskFile(file, 21), mask=MaskFile(truth))
 
     def test_an_unknown_value_is_never_guessed(self, folder: Path) -> None:
         index_png(folder / "masks" / "a.png", [2, 2, 0] + [21] * 50)

@@ -3,7 +3,8 @@
 Without `unlabelled` the PNGs are full masks: 0 is background and 255 is ignored. With `unlabelled` they are scribbles:
 that value and 255 mean "nothing known here", 0 is a stroke on background (where it is not the unlabelled value itself).
 The value is never guessed: a scribble read as a mask would turn all unmarked pixels into background. A PNG has its
-photo's name; `classes.txt` says which id is which class; tags are the classes that occur in the PNG.
+photo's name; `classes.txt` says which id is which class; tags are the classes that occur in the PNG. Beside scribbles,
+full masks in SegmentationClass are taken as truth.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hintseg.errors import LabelError
-from hintseg.hints.layout import CLASS_LIST, TRUTH_FOLDERS, assemble, find_masks, read_classes, read_splits
+from hintseg.hints.layout import CLASS_LIST, TRUTH_FOLDERS, add_truth, assemble, find_masks, read_classes, read_splits
 from hintseg.hints.masks import tags_of_masks
 from hintseg.hints.photos import MASK_FOLDERS, find_photos
 from hintseg.hints.problems import Problems
@@ -75,6 +76,8 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
     else:
         hints = {photo: Hints(tags=tags[photo], scribbles=file) for photo, file in files.items()}
         notes.append(f"the PNGs are read as scribbles: {unlabelled} means nothing known here")
+        if masks_folder.name not in TRUTH_FOLDERS:
+            add_truth(path, folder, hints, notes, named=True, unlabelled=None)
     splits = read_splits(path, folder, problems)
     return assemble(
         path,
