@@ -415,13 +415,19 @@ class TestRecognise:
         photos(tmp_path, "a.jpg")
         message = refusal(tmp_path)
         assert all(f"  {name}: {entry.sign}" in message for name, entry in FORMATS.items())
-        assert "format=NAME" in message
+        assert "--format NAME" in message
 
-    def test_two_formats_say_how_to_choose(self, voc: Path) -> None:
+    def test_two_formats_say_how_to_choose(self, tmp_path: Path) -> None:
+        photos(tmp_path / "images", "a.jpg")
+        (tmp_path / "instances.json").write_text(json.dumps(coco_json()))
+        (tmp_path / "tags.csv").write_text("a.jpg,car\n")
+        message = refusal(tmp_path)
+        assert "fits 2 formats: 'csv'" in message
+        assert "choose one with --format csv" in message
+
+    def test_a_voc_layout_wins_over_files_beside_it(self, voc: Path) -> None:
         (voc / "instances.json").write_text(json.dumps(coco_json()))
-        message = refusal(voc)
-        assert "fits 2 formats: 'voc'" in message
-        assert "choose one with format=voc" in message
+        assert recognise(voc) == "voc"
 
     @pytest.mark.parametrize(
         ("name", "text", "expected"),

@@ -220,7 +220,7 @@ class TestPoints:
     def test_points_and_tags_files_taken_for_each_other(self, tmp_path: Path) -> None:
         photos(tmp_path, "a.png")
         text = "file,x,y,label\na.png,1,1,dog\n"
-        assert "read it with format=points" in problems(tmp_path, text, format="csv")
+        assert "read it with --format points" in problems(tmp_path, text, format="csv")
         assert "needs the header `filename,x,y,label`" in problems(tmp_path, "a.png,dog\n", format="points")
 
 

@@ -24,18 +24,14 @@ METHODS: dict[str, Entry] = {
     "vwe": Entry("hintseg.methods.vwe:Vwe", "localizer: visual words and hybrid pooling (Ru et al., IJCAI 2021)"),
     "irn": Entry("hintseg.methods.irn:Irn", "refiner that learns: boundaries and random walk (Ahn et al., 2019)"),
     "deeplabv2": Entry("hintseg.methods.deeplab:DeepLabV2", "segmenter: atrous pyramid summed (Chen et al., 2017)"),
-    "segformer_head": Entry(
-        "hintseg.methods.deeplab:SegFormerHead", "segmenter: all-MLP head (Xie et al., 2021)"
-    ),
+    "segformer_head": Entry("hintseg.methods.deeplab:SegFormerHead", "segmenter: all-MLP head (Xie et al., 2021)"),
 }
 
 REFINERS: dict[str, Entry] = {
     "par": Entry("hintseg.refine:par", "pixel-adaptive refinement with colour and position (Ru et al., 2022)"),
     "pamr": Entry("hintseg.refine:pamr", "pixel-adaptive mask refinement (Araslanov and Roth, 2020)"),
     "dense_crf": Entry("hintseg.refine:dense_crf", "fully connected CRF (Kraehenbuehl and Koltun, 2011)"),
-    "random_walk": Entry(
-        "hintseg.refine:random_walk", "sparse walk along learned affinities (Ahn et al., 2019)"
-    ),
+    "random_walk": Entry("hintseg.refine:random_walk", "sparse walk along learned affinities (Ahn et al., 2019)"),
     "grabcut": Entry("hintseg.refine:grabcut", "GrabCut from a box or trimap (Rother et al., 2004)"),
 }
 

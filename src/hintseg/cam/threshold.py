@@ -27,4 +27,4 @@ def choose_threshold(maps: Iterable[Tensor]) -> float:
     below, total = share.cumsum(0), (share * level).sum()
     mass = (share * level).cumsum(0)
     between = (total * below - mass).square() / (below * (1 - below)).clamp(min=1e-9)
-    return float((between.argmax() + 1) / BINS)
+    return min(float((between.argmax() + 1) / BINS), 0.59)

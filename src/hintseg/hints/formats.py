@@ -60,7 +60,7 @@ def recognise(path: Path, labels: Path | None = None) -> str:
         labels: Label file or folder, where one is given; then it alone decides.
 
     Raises:
-        LabelError: No format fits, or more than one; the message says how to name it.
+        LabelError: No format fits, or more than one (a Pascal VOC layout aside); the message says how to name it.
 
     Cost:
         A JSON that is not called `instances*` is read to see what it holds.
@@ -70,16 +70,16 @@ def recognise(path: Path, labels: Path | None = None) -> str:
     if labels is not None:
         return _recognise_labels(labels)
     found = _fitting(path)
-    if len(found) == 1:
-        return found[0]
+    if len(found) == 1 or "voc" in found:  # a whole layout of folders is no accident; single files may lie beside it
+        return "voc" if "voc" in found else found[0]
     if found:
         shown = ", ".join(f"'{name}' ({FORMATS[name].sign})" for name in found)
         raise LabelError(
-            f"{path} fits {len(found)} formats: {shown}; choose one with format={found[0]} or another of them"
+            f"{path} fits {len(found)} formats: {shown}; choose one with --format {found[0]} or another of them"
         )
     looked = "\n".join(f"  {name}: {entry.sign}" for name, entry in FORMATS.items())
     raise LabelError(
-        f"no known labels in {path}. Looked for:\n{looked}\nName the file with labels=FILE and format=NAME"
+        f"no known labels in {path}. Looked for:\n{looked}\nName the file with --labels FILE and --format NAME"
     )
 
 
@@ -92,13 +92,13 @@ def _recognise_labels(labels: Path) -> str:
         if len(found) == 1:
             return found[0]
         raise LabelError(
-            f"the folder {labels} does not show its format; name it with format=NAME: {', '.join(FORMATS)}"
+            f"the folder {labels} does not show its format; name it with --format NAME: {', '.join(FORMATS)}"
         )
     known = _BY_SUFFIX.get(labels.suffix.lower())
     if known is not None:
         return known
     if labels.suffix.lower() not in (".csv", ".tsv", ".txt"):
-        raise LabelError(f"the label file {labels} has an unknown suffix; name its format with format=NAME")
+        raise LabelError(f"the label file {labels} has an unknown suffix; name its format with --format NAME")
     return "points" if kind_of(read_rows(labels)) == "points" else "csv"
 
 
