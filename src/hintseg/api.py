@@ -178,10 +178,7 @@ def predict(
         chosen = [Photo(name, path) for name, path in find_photos(photos).paths.items()]
     method, _, _ = load_weights(folder.path / "segment" / "model.safetensors")
     config = folder.config
-    found = (
-        (photo, mask)
-        for photo, mask, _ in predict_photos(method, chosen, config.test, config.trainer, watch or Watch())
-    )
+    found = ((photo, mask) for photo, mask, _ in predict_photos(method, chosen, config, watch or Watch()))
     return _write_out(Path(out), found, folder, overlays)
 
 

@@ -116,6 +116,8 @@ class DataConfig(Settings):
         val: Name of the split to evaluate on; `auto`: `val` where the data has such a list and truth.
         background: Whether pixels may belong to no class: `none` for data in which every pixel has one.
         unlabelled: The value of index images that means "nothing known here"; needed for scribbles.
+        longest: Photos with a longer side than this, pixels, are reduced to it when read; masks come back at the
+            photo's own size. It bounds time and memory, and makes objects about as large as networks expect.
     """
 
     path: Path
@@ -125,6 +127,7 @@ class DataConfig(Settings):
     val: str = "auto"
     background: Literal["present", "none"] = "present"
     unlabelled: Annotated[int, Field(ge=0, le=255)] | None = None
+    longest: Annotated[int, Field(ge=64)] = 640
 
 
 class TrainerConfig(Settings):

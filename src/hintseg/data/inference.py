@@ -10,8 +10,10 @@ from itertools import islice
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
 from hintseg.data.photos import photo_size, read_photo
+from hintseg.data.transforms import reduction
 from hintseg.errors import PhotoError
 from hintseg.types import Photo
 
@@ -19,7 +21,7 @@ logger = logging.getLogger("hintseg")
 
 
 def equal_size_batches(
-    photos: Sequence[Photo], batch_size: int, *, workers: int = 2
+    photos: Sequence[Photo], batch_size: int, *, longest: int | None = None, workers: int = 2
 ) -> Iterator[tuple[list[Photo], Tensor]]:
     """Read whole photos in batches of equal size.
 
@@ -29,6 +31,7 @@ def equal_size_batches(
     Args:
         photos: The photos, in any order; they come back grouped by size.
         batch_size: Photos per batch at most.
+        longest: Photos with a longer side, pixels, are reduced to it; None: as they are.
         workers: Decoding threads.
 
     Yields:
@@ -42,11 +45,11 @@ def equal_size_batches(
         batches = iter(size_groups(photos, batch_size))
         try:
             for group in islice(batches, 2):
-                waiting.append(pool.submit(_read_batch, group))
+                waiting.append(pool.submit(_read_batch, group, longest))
             while waiting:
                 ready = waiting.popleft().result()
                 for group in islice(batches, 1):
-                    waiting.append(pool.submit(_read_batch, group))
+                    waiting.append(pool.submit(_read_batch, group, longest))
                 if ready is not None:
                     yield ready
         finally:  # the consumer may stop early
@@ -68,11 +71,15 @@ def size_groups(photos: Sequence[Photo], batch_size: int) -> list[list[Photo]]:
     return [group[i : i + batch_size] for group in by_size.values() for i in range(0, len(group), batch_size)]
 
 
-def _read_batch(photos: list[Photo]) -> tuple[list[Photo], Tensor] | None:
+def _read_batch(photos: list[Photo], longest: int | None) -> tuple[list[Photo], Tensor] | None:
     readable, images = [], []
     for photo in photos:
         try:
-            images.append(torch.from_numpy(read_photo(photo.path)).permute(2, 0, 1))
+            image = torch.from_numpy(read_photo(photo.path)).permute(2, 0, 1)
+            factor = reduction(image.shape[1:], longest)
+            if factor < 1:
+                image = resize(image, [max(1, round(side * factor)) for side in image.shape[1:]], antialias=True)
+            images.append(image)
             readable.append(photo)
         except PhotoError as error:
             logger.warning("photo skipped: %s", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ class TrainingTransform:
         crop: Side of the square crop, pixels.
         scale: Smallest and largest scale, drawn evenly, as factors of the photo's own size.
         jitter: Brightness, contrast and saturation are multiplied by random factors in 1 - jitter .. 1 + jitter.
+        longest: Photos with a longer side, pixels, are reduced to it before the random scale; None: as they are.
 
     Example:
         >>> transform = TrainingTransform(crop=64, scale=(0.5, 0.5))
@@ -56,6 +58,7 @@ class TrainingTransform:
     crop: int
     scale: tuple[float, float]
     jitter: float = 0.0
+    longest: int | None = None
 
     def __call__(self, rgb: Bytes, mask: Bytes | None, random: np.random.Generator) -> View:
         """Transform a photo and its mask alike.
@@ -65,7 +68,7 @@ class TrainingTransform:
             mask: Labels, (H, W) uint8, or None.
             random: The only source of chance: the same state gives the same view.
         """
-        factor = random.uniform(*self.scale)
+        factor = random.uniform(*self.scale) * reduction(rgb.shape[:2], self.longest)
         size = [max(1, round(side * factor)) for side in rgb.shape[:2]]
         height, width = (min(side, self.crop) for side in size)
         top, left = (int(random.integers(side - part + 1)) for side, part in zip(size, (height, width), strict=True))
@@ -102,3 +105,13 @@ def to_tensor(rgb: Bytes) -> Tensor:
         tensor([1., 1., 1.])
     """
     return torch.from_numpy(rgb).permute(2, 0, 1).contiguous().float() / 255
+
+
+def reduction(size: Sequence[int], longest: int | None) -> float:
+    """Return the factor that brings the longer side of `size` down to `longest` pixels; 1 where it is not longer.
+
+    Example:
+        >>> reduction((1000, 4000), 500), reduction((100, 400), 500)
+        (0.125, 1.0)
+    """
+    return 1.0 if longest is None else min(1.0, longest / max(size))

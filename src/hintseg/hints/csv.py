@@ -66,7 +66,9 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
     rows = read_rows(file)
     kind = kind_of(rows)
     if kind == "points":
-        raise LabelError(f"{file.name} has columns x and y but no corners: it holds points; read it with --format points")
+        raise LabelError(
+            f"{file.name} has columns x and y but no corners: it holds points; read it with --format points"
+        )
     problems, notes = Problems(), list[str]()
     classes = read_classes(path, file, problems, background=background)
     folder = find_photos(path)

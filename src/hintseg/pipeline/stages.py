@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from hintseg.cam import choose_threshold, constant_background, multi_scale, normalise, seeds
+from hintseg.cam import choose_threshold, multi_scale, normalise, seeds
 from hintseg.config.auto import Facts, resolve_fit
-from hintseg.config.run import DenseCrfRefine, ParRefine, RunConfig, TestConfig
-from hintseg.config.settings import MethodConfig, TrainerConfig
+from hintseg.config.run import DenseCrfRefine, ParRefine, RunConfig
+from hintseg.config.settings import MethodConfig
 from hintseg.data.dataset import PhotoDataset, train_loader
 from hintseg.data.inference import equal_size_batches
 from hintseg.data.photos import photo_size
@@ -70,7 +70,7 @@ def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Wa
             how = f"{settings.method} on class maps; tags used at test time"
             run.add_metrics("refine", _score(run, "refine", "pseudo mask", "train", how, threshold))
     elif isinstance(settings, IrnConfig):
-        labels = _write_ir_labels(run, settings, photos, watch)
+        labels = _write_ir_labels(run, settings, photos, config, watch)
         method = _train(run, "refine", settings, photos, config, watch, labels)
         _walk(run, method, photos, config, watch)
         threshold = _choose(run, "refine", photos, "auto")
@@ -89,7 +89,7 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
     method = _train(run, "segment", settings, photos, config, watch, _label_reader(folder))
     if val:
         store = MaskStore(run.stage("segment") / "masks", run.classes, run.background)
-        for photo, mask, quality in predict_photos(method, val, config.test, config.trainer, watch):
+        for photo, mask, quality in predict_photos(method, val, config, watch):
             store.write(photo.id, mask, quality=quality)
         machine.barrier()
         crf = "DenseCRF" if config.test.crf else "no CRF"
@@ -101,28 +101,29 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
 
 
 def predict_photos(
-    method: Method, photos: Sequence[Photo], test: TestConfig, trainer: TrainerConfig, watch: Watch
+    method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch
 ) -> Iterator[tuple[Photo, Bytes, float]]:
     """Segment photos with a trained segmenter.
 
     Yields:
         Each photo of this process's share, its mask (H, W) uint8 0..K, and the mean probability of the winning class.
     """
-    where = machine.device(trainer)
+    test = config.test
+    where = machine.device(config.trainer)
     method.to(where).eval()
     mine = photos[machine.rank() :: machine.world()]
     watch.start("predicting", len(mine))
-    for group, pixels in equal_size_batches(mine, BATCH):
+    for group, pixels in equal_size_batches(mine, BATCH, longest=config.data.longest):
         images = pixels.to(where).float() / 255
-        with torch.inference_mode(), machine.autocast(trainer):
+        with torch.inference_mode(), machine.autocast(config.trainer):
             logits = multi_scale_logits(method.segment, images, scales=test.scales, flip=test.flip, merge=test.merge)
         probabilities = logits.float().softmax(dim=1)
         if test.crf is not None:
             probabilities = dense_crf(probabilities, pixels.to(where), **_kernels(test.crf))
-        best, mask = probabilities.max(dim=1)
+        best, mask = _grow(probabilities, photo_size(group[0].path)).max(dim=1)
         for photo, one, sure in zip(group, mask.cpu().numpy(), best.mean(dim=(1, 2)).tolist(), strict=True):
             watch.advance()
-            yield photo, one.astype(np.uint8), sure
+            yield photo, one.astype(np.uint8), min(1.0, sure)
     watch.stop()
     method.to("cpu")
 
@@ -152,7 +153,7 @@ def _train(
     )
     resolved = resolve_fit(settings, facts)
     together = resolved.accumulate * machine.devices(config.trainer) * config.trainer.num_nodes
-    transform = TrainingTransform(int(resolved.crop), resolved.scale, resolved.jitter)  # type: ignore[arg-type]
+    transform = TrainingTransform(int(resolved.crop), resolved.scale, resolved.jitter, config.data.longest)  # type: ignore[arg-type]
     dataset = PhotoDataset(photos, len(run.classes), transform, masks, seed=config.seed)
     loader = train_loader(
         dataset, batch_size=max(1, int(resolved.batch_size) // together), workers=machine.workers(config.trainer)
@@ -172,7 +173,7 @@ def _write_class_maps(run: RunFolder, method: Method, photos: Sequence[Photo], c
     missing = [photo for photo in photos if not (folder / f"{photo.id}.npz").is_file()]
     mine = missing[machine.rank() :: machine.world()]
     watch.start("class maps", len(mine))
-    for group, pixels in equal_size_batches(mine, BATCH):
+    for group, pixels in equal_size_batches(mine, BATCH, longest=config.data.longest):
         height, width = pixels.shape[-2:]
         size = (-(-height // MAP_STRIDE), -(-width // MAP_STRIDE))
         tags = torch.zeros(len(group), len(run.classes))
@@ -201,7 +202,14 @@ def _scores(run: RunFolder, stage: str, photo: Photo) -> tuple[Bytes, Tensor]:
     scores = torch.from_numpy(maps.astype(np.float32))
     if not len(keys):
         return keys, scores.new_zeros(0, *photo_size(photo.path))
-    return keys, interpolate(scores[None], photo_size(photo.path), mode="bilinear", align_corners=False)[0]
+    return keys, _grow(scores[None], photo_size(photo.path))[0]
+
+
+def _grow(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize scores (B, C, h, w) to a photo's own size (H, W)."""
+    if scores.shape[-2:] == size:
+        return scores
+    return interpolate(scores, size, mode="bilinear", align_corners=False)
 
 
 def _readable(run: RunFolder, stage: str, photos: Sequence[Photo]) -> list[Photo]:
@@ -320,14 +328,14 @@ def _score(
 
 
 def _write_ir_labels(
-    run: RunFolder, settings: IrnConfig, photos: Sequence[Photo], watch: Watch
+    run: RunFolder, settings: IrnConfig, photos: Sequence[Photo], config: RunConfig, watch: Watch
 ) -> Callable[[Photo], Bytes | None]:
     """Write the labels IRN learns from: what the class maps say nearly for certain."""
     folder = run.stage("refine") / "labels"
     missing = [p for p in _readable(run, "localize", photos) if not (folder / f"{p.id}.png").is_file()]
     mine = missing[machine.rank() :: machine.world()]
     watch.start("labels for the refiner", len(mine))
-    for group, pixels in equal_size_batches(mine, 1):
+    for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
         keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
         mask = ir_labels(
             torch.from_numpy(maps),
@@ -337,7 +345,8 @@ def _write_ir_labels(
             foreground=settings.foreground,
             background_score=settings.background_score,
         )
-        write_mask(folder / f"{group[0].id}.png", mask.numpy())
+        grown = interpolate(mask[None, None].float(), photo_size(group[0].path), mode="nearest-exact")
+        write_mask(folder / f"{group[0].id}.png", grown[0, 0].byte().numpy())
         watch.advance()
     watch.stop()
     machine.barrier()
@@ -354,7 +363,7 @@ def _walk(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunCo
     missing = [p for p in _readable(run, "localize", photos) if not (folder / f"{p.id}.npz").is_file()]
     mine = missing[machine.rank() :: machine.world()]
     watch.start("random walk", len(mine))
-    for group, pixels in equal_size_batches(mine, 1):
+    for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
         keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
         with machine.autocast(config.trainer):
             scores = method.refine(pixels.to(where).float() / 255, torch.from_numpy(maps).to(where))
@@ -378,13 +387,12 @@ def _refine_by_function(
     store = MaskStore(run.stage("refine") / "masks", run.classes, run.background)
     mine = _readable(run, "localize", photos)[machine.rank() :: machine.world()]
     watch.start(f"refining with {settings.method}", len(mine))
-    for group, pixels in equal_size_batches(mine, 1):
-        keys, scores = _scores(run, "localize", group[0])
-        ids = torch.from_numpy(keys)
+    for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
+        keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
+        ids, size = torch.from_numpy(keys), (pixels.shape[-2], pixels.shape[-1])
+        scores = _grow(torch.from_numpy(maps)[None], size)[0] if len(maps) else torch.zeros(0, *size)
         if threshold is not None:
-            scores = torch.cat(
-                [constant_background(scores, threshold) if len(scores) else torch.ones(1, *scores.shape[1:]), scores]
-            )
+            scores = torch.cat([torch.full((1, *size), threshold), scores])
             ids = torch.cat([ids.new_full((1,), BACKGROUND), ids])
         if len(ids) > 1:
             rows, rgb = scores[None].to(where), pixels.to(where)
@@ -394,8 +402,12 @@ def _refine_by_function(
                 spread = par if settings.method == "par" else pamr
                 refined = spread(rows, rgb, dilations=settings.dilations, iterations=settings.iterations)[0].cpu()
             scores = refined / refined.sum(dim=0, keepdim=True).clamp(min=1e-6)
-        mask = ids[scores.argmax(dim=0)] if len(ids) else torch.full(pixels.shape[-2:], IGNORE, dtype=torch.uint8)
-        store.write(group[0].id, mask.numpy(), quality=_margin(scores, None) if len(ids) else 0.0)
+        own = photo_size(group[0].path)
+        if len(ids):
+            mask, quality = ids[_grow(scores[None], own)[0].argmax(dim=0)].numpy(), _margin(scores, None)
+        else:
+            mask, quality = np.full(own, IGNORE, np.uint8), 0.0
+        store.write(group[0].id, mask, quality=quality)
         watch.advance()
     watch.stop()
     machine.barrier()

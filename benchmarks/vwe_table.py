@@ -1,0 +1,73 @@
+"""The VWE paper's Table 1 on any data set: seeds of five localizers, then masks, segmenter and upper bound.
+
+python benchmarks/vwe_table.py DATA --out runs/table --seeds 0 1 2 [--rows gap hspp ...] [KEY=VALUE ...]
+
+Rows other than `vwe+hspp` and `full` stop at the seeds. Finished runs are not run again. Prints markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import hintseg
+
+ROWS = {
+    "gap": ("cam", ["localize.pooling=gap", "refine=null", "segment=null"]),
+    "gmp": ("cam", ["localize.pooling=gmp", "refine=null", "segment=null"]),
+    "hspp": ("cam", ["localize.pooling=hspp", "refine=null", "segment=null"]),
+    "vwe": ("vwe", ["localize.pooling=gap", "refine=null", "segment=null"]),
+    "vwe+hspp": ("vwe", []),
+    "full": ("full", []),
+}
+COLUMNS = (
+    ("seed", "localize", False),
+    ("seed, oracle threshold", "localize", True),
+    ("pseudo mask", "refine", False),
+    ("pseudo mask, oracle threshold", "refine", True),
+    ("segmentation, val", "segment", False),
+)
+
+
+def fits(row: str, word: str) -> bool:
+    """Whether a setting concerns the stages of a row."""
+    stages = {"full": ("localize", "maps", "refine")}.get(row, () if row == "vwe+hspp" else ("refine", "segment"))
+    return not word.startswith(tuple(f"{stage}." for stage in stages))
+
+
+def main() -> None:
+    """Run the rows and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("settings", nargs="*")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    args = parser.parse_intermixed_args()
+    heads = [name for name, _, _ in COLUMNS]
+    print("| row | seeds | " + " | ".join(heads) + " |\n|" + "---|" * (len(heads) + 2))
+    for row in args.rows:
+        recipe, own = ROWS[row]
+        found: dict[str, list[float]] = {}
+        for seed in args.seeds:
+            words = [*own, *(word for word in args.settings if fits(row, word)), f"seed={seed}"]
+            run = hintseg.train(args.data, args.out / f"{row}-{seed}", recipe=recipe, settings=words, resume=True)
+            for name, stage, oracle in COLUMNS:
+                values = [m["miou"] for m in run.metrics if m["stage"] == stage and m["oracle"] is oracle]
+                found.setdefault(name, []).extend(100 * value for value in values)
+        cells = [
+            f"{statistics.mean(v):.1f} ± {statistics.pstdev(v):.1f}" if (v := found.get(name)) else "" for name in heads
+        ]
+        print(f"| {row} | {len(args.seeds)} | " + " | ".join(cells) + " |", flush=True)
+    for row in args.rows:
+        manifest = json.loads((args.out / f"{row}-{args.seeds[0]}" / "manifest.json").read_text())
+        for stage, facts in manifest["stages"].items():
+            print(
+                f"{row}/{stage}: {facts['seconds']} s, peak {facts['peak_memory_mb']} MiB, {facts.get('steps')} steps"
+            )
+
+
+if __name__ == "__main__":
+    main()
