@@ -172,13 +172,13 @@ def test_both_lattices_equal_a_plain_one(d: int) -> None:
 
 def test_marginals_are_near_the_exact_gaussian() -> None:
     rgb, scores = photos(1, 25, 31), probabilities(1, 3, 25, 31)
-    sets = ((3, 3), (20, 8, 4))
+    sets = ((3, 3), (10, 13, 4))
     out = dense_crf(scores, rgb, gaussian=sets[0], bilateral=sets[1], iterations=5)
     exact = exact_crf(scores[0], rgb[0], sets, 5)
     # The lattice blurs with a piecewise linear stand-in for the Gaussian.
-    assert (out[0] - exact).abs().mean() < 0.02
-    assert (out[0].argmax(dim=0) == exact.argmax(dim=0)).float().mean() > 0.98
-    assert (scores[0].argmax(dim=0) == exact.argmax(dim=0)).float().mean() < 0.9
+    assert (out[0] - exact).abs().mean() < 0.015
+    assert (out[0].argmax(dim=0) == exact.argmax(dim=0)).float().mean() > 0.985
+    assert (scores[0].argmax(dim=0) == exact.argmax(dim=0)).float().mean() < 0.8
 
 
 @pytest.mark.parametrize("name", SETS)
