@@ -33,11 +33,15 @@ class VweConfig(MethodConfig):
         pooling: `hspp` is the paper's full method, `gap` its row "VWE" without the hybrid pooling.
         gamma: Weight of the average within `hspp`.
         words: k, size of the codebook.
-        temperature: Divides the cosines before the softmax over words.
-        frequency: Word frequency as `mean` over cells (Eq. 4) or their `sum` (the authors' code). With the mean the
-            input of the word-to-image classifier has a norm of about 0.06 and it hardly learns.
+        temperature: Divides the cosines before the softmax over words. At the paper's 1 the words of a cell are close
+            to equally likely and word frequencies say little: on MSRC `loss_w2i` stayed at the class prior (0.33),
+            against 0.18 at 0.1.
+        frequency: Word frequency as `mean` over cells (Eq. 4) or their `sum` (the authors' code). The mean has a norm
+            of about 0.06 with 256 words, so steps of gradient descent on the word-to-image classifier are tiny.
         word_branch: Whether the class maps take the larger of the image branch and the word branch (Eq. 12), or the
-            image branch alone, as in the authors' code.
+            image branch alone, as in the authors' code. On MSRC (one run, half of the training photos, one scale) it
+            changed nothing at temperature 1, where the ReLU of Eq. 11 leaves the word maps empty, and raised seeds
+            from 51.4 to 51.8 mIoU at 0.1. Stretching the word maps without that ReLU lowered them to 45.8 to 48.0.
     """
 
     task: ClassVar[Literal["localize", "refine", "segment", "propose"]] = "localize"
