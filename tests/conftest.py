@@ -1,0 +1,9 @@
+"""One thread per process: tiny tensors gain nothing from more, and on a busy machine threads wait for each other."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+
+torch.set_num_threads(1)

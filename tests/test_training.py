@@ -1,0 +1,142 @@
+"""Optimisers, schedules, the training loop and weights on disk."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from hintseg.config.settings import BackboneConfig, FitConfig, MethodConfig, TrainerConfig
+from hintseg.data.dataset import PhotoDataset, train_loader
+from hintseg.data.transforms import TrainingTransform
+from hintseg.errors import RunError, WeightsError
+from hintseg.methods.cam import Cam, CamConfig
+from hintseg.methods.method import Method
+from hintseg.training.fit import fit
+from hintseg.training.optim import build_optimizer, learning_rate_factor
+from hintseg.training.watch import Watch
+from hintseg.training.weights import load_weights, save_weights
+from hintseg.types import Hints, ParameterGroup, Photo, Supervision
+
+SETTINGS = FitConfig(epochs=3, batch_size=2, crop=32, scale=(1.0, 1.0), optimizer="sgd", lr=0.1, warmup=0.0)
+
+
+class Mean(Method):
+    """Learns the mean colour: a loss whose optimum is known."""
+
+    supervision = frozenset({Supervision.TAGS})
+
+    def __init__(self, factor=1.0):
+        super().__init__()
+        self.config = MethodConfig(method="mean")
+        self.colour = nn.Parameter(torch.zeros(3))
+        self.factor = factor
+        self.prepared = self.finished = 0
+
+    def losses(self, batch, progress):
+        assert 0 <= progress.step < progress.steps
+        return {"square": (batch.images.mean(dim=(0, 2, 3)) - self.colour).square().sum() * self.factor}
+
+    def parameter_groups(self):
+        return [ParameterGroup([self.colour])]
+
+    def prepare(self, batches):
+        self.prepared = sum(1 for _ in batches)
+
+    def finish(self, batches):
+        self.finished = sum(1 for _ in batches)
+
+
+@pytest.fixture
+def loader(tmp_path):
+    photos = []
+    for i in range(6):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(np.full((32, 32, 3), 40 * i, np.uint8)).save(path)
+        photos.append(Photo(str(i), path, Hints(tags=frozenset({1}))))
+    dataset = PhotoDataset(photos, 1, TrainingTransform(32, (1.0, 1.0)))
+    return train_loader(dataset, batch_size=2)
+
+
+def rows(folder):
+    with (folder / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_schedule_rises_then_falls_to_zero_without_a_jump():
+    settings = FitConfig(warmup=0.2, schedule="cosine")
+    factors = [learning_rate_factor(step, 100, settings) for step in range(101)]
+    assert np.argmax(factors) in (18, 19, 20)
+    assert factors[-1] == pytest.approx(0, abs=1e-9)
+    assert max(abs(np.diff(factors))) < 0.06
+
+
+def test_groups_get_their_factors_and_frozen_parameters_are_left_out():
+    free, frozen = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1), requires_grad=False)
+    groups = [ParameterGroup([frozen]), ParameterGroup([free, frozen], lr_factor=10, weight_decay=0.0)]
+    optimizer = build_optimizer(groups, SETTINGS)
+    (group,) = optimizer.param_groups
+    assert group["params"] == [free]
+    assert (group["lr"], group["weight_decay"]) == (1.0, 0.0)
+
+
+def test_training_reaches_the_optimum_and_logs_every_step(loader, tmp_path):
+    method, folder = Mean(), tmp_path / "stage"
+    folder.mkdir()
+    notes = []
+
+    class Notes(Watch):
+        def advance(self, note=""):
+            notes.append(note)
+
+    steps = fit(
+        method, loader, SETTINGS.model_copy(update={"epochs": 30}), TrainerConfig(workers=0), folder, watch=Notes()
+    )
+    assert steps == 90 == len(rows(folder)) == len(notes)
+    assert (method.prepared, method.finished) == (3, 3)
+    np.testing.assert_allclose(method.colour.detach(), 100 / 255, atol=0.05)
+    first, last = rows(folder)[0], rows(folder)[-1]
+    assert float(first["loss"]) > float(last["loss"])
+    assert float(last["lr"]) < float(first["lr"])
+    assert not (folder / "last.ckpt").exists()
+
+
+def test_accumulated_parts_are_one_step(loader, tmp_path):
+    steps = fit(Mean(), loader, SETTINGS.model_copy(update={"accumulate": 3}), TrainerConfig(workers=0), tmp_path)
+    assert steps == 3 == len(rows(tmp_path))
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(loader, tmp_path):
+    with pytest.raises(RunError, match=r"not finite at step 0 \(square nan\).*lower fit.lr"):
+        fit(Mean(factor=float("nan")), loader, SETTINGS, TrainerConfig(workers=0), tmp_path)
+
+
+def cam(**settings):
+    return Cam(CamConfig(backbone=BackboneConfig(name="resnet10t", weights="random", **settings)), 3, True)
+
+
+def test_weights_build_the_same_network_again(tmp_path):
+    method = cam(levels=4).eval()
+    method.feature_scale.factor.fill_(7.0)
+    save_weights(method, tmp_path / "m.safetensors", classes=("a", "b", "c"), background=False)
+    again, classes, background = load_weights(tmp_path / "m.safetensors")
+    images = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(again.class_maps(images), method.class_maps(images))
+    assert (classes, background) == (("a", "b", "c"), False)
+
+
+def test_broken_and_foreign_weights_are_refused(tmp_path):
+    with pytest.raises(WeightsError, match="no weights at"):
+        load_weights(tmp_path / "none.safetensors")
+    path = tmp_path / "m.safetensors"
+    save_weights(cam(), path, classes=("a", "b", "c"), background=True)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+        load_weights(path)
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match="was not written by hintseg"):
+        load_weights(path)
