@@ -1,4 +1,4 @@
-"""How points of a permutohedral lattice are written as single integers, for both implementations."""
+"""What both implementations of the dense CRF share: kernels, and lattice points as single integers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hintseg.errors import ShapeError
+
+LEAST = 1e-5  # a probability below costs no more than this, as in the DenseCRF library
 
 
 class Kernel(NamedTuple):

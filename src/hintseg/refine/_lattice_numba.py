@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hintseg.refine._lattice import Coding, Kernel, coding
+from hintseg.refine._lattice import LEAST, Coding, Kernel, coding
 from hintseg.refine._parallel import run
 
 Floats = NDArray[np.float32]
@@ -103,22 +103,23 @@ class MeanField:
             lattices = [normalise(build(features.numpy(), code)) for features in kernel.features]
             self._kernels.append((lattices, kernel.weight))
 
-    def __call__(self, probabilities: Tensor, iterations: int) -> Tensor:
+    def __call__(self, probabilities: Tensor, present: Tensor, iterations: int) -> Tensor:
         """Infer the marginals.
 
         Args:
-            probabilities: (B, C, N), float32; above 0 in the channels a photo holds and 0 in the others.
+            probabilities: (B, C, N), float.
+            present: The channels that a photo holds, (B, C), bool.
             iterations: Number of updates, >= 0.
 
         Returns:
             The marginals, (B, C, N); 0 in the channels a photo does not hold.
         """
         marginals = torch.zeros_like(probabilities)
-        for b, photo in enumerate(probabilities):
-            present = (photo[:, 0] > 0).nonzero().flatten()
-            if len(present):
+        for b, channels in enumerate(row.nonzero().flatten() for row in present):
+            if len(channels):
                 kernels = [(lattices[b], weight) for lattices, weight in self._kernels]
-                marginals[b, present] = torch.from_numpy(_infer(photo[present].numpy(), kernels, iterations))
+                q = _infer(probabilities[b, channels].float().numpy(), kernels, iterations)
+                marginals[b, channels] = torch.from_numpy(q).to(marginals.dtype)
         return marginals
 
 
@@ -161,7 +162,9 @@ def _embed(
     elevated = np.empty(d + 1, np.float32)
     remainder = np.empty(d + 1, np.int64)
     rank = np.empty(d + 1, np.int64)
+    rest = np.empty(d + 1, np.float32)
     barycentric = np.empty(d + 2, np.float32)
+    ranked_stride = np.empty(d + 1, np.int64)
     for p in range(begin, end):
         # Rotate into the plane whose coordinates sum to 0.
         partial = np.float32(0)
@@ -175,12 +178,13 @@ def _embed(
         for i in range(d + 1):
             nearest = int(np.floor(elevated[i] * share + np.float32(0.5)))
             remainder[i] = nearest * (d + 1)
+            rest[i] = elevated[i] - np.float32(remainder[i])
             excess += nearest
         # Rank the coordinates by their distance to it, largest first: that is the simplex.
         rank[:] = excess
         for i in range(d):
             for j in range(i + 1, d + 1):
-                if elevated[i] - np.float32(remainder[i]) < elevated[j] - np.float32(remainder[j]):
+                if rest[i] < rest[j]:
                     rank[i] += 1
                 else:
                     rank[j] += 1
@@ -198,34 +202,33 @@ def _embed(
             barycentric[d + 1 - rank[i]] -= part
         barycentric[0] += np.float32(1) + barycentric[d + 1]
         code = np.int64(0)
+        ranked_stride[rank[d]] = 0
         for i in range(d):
             code += (remainder[i] - low[i]) * stride[i]
+            ranked_stride[rank[i]] = stride[i]
         for r in range(d + 1):
             weight[p, r] = barycentric[r]
-            # The vertex of class r: r more in every coordinate, d + 1 less in the r that rank last.
-            codes[r, p] = code + r * ones
-            for i in range(d):
-                if rank[i] > d - r:
-                    codes[r, p] -= (d + 1) * stride[i]
+            codes[r, p] = code
+            # The next class: 1 more in every coordinate, and d + 1 less in the one that ranks next from the end.
+            code += ones - (d + 1) * ranked_stride[d - r]
 
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
-def _slot(table: Codes, code: np.int64) -> np.int64:
-    """Return where `code` is in an open hash table, or the free slot (-1) for it; the size is a power of 2."""
-    mask = table.size - 1
-    # Fibonacci hashing: the high bits of the product are well mixed.
-    slot = np.int64((np.uint64(code) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
+def _slot(table: Codes, bits: int, code: np.int64) -> np.int64:
+    """Return where `code` is in an open hash table of 2^bits places, or the free place (-1) for it."""
+    # Fibonacci hashing: the top bits of the product depend on all bits of the code.
+    slot = np.int64((np.uint64(code) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - bits))
     while table[slot] != code and table[slot] != -1:
-        slot = (slot + 1) & mask
+        slot = (slot + 1) & (table.size - 1)
     return slot
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _fill(codes: Codes, size: int) -> tuple[Codes, Indices]:
-    table = np.full(size, -1, np.int64)
-    number = np.empty(size, np.int32)
+def _fill(codes: Codes, bits: int) -> tuple[Codes, Indices]:
+    table = np.full(1 << bits, -1, np.int64)
+    number = np.empty(1 << bits, np.int32)
     for n in range(codes.size):
-        slot = _slot(table, codes[n])
+        slot = _slot(table, bits, codes[n])
         table[slot] = codes[n]
         number[slot] = n
     return table, number
@@ -235,27 +238,39 @@ def _fill(codes: Codes, size: int) -> tuple[Codes, Indices]:
 def _number(begin: int, end: int, codes: Codes, vertex: Indices, counts: Codes) -> None:
     """Number the distinct codes of each class by first appearance, and move them to the front of its row."""
     for r in range(begin, end):
-        row = codes[r]
-        table, number = _fill(row[:0], 4096)
+        bits = 12
         count = 0
-        last = np.int64(-1)
-        index = 0
-        for p in range(row.size):
-            code = row[p]
-            if code != last:  # pixels side by side often share their simplex
-                slot = _slot(table, code)
-                if table[slot] == -1:
-                    if 2 * count == table.size:
-                        table, number = _fill(row[:count], 2 * table.size)
-                        slot = _slot(table, code)
-                    table[slot] = code
-                    number[slot] = count
-                    row[count] = code
-                    count += 1
-                index = number[slot]
-                last = code
-            vertex[p, r] = index
+        p = 0
+        while p < codes.shape[1]:
+            table, number = _fill(codes[r, :count], bits)
+            p, count = _number_until_full(codes[r], p, count, table, number, bits, vertex[:, r])
+            bits += 1
         counts[r] = count
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _number_until_full(
+    codes: Codes, p: int, count: int, table: Codes, number: Indices, bits: int, vertex: Indices
+) -> tuple[int, int]:
+    """Number codes from pixel p on until the table is half full; a loop of its own, as arrays that change are slow."""
+    last = np.int64(-1)
+    index = np.int32(0)
+    while p < codes.size:
+        code = codes[p]
+        if code != last:  # pixels side by side often share their simplex
+            slot = _slot(table, bits, code)
+            if table[slot] == -1:
+                if 2 * count == table.size:
+                    break
+                table[slot] = code
+                number[slot] = count
+                codes[count] = code
+                count += 1
+            index = number[slot]
+            last = code
+        vertex[p] = index
+        p += 1
+    return p, count
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -291,14 +306,14 @@ def _link(begin: int, end: int, codes: Codes, first: Codes, step: Codes, neighbo
     classes = codes.shape[0]
     for r in range(begin, end):
         count = first[r + 1] - first[r]
-        size = 4096
-        while size < 2 * count:
-            size *= 2
-        table, number = _fill(codes[r, :count], size)
+        bits = 1
+        while 1 << bits < 2 * count:
+            bits += 1
+        table, number = _fill(codes[r, :count], bits)
         source = (r + 1) % classes
         for n in range(first[source + 1] - first[source]):
             for j in range(classes):
-                slot = _slot(table, codes[source, n] + step[j])
+                slot = _slot(table, bits, codes[source, n] + step[j])
                 if table[slot] != -1:
                     here = first[source] + n
                     there = first[r] + number[slot]
@@ -359,10 +374,10 @@ def _slice(
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _logarithm(begin: int, end: int, probabilities: Floats, out: Floats) -> None:
-    """Write the logarithms of (C, N) in groups of four channels, (G, N, 4)."""
+    """Write the logarithms of probabilities (C, N) in groups of four channels, (G, N, 4)."""
     for c in range(probabilities.shape[0]):
         for p in range(begin, end):
-            out[c // 4, p, c % 4] = np.log(probabilities[c, p])
+            out[c // 4, p, c % 4] = np.log(max(probabilities[c, p], np.float32(LEAST)))
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hintseg.refine._lattice import Coding, Kernel, coding
+from hintseg.refine._lattice import LEAST, Coding, Kernel, coding
 
 # Splatted values are at most a pixel's normalisation, which is near 1; 2^63 leaves room for 2^31 pixels of it.
 _FIXED_POINT = 2.0**32
@@ -116,23 +116,25 @@ class MeanField:
             code = coding(kernel.extent, photos=len(kernel.features))
             self._kernels.append((normalise(build(kernel.features, code)), kernel.weight))
 
-    def __call__(self, probabilities: Tensor, iterations: int) -> Tensor:
+    def __call__(self, probabilities: Tensor, present: Tensor, iterations: int) -> Tensor:
         """Infer the marginals.
 
         Args:
-            probabilities: (B, C, N), float32; above 0 in the channels a photo holds and 0 in the others.
+            probabilities: (B, C, N), float.
+            present: The channels that a photo holds, (B, C), bool.
             iterations: Number of updates, >= 0.
 
         Returns:
             The marginals, (B, C, N); 0 in the channels a photo does not hold.
         """
-        present = probabilities[:, :, 0] > 0
         # Each photo's own channels first: as many are computed as the richest photo holds.
         most = int(present.sum(dim=1).max()) if len(present) else 0
         chosen = present.int().argsort(dim=1, descending=True, stable=True)[:, :most]
         index = chosen[:, :, None].expand(-1, -1, probabilities.shape[2])
-        # The logarithm of 0 keeps the channels that only others hold at 0.
-        logarithms = probabilities.gather(1, index).log().transpose(1, 2).flatten(0, 1)
+        own = present.gather(1, chosen)[:, :, None]
+        # An infinite energy keeps the channels that only others hold at 0.
+        logarithms = probabilities.gather(1, index).float().clamp(min=LEAST).log().where(own, -torch.inf)
+        logarithms = logarithms.transpose(1, 2).flatten(0, 1)
         q = logarithms.softmax(dim=1)
         for _ in range(iterations):
             logits = logarithms
@@ -142,5 +144,5 @@ class MeanField:
             q = logits.softmax(dim=1)
         marginals = q.view(len(probabilities), probabilities.shape[2], most).transpose(1, 2)
         # A photo without any channel has no softmax.
-        marginals = marginals.where(present.gather(1, chosen)[:, :, None], 0)
+        marginals = marginals.where(own, 0).to(probabilities.dtype)
         return torch.zeros_like(probabilities).scatter_(1, index, marginals)

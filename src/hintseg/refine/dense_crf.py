@@ -16,8 +16,6 @@ from hintseg.errors import ShapeError
 from hintseg.refine._checks import as_photos, check_scores
 from hintseg.refine._lattice import Kernel
 
-_LEAST = 1e-5  # probabilities below cost no more than this, as in the DenseCRF library
-
 
 def dense_crf(
     probabilities: Tensor,
@@ -106,7 +104,7 @@ class DenseCrf:
             sigma_px, sigma_rgb, weight = _checked("bilateral", bilateral, "(sigma_px, sigma_rgb, weight)")
             kernels.append(_kernel(photos, sigma_px, sigma_rgb, weight))
         self._rgb = rgb
-        self._mean_field: Callable[[Tensor, int], Tensor]
+        self._mean_field: Callable[[Tensor, Tensor, int], Tensor]
         if photos.device.type == "cpu":
             from hintseg.refine import _lattice_numba
 
@@ -137,14 +135,13 @@ class DenseCrf:
                 f"probabilities have {tuple(probabilities.shape[2:])} pixels and rgb {tuple(self._rgb.shape[2:])}; "
                 "resize the probabilities to the photo first"
             )
-        if not bool(((probabilities >= 0) & (probabilities <= 1)).all()):
+        flat = probabilities.flatten(2)
+        low, high = flat.aminmax(dim=2)
+        if not bool(((low >= 0) & (high <= 1)).all()):
             raise ShapeError("probabilities have values outside 0..1 (or NaN); give a softmax or clipped scores")
         if iterations < 0:
             raise ShapeError(f"iterations is {iterations}; give 0 or more, such as 10")
-        flat = probabilities.float().flatten(2)
-        present = (flat > 0).any(dim=2, keepdim=True)
-        marginals = self._mean_field(flat.clamp(min=_LEAST) * present, iterations)
-        return marginals.view(probabilities.shape).to(probabilities.dtype)
+        return self._mean_field(flat, high > 0, iterations).view(probabilities.shape)
 
 
 def label_probabilities(labels: Tensor, n_classes: int, gt_prob: float = 0.7) -> Tensor:
