@@ -17,7 +17,7 @@ from hintseg.cam import (
     power_background,
     seeds,
 )
-from hintseg.config.settings import BackboneConfig, FitConfig
+from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ShapeError
 from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.methods.cam import Cam, CamConfig
@@ -235,10 +235,10 @@ def test_loss_and_maps_come_from_one_classifier(pooling, classes):
 
 
 def test_parameter_groups_hold_every_parameter_once():
-    method = network(fit=FitConfig(head_lr=7))
+    method = network()
     groups = method.parameter_groups()
     assert sorted(id(p) for g in groups for p in g.parameters) == sorted(id(p) for p in method.parameters())
-    assert [(g.lr_factor, len(g.parameters) > 1) for g in groups] == [(1.0, True), (7.0, False)]
+    assert [(g.head, len(g.parameters) > 1) for g in groups] == [(False, True), (True, False)]
 
 
 def colours(n):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hintseg.config.settings import BackboneConfig, FitConfig
+from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ConfigError
 from hintseg.losses.segmentation import pixel_cross_entropy
 from hintseg.methods.deeplab import (
@@ -105,13 +105,17 @@ def test_it_overfits_one_photo(kind: str) -> None:
 
 @KINDS
 def test_every_parameter_has_one_group(kind: str) -> None:
-    method = make(kind, fit=FitConfig(head_lr=10.0))
+    method = make(kind)
     groups = method.parameter_groups()
     assert sorted(id(value) for group in groups for value in group.parameters) == sorted(map(id, method.parameters()))
     if kind == "deeplabv2":
-        assert [(group.lr_factor, group.weight_decay) for group in groups] == [(1, None), (10, None), (20, 0)]
+        assert [(g.head, g.lr_factor, g.weight_decay) for g in groups] == [
+            (False, 1, None),
+            (True, 1, None),
+            (True, 2, 0),
+        ]
     else:
-        assert [(group.lr_factor, group.weight_decay) for group in groups] == [(1, None), (10, None)]
+        assert [(g.head, g.lr_factor, g.weight_decay) for g in groups] == [(False, 1, None), (True, 1, None)]
 
 
 @KINDS

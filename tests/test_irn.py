@@ -306,7 +306,7 @@ def test_only_the_branches_learn() -> None:
     assert all(torch.equal(value, before[name]) for name, value in irn.backbone.state_dict().items())
     groups = irn.parameter_groups()
     assert sorted(map(id, learners)) == sorted(id(value) for group in groups for value in group.parameters)
-    assert [group.lr_factor for group in groups] == [1.0, irn.config.fit.head_lr]
+    assert [group.head for group in groups] == [False, True]
 
 
 def test_it_learns_the_boundary_of_one_photo() -> None:

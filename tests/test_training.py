@@ -20,7 +20,17 @@ from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights, save_weights
 from hintseg.types import Hints, ParameterGroup, Photo, Supervision
 
-SETTINGS = FitConfig(epochs=3, batch_size=2, crop=32, scale=(1.0, 1.0), optimizer="sgd", lr=0.1, warmup=0.0)
+SETTINGS = FitConfig(
+    epochs=3,
+    batch_size=2,
+    crop=32,
+    scale=(1.0, 1.0),
+    optimizer="sgd",
+    lr=0.1,
+    head_lr=5.0,
+    weight_decay=0.0,
+    warmup=0.0,
+)
 
 
 class Mean(Method):
@@ -75,11 +85,11 @@ def test_schedule_rises_then_falls_to_zero_without_a_jump():
 
 def test_groups_get_their_factors_and_frozen_parameters_are_left_out():
     free, frozen = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1), requires_grad=False)
-    groups = [ParameterGroup([frozen]), ParameterGroup([free, frozen], lr_factor=10, weight_decay=0.0)]
+    groups = [ParameterGroup([frozen]), ParameterGroup([free, frozen], lr_factor=2, weight_decay=0.5, head=True)]
     optimizer = build_optimizer(groups, SETTINGS)
     (group,) = optimizer.param_groups
     assert group["params"] == [free]
-    assert (group["lr"], group["weight_decay"]) == (1.0, 0.0)
+    assert (group["lr"], group["weight_decay"]) == (1.0, 0.5)
 
 
 def test_training_reaches_the_optimum_and_logs_every_step(loader, tmp_path):

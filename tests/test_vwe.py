@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hintseg.config.settings import BackboneConfig, FitConfig
+from hintseg.config.settings import BackboneConfig
 from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.methods.vwe import Vwe, VweConfig, combine_branches
 from hintseg.nn.pooling import gap, hspp
@@ -127,12 +127,12 @@ def test_each_loss_trains_its_own_parts(name, parts):
 
 
 def test_parameter_groups_hold_every_parameter_once():
-    method = network(fit=FitConfig(head_lr=7))
+    method = network()
     backbone, heads = method.parameter_groups()
     held = [id(p) for group in (backbone, heads) for p in group.parameters]
     assert sorted(held) == sorted(id(p) for p in method.parameters())
     assert {id(p) for p in backbone.parameters} == {id(p) for p in method.backbone.parameters()}
-    assert (backbone.lr_factor, heads.lr_factor) == (1, 7)
+    assert (backbone.head, heads.head) == (False, True)
 
 
 def test_single_class_trains_and_maps():

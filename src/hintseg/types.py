@@ -193,9 +193,11 @@ class ParameterGroup:
     Attributes:
         parameters: The parameters; those that need no gradient are left out by the optimiser's builder.
         lr_factor: Multiplies the configured learning rate.
+        head: Whether they start from random numbers beside a backbone: then `fit.head_lr` multiplies the rate too.
         weight_decay: Replaces the configured weight decay where given.
     """
 
     parameters: list[nn.Parameter]
     lr_factor: float = 1.0
+    head: bool = False
     weight_decay: float | None = None

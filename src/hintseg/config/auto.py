@@ -27,8 +27,18 @@ class Facts:
 
 # Optimiser steps that small data sets need, (with learned weights, from random ones), and the fewest passes over large
 # ones. Measured on `shapes` and on real photos, see docs/benchmarks.md.
-_STEPS = {"localize": (180, 700), "refine": (180, 300), "segment": (500, 1000), "propose": (500, 1000)}
+_STEPS = {"localize": (180, 600), "refine": (180, 250), "segment": (500, 800), "propose": (500, 800)}
 _PASSES = {"localize": 6, "refine": 3, "segment": 12, "propose": 12}
+
+# Optimiser, backbone rate, factor of the heads, weight decay. A classifier on learned features starts from nothing and
+# has few photos: it needs a hundred times the rate that leaves the features whole (docs/benchmarks.md, "rates").
+_LEARNED = {
+    "localize": ("sgd", 0.001, 100.0, 1e-4),
+    "refine": ("adamw", 0.001, 1.0, 1e-4),
+    "segment": ("adamw", 0.0001, 10.0, 0.01),
+    "propose": ("adamw", 0.0001, 10.0, 0.01),
+}
+_RANDOM = ("adamw", 0.002, 1.0, 0.05)
 
 
 def resolve_fit(config: MethodConfig, facts: Facts) -> FitConfig:
@@ -45,14 +55,15 @@ def resolve_fit(config: MethodConfig, facts: Facts) -> FitConfig:
     fit, task = config.fit, config.task
     batch = fit.batch_size if fit.batch_size != "auto" else max(1, min(16, facts.photos // 4))
     steps = _STEPS[task][0 if facts.pretrained else 1]
-    passes = max(_PASSES[task], round(steps * batch / max(facts.photos, 1)))
-    largest = 448 if facts.gpu else 256
+    optimizer, lr, head_lr, weight_decay = _LEARNED[task] if facts.pretrained else _RANDOM
     wanted: dict[str, Any] = {
-        "epochs": passes,
+        "epochs": max(_PASSES[task], round(steps * batch / max(facts.photos, 1))),
         "batch_size": batch,
-        "crop": min(largest, max(64, round(facts.side / 32) * 32)),
+        "crop": min(448 if facts.gpu else 256, max(64, round(facts.side / 32) * 32)),
         "scale": (0.7, 1.4) if task == "localize" else (0.5, 1.5),
-        "optimizer": "sgd" if facts.pretrained else "adamw",
-        "lr": 0.01 if facts.pretrained else 0.0005,
+        "optimizer": optimizer,
+        "lr": lr,
+        "head_lr": head_lr,
+        "weight_decay": weight_decay,
     }
     return fit.model_copy(update={key: value for key, value in wanted.items() if getattr(fit, key) == "auto"})

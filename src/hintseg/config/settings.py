@@ -64,9 +64,9 @@ class FitConfig(Settings):
     scale: tuple[Positive, Positive] | Auto = "auto"
     optimizer: Literal["adamw", "sgd"] | Auto = "auto"
     lr: Positive | Auto = "auto"
-    head_lr: Positive = 10.0
+    head_lr: Positive | Auto = "auto"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] | Auto = "auto"
     schedule: Literal["poly", "cosine"] = "poly"
     power: Positive = 0.9
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05

@@ -82,7 +82,7 @@ class Cam(Method):
         """Return the backbone at the configured learning rate and the classifier at ``fit.head_lr`` times it."""
         return [
             ParameterGroup(list(self.backbone.parameters())),
-            ParameterGroup(list(self.classifier.parameters()), lr_factor=self.config.fit.head_lr),
+            ParameterGroup(list(self.classifier.parameters()), head=True),
         ]
 
     def _features(self, images: Tensor) -> Tensor:

@@ -88,13 +88,12 @@ class DeepLabV2(Method):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return backbone (1x), pyramid weights (`fit.head_lr`), and its biases (twice that, no decay)."""
-        factor = self.config.fit.head_lr
         weights = [value for name, value in self.head.named_parameters() if name.endswith("weight")]
         biases = [value for name, value in self.head.named_parameters() if name.endswith("bias")]
         return [
             ParameterGroup(list(self.backbone.parameters())),
-            ParameterGroup(weights, factor),
-            ParameterGroup(biases, 2 * factor, weight_decay=0.0),
+            ParameterGroup(weights, head=True),
+            ParameterGroup(biases, 2.0, head=True, weight_decay=0.0),
         ]
 
 
@@ -161,7 +160,7 @@ class SegFormerHead(Method):
         """Return backbone (1x) and head (`fit.head_lr`)."""
         return [
             ParameterGroup(list(self.backbone.parameters())),
-            ParameterGroup(list(self.head.parameters()), self.config.fit.head_lr),
+            ParameterGroup(list(self.head.parameters()), head=True),
         ]
 
 

@@ -265,7 +265,7 @@ class Irn(Method):
         """Return edge branch (1x) and displacement branch (`fit.head_lr`)."""
         groups = [ParameterGroup(list(self.edge.parameters()))]
         if self.displacement is not None:
-            groups.append(ParameterGroup(list(self.displacement.parameters()), self.config.fit.head_lr))
+            groups.append(ParameterGroup(list(self.displacement.parameters()), head=True))
         return groups
 
     @torch.no_grad()

@@ -119,7 +119,7 @@ class Vwe(Method):
         heads = (self.encoder, self.image_classifier, self.word_classifier, self.word_to_image)
         return [
             ParameterGroup(list(self.backbone.parameters())),
-            ParameterGroup([p for head in heads for p in head.parameters()], lr_factor=self.config.fit.head_lr),
+            ParameterGroup([p for head in heads for p in head.parameters()], head=True),
         ]
 
     def _features(self, images: Tensor) -> Tensor:

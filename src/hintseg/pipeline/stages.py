@@ -152,6 +152,7 @@ def _train(
         gpu=machine.device(config.trainer).type == "cuda",
     )
     resolved = resolve_fit(settings, facts)
+    method.config = settings.model_copy(update={"fit": resolved})
     together = resolved.accumulate * machine.devices(config.trainer) * config.trainer.num_nodes
     transform = TrainingTransform(int(resolved.crop), resolved.scale, resolved.jitter, config.data.longest)  # type: ignore[arg-type]
     dataset = PhotoDataset(photos, len(run.classes), transform, masks, seed=config.seed)

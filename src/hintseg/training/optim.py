@@ -30,13 +30,14 @@ def learning_rate_factor(step: int, steps: int, fit: FitConfig) -> float:
 
 def build_optimizer(groups: list[ParameterGroup], fit: FitConfig) -> Optimizer:
     """Return the optimiser of resolved settings; parameters that need no gradient are left out."""
-    base = float(fit.lr)
+    base, head = float(fit.lr), float(fit.head_lr)
     rows = []
     for group in groups:
         parameters = [p for p in group.parameters if p.requires_grad]
-        decay = fit.weight_decay if group.weight_decay is None else group.weight_decay
+        decay = float(fit.weight_decay) if group.weight_decay is None else group.weight_decay
+        rate = base * group.lr_factor * (head if group.head else 1.0)
         if parameters:
-            rows.append({"params": parameters, "lr": base * group.lr_factor, "weight_decay": decay})
+            rows.append({"params": parameters, "lr": rate, "weight_decay": decay})
     if fit.optimizer == "sgd":
         return SGD(rows, lr=base, momentum=fit.momentum)
     return AdamW(rows, lr=base)
