@@ -7,7 +7,24 @@ It is small and quick, and shows the three troubles of weak supervision:
 2. Classes have company. `train` is nearly always on rails and `boat` on water; `horse` and `cart` come together.
 3. Outlines are soft or cluttered: blur, noise, overlaps and distractors of no class.
 
+Measured on 2026-11-20 with 400 train and 100 val photos of 96 pixels, seed 0 alone, mIoU over background and 6 classes
+in percent. Other seeds and GMP are not measured with these dials.
 
+=======================  ======================  ===================  ==============
+network                  seeds, oracle (train)   at 0.3 (train)       tags, val mAP
+=======================  ======================  ===================  ==============
+GAP                      51.8 (at 0.08)          40.1                 93.9
+HSPP                     48.1 (at 0.03)          27.8                 98.9
+=======================  ======================  ===================  ==============
+
+Supervised with the true masks the same backbone reaches 83.5 on val after 40 epochs, just short of the goal of 85, with
+the loss still falling. HSPP lies below GAP here: it names the classes better, but leans on the head, so that the body's
+response is small beside the maximum the maps are divided by.
+
+Recipe: timm `resnet10t` from random weights, features of stage 3 at stride 8; batch 16, AdamW, weight decay 0.05, one
+cycle with a warm-up of a quarter, bfloat16 autocast; scale 0.75 to 1.33, flip, crop 96, brightness 0.8 to 1.2. Tags: 1x1
+convolution without bias, 24 epochs, rate 2e-3; maps at scales 1 and 1.5 with flip. Masks: the sum of four 3x3
+convolutions with rates 1 to 4, 40 epochs, rate 2e-3, one scale.
 """
 
 from __future__ import annotations
@@ -83,21 +100,21 @@ _HOME = {1: "rails", 2: "water"}  # the ground a class is nearly always seen on
 _COMMON = ("grass", "sand", "snow", "soil")
 _PARTNER = {3: 4, 4: 3}  # classes that come together
 
-# The dials below were turned until the figures in the docstring of this module came out, see there.
+# The dials below belong to the figures in the docstring of this module: turn one, measure again.
 _P_NEGATIVE = 0.05
-_P_HOME = 0.85
-_P_STRAY = 0.2  # a home ground without its class, so that background alone does not settle a class
+_P_HOME = 0.8
+_P_STRAY = 0.3  # a home ground without its class, so that background alone does not settle a class
 _P_PARTNER = 0.65
 _P_SECOND = 0.5
 _P_THIRD = 0.2  # a third object, where there are two
-_P_HIDDEN = 0.04  # the striking part is out of sight, so that the body's cue is worth learning
-_TINT = 1.4  # strength of the weak colour cue, multiples of `_Look.tint`
-_GRATING = 15.0  # strength of the weak texture cue, grey levels
-_BODY_SPREAD = 18.0  # what hides the colour cue: standard deviation of an object's colour, grey levels
-_NOISE = 9.0  # per pixel, grey levels
+_P_HIDDEN = 0.0
+_TINT = 1.2  # strength of the weak colour cue, multiples of `_Look.tint`
+_GRATING = 11.0  # strength of the weak texture cue, grey levels
+_BODY_SPREAD = 14.0  # what hides the colour cue: standard deviation of an object's colour, grey levels
+_NOISE = 6.0  # per pixel, grey levels
 _RADIUS = (0.23, 0.34)  # of a single object, multiples of the photo's side
 _SHRINK = (1.0, 0.85, 0.75)  # factor on the radius of one, two, three objects
-_HEAD_RADIUS = 0.36  # multiples of the object's radius
+_HEAD_RADIUS = 0.45  # multiples of the object's radius
 _SPLITS = ("train", "val")
 _SMALLEST = 32  # pixels; below it the patterns are finer than the pixels
 
@@ -375,7 +392,7 @@ def write_shapes(folder: Path, *, train: int = 400, val: int = 100, seed: int = 
         ConfigError: A number is out of range.
 
     Cost:
-        About 4 s and 12 MB for the default 500 photos.
+        About 3 s and 19 MB for the default 500 photos.
     """
     if train < 1 or val < 1:
         raise ConfigError(f"train={train}, val={val}: both splits need at least one photo")
