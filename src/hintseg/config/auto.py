@@ -65,5 +65,6 @@ def resolve_fit(config: MethodConfig, facts: Facts) -> FitConfig:
         "lr": lr,
         "head_lr": head_lr,
         "weight_decay": weight_decay,
+        "warmup": 0.05 if facts.pretrained else 0.2,
     }
     return fit.model_copy(update={key: value for key, value in wanted.items() if getattr(fit, key) == "auto"})

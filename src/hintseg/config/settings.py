@@ -69,7 +69,7 @@ class FitConfig(Settings):
     weight_decay: Annotated[float, Field(ge=0)] | Auto = "auto"
     schedule: Literal["poly", "cosine"] = "poly"
     power: Positive = 0.9
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    warmup: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
     accumulate: Count = 1
     clip: Positive | None = None

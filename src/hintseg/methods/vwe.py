@@ -21,6 +21,7 @@ from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.methods.method import Method
 from hintseg.nn.backbones import Backbone
 from hintseg.nn.pooling import POOLED_NORM, gap, pool
+from hintseg.nn.prior import ClassPrior
 from hintseg.nn.scale import FeatureScale
 from hintseg.nn.visual_words import VisualWords
 from hintseg.types import Batch, ParameterGroup, Progress, Supervision
@@ -32,6 +33,8 @@ class VweConfig(MethodConfig):
     Attributes:
         pooling: `hspp` is the paper's full method, `gap` its row "VWE" without the hybrid pooling.
         gamma: Weight of the average within `hspp`.
+        prior: Whether the scores of tags have a fixed offset for how often the class occurs (see `hintseg.nn.prior`);
+            the paper has none.
         words: k, size of the codebook.
         temperature: Divides the cosines before the softmax over words. At the paper's 1 the words of a cell are close
             to equally likely and word frequencies say little: on MSRC `loss_w2i` stayed at the class prior (0.33),
@@ -48,6 +51,7 @@ class VweConfig(MethodConfig):
     method: Literal["vwe"] = "vwe"
     pooling: Literal["gap", "hspp"] = "hspp"
     gamma: Annotated[float, Field(ge=0)] = 2.0
+    prior: bool = True
     words: Count = 256
     temperature: Positive = 1.0
     frequency: Literal["sum", "mean"] = "sum"
@@ -74,6 +78,7 @@ class Vwe(Method):
         self.backbone = Backbone(config.backbone)
         channels = self.backbone.channels[-1]
         self.feature_scale = FeatureScale(rms=POOLED_NORM / channels**0.5)
+        self.prior = ClassPrior(classes)
         self.encoder = VisualWords(config.words, channels, temperature=config.temperature)
         self.image_classifier = nn.Conv2d(channels, classes, kernel_size=1, bias=False)  # W_img
         self.word_classifier = nn.Conv2d(channels, config.words, kernel_size=1, bias=False)  # W_word
@@ -81,20 +86,22 @@ class Vwe(Method):
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure the feature scale on some batches, in training mode: that is what the classifiers will see."""
-        mode, device = self.training, self.image_classifier.weight.device
+        mode, device, seen = self.training, self.image_classifier.weight.device, list(batches)
         self.train()
         with torch.no_grad():
-            self.feature_scale.measure(self._pool(self.backbone(b.images.to(device))[-1]) for b in batches)
+            self.feature_scale.measure(self._pool(self.backbone(b.images.to(device))[-1]) for b in seen)
         self.train(mode)
+        if self.config.prior:
+            self.prior.measure(b.tags for b in seen)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return ``loss_img``, ``loss_word`` and ``loss_w2i``, the three terms of Eq. 9."""
         features = self._features(batch.images)
         # The words follow the features and never pull them along: only the codebook and W_w2i learn from loss_w2i.
         code = self.encoder(features.detach())
-        p_img = _classify(self.image_classifier, self._pool(features))
+        p_img = self.prior(_classify(self.image_classifier, self._pool(features)))
         p_word = _classify(self.word_classifier, gap(features))  # words come from all cells, hence the average
-        p_w2i = _classify(self.word_to_image, code.frequency(self.config.frequency))
+        p_w2i = self.prior(_classify(self.word_to_image, code.frequency(self.config.frequency)))
         return {
             "loss_img": multi_label_soft_margin(p_img, batch.tags),
             "loss_word": multi_label_soft_margin(p_word, code.present),

@@ -26,7 +26,7 @@ from hintseg.training.optim import build_optimizer, learning_rate_factor
 from hintseg.training.watch import Watch
 from hintseg.types import Batch, Progress
 
-PREPARE_BATCHES = 8
+PREPARE_BATCHES = 16
 """Batches a method may look at before its first and after its last step."""
 
 

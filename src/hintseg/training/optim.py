@@ -22,22 +22,27 @@ def learning_rate_factor(step: int, steps: int, fit: FitConfig) -> float:
         [1.0, 0.536, 0.126]
     """
     done = min(step / max(steps, 1), 1.0)
-    warm = round(fit.warmup * steps)
+    warm = round(float(fit.warmup) * steps)
     rise = min(1.0, (step + 1) / (warm + 1))
     fall = (1 - done) ** fit.power if fit.schedule == "poly" else 0.5 * (1 + math.cos(math.pi * done))
     return rise * fall
 
 
 def build_optimizer(groups: list[ParameterGroup], fit: FitConfig) -> Optimizer:
-    """Return the optimiser of resolved settings; parameters that need no gradient are left out."""
+    """Return the optimiser of resolved settings; parameters that need no gradient are left out.
+
+    AdamW does not decay norms and biases (parameters of one axis), as is usual with it.
+    """
     base, head = float(fit.lr), float(fit.head_lr)
     rows = []
     for group in groups:
-        parameters = [p for p in group.parameters if p.requires_grad]
-        decay = float(fit.weight_decay) if group.weight_decay is None else group.weight_decay
         rate = base * group.lr_factor * (head if group.head else 1.0)
-        if parameters:
-            rows.append({"params": parameters, "lr": rate, "weight_decay": decay})
+        decay = float(fit.weight_decay) if group.weight_decay is None else group.weight_decay
+        for flat in (False, True):
+            parameters = [p for p in group.parameters if p.requires_grad and (p.ndim <= 1) is flat]
+            if parameters:
+                spared = flat and fit.optimizer == "adamw"
+                rows.append({"params": parameters, "lr": rate, "weight_decay": 0.0 if spared else decay})
     if fit.optimizer == "sgd":
         return SGD(rows, lr=base, momentum=fit.momentum)
     return AdamW(rows, lr=base)
