@@ -81,12 +81,15 @@ class MapsConfig(Settings):
     Attributes:
         scales: Factors the photo is resized by; the maps of all scales are summed.
         flip: How a map and its mirrored twin are merged: `max` (VWE), `sum` (IRN) or `none`.
-        threshold: Background score of the seeds, 0..1. `auto` chooses it without ground truth.
+        threshold: Background score of the seeds, 0..1. `auto` chooses it without ground truth, from `area`.
+        area: Share of the pixels of photos with tags that seeds should cover, 0..1. Judge by eye how much of a photo
+            your objects fill and set it where that is far from two fifths.
     """
 
     scales: tuple[Positive, ...] = (1.0, 0.5, 1.5, 2.0)
     flip: Literal["max", "sum", "none"] = "max"
     threshold: Annotated[float, Field(ge=0, le=1)] | Auto = "auto"
+    area: Annotated[float, Field(gt=0, lt=1)] = 0.4
 
 
 class MethodConfig(Settings):

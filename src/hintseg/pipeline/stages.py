@@ -55,9 +55,9 @@ def localize(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: 
         raise RunError(f"recipe '{config.recipe}' has no localizer")
     method = _train(run, "localize", settings, photos, config, watch)
     _write_class_maps(run, method, photos, config, watch)
-    threshold = _choose(run, "localize", photos, config.maps.threshold)
+    chosen = _choose(run, "localize", photos, config.maps.area, config.maps.threshold)
     how = f"maps of scales {list(config.maps.scales)}, flips merged by {config.maps.flip}; tags used at test time"
-    _cut(run, "localize", "seed", photos, threshold, how, watch, automatic=config.maps.threshold == "auto")
+    _cut(run, "localize", "seed", photos, chosen, how, watch)
 
 
 def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
@@ -73,9 +73,9 @@ def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Wa
         labels = _write_ir_labels(run, settings, photos, config, watch)
         method = _train(run, "refine", settings, photos, config, watch, labels)
         _walk(run, method, photos, config, watch)
-        threshold = _choose(run, "refine", photos, "auto")
+        chosen = _choose(run, "refine", photos, config.maps.area, "auto")
         how = "class maps after the random walk along learned boundaries; tags used at test time"
-        _cut(run, "refine", "pseudo mask", photos, threshold, how, watch)
+        _cut(run, "refine", "pseudo mask", photos, chosen, how, watch)
 
 
 def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Sequence[Photo], watch: Watch) -> None:
@@ -218,17 +218,20 @@ def _readable(run: RunFolder, stage: str, photos: Sequence[Photo]) -> list[Photo
     return [photo for photo in photos if (run.path / stage / "maps" / f"{photo.id}.npz").is_file()]
 
 
-def _choose(run: RunFolder, stage: str, photos: Sequence[Photo], given: float | str) -> float | None:
-    """Return the background threshold of a stage's maps: the given one, or one chosen without ground truth."""
+def _choose(
+    run: RunFolder, stage: str, photos: Sequence[Photo], area: float, given: float | str
+) -> tuple[float | None, str]:
+    """Return the background threshold of a stage's maps, and where it came from in words."""
     if not run.background:
-        return None
+        return None, "none: every pixel has one of the present classes"
     if not isinstance(given, str):
-        return given
+        return given, "given in the settings"
     sample = _readable(run, stage, [photo for photo in photos if photo.hints.tags])
+    chosen = sample[:: max(1, len(sample) // 200)]
+    maps = (torch.from_numpy(read_maps(run.path / stage / "maps" / f"{photo.id}.npz")[1]) for photo in chosen)
     return choose_threshold(
-        torch.from_numpy(read_maps(run.path / stage / "maps" / f"{photo.id}.npz")[1])
-        for photo in sample[:: max(1, len(sample) // 200)]
-    )
+        maps, area=area
+    ), f"chosen without ground truth: masks cover {area:.0%} of the tagged photos"
 
 
 def _cut(
@@ -236,15 +239,14 @@ def _cut(
     stage: str,
     kind: str,
     photos: Sequence[Photo],
-    threshold: float | None,
+    chosen: tuple[float | None, str],
     how: str,
     watch: Watch,
-    *,
-    automatic: bool = True,
 ) -> None:
     """Cut a stage's maps into masks; with truth at hand, sweep the threshold in the same pass (the oracle)."""
     if machine.rank() != 0:
         return
+    threshold, how_chosen = chosen
     store = MaskStore(run.stage(stage) / "masks", run.classes, run.background)
     sweep = SeedSweep(len(run.classes))
     swept = 0
@@ -259,9 +261,6 @@ def _cut(
             sweep.add(read_label_png(truth), keys, scores.numpy())
             swept += 1
     store.finish()
-    how_chosen = "chosen without ground truth" if automatic else "given in the settings"
-    if threshold is None:
-        how_chosen = "none: every pixel has one of the present classes"
     best, _ = sweep.best() if swept else (None, 0.0)
     facts = {
         "thresholds": [round(float(t), 4) for t in sweep.thresholds],
