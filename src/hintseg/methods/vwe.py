@@ -41,10 +41,10 @@ class VweConfig(MethodConfig):
             against 0.18 at 0.1.
         frequency: Word frequency as `mean` over cells (Eq. 4) or their `sum` (the authors' code). The mean has a norm
             of about 0.06 with 256 words, so steps of gradient descent on the word-to-image classifier are tiny.
-        word_branch: Whether the class maps take the larger of the image branch and the word branch (Eq. 12), or the
-            image branch alone, as in the authors' code. On MSRC (one run, half of the training photos, one scale) it
-            changed nothing at temperature 1, where the ReLU of Eq. 11 leaves the word maps empty, and raised seeds
-            from 51.4 to 51.8 mIoU at 0.1. Stretching the word maps without that ReLU lowered them to 45.8 to 48.0.
+        word_branch: Whether the class maps take the larger of the image branch and the word branch (Eq. 12, the paper),
+            or the image branch alone (the released code). Off, because it costs 3 mIoU on `shapes`
+            (docs/benchmarks.md, "The word branch"): the word map of a class is nearly constant over a photo, and
+            stretched to the image map's range its noise paints the background.
     """
 
     task: ClassVar[Literal["localize", "refine", "segment", "propose"]] = "localize"
@@ -55,7 +55,7 @@ class VweConfig(MethodConfig):
     words: Count = 256
     temperature: Positive = 1.0
     frequency: Literal["sum", "mean"] = "sum"
-    word_branch: bool = True
+    word_branch: bool = False
 
 
 class Vwe(Method):
