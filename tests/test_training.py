@@ -113,6 +113,12 @@ def test_training_reaches_the_optimum_and_logs_every_step(loader, tmp_path):
     assert not (folder / "last.ckpt").exists()
 
 
+def test_tensorboard_gets_every_loss(loader, tmp_path):
+    fit(Mean(), loader, SETTINGS, TrainerConfig(workers=0, logger="tensorboard"), tmp_path)
+    (events,) = (tmp_path / "tensorboard").glob("events.out.tfevents.*")
+    assert b"square" in events.read_bytes()
+
+
 def test_accumulated_parts_are_one_step(loader, tmp_path):
     steps = fit(Mean(), loader, SETTINGS.model_copy(update={"accumulate": 3}), TrainerConfig(workers=0), tmp_path)
     assert steps == 3 == len(rows(tmp_path))

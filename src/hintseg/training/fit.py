@@ -147,7 +147,7 @@ def fit(
     module = FitModule(method, settings, loader)
     log = _Log(folder / "log.csv", watch or Watch())
     checkpoint = ModelCheckpoint(folder, "last", every_n_epochs=1, save_top_k=1, enable_version_counter=False)
-    logger = TensorBoardLogger(folder, name="tensorboard", version="") if trainer.logger == "tensorboard" else False
+    logger = _tensorboard(folder) if trainer.logger == "tensorboard" else False
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
@@ -184,3 +184,10 @@ def _strategy(trainer: TrainerConfig) -> str:
     if trainer.strategy == "auto" and machine.devices(trainer) * trainer.num_nodes > 1:
         return "ddp_find_unused_parameters_true"
     return trainer.strategy
+
+
+def _tensorboard(folder: Path) -> TensorBoardLogger:
+    try:
+        return TensorBoardLogger(folder, name="tensorboard", version="")
+    except ModuleNotFoundError as error:
+        raise RunError("trainer.logger=tensorboard needs: pip install 'hintseg[tensorboard]'; or set csv") from error
