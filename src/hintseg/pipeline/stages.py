@@ -20,7 +20,7 @@ from hintseg.config.settings import MethodConfig
 from hintseg.data.dataset import PhotoDataset, train_loader
 from hintseg.data.inference import equal_size_batches
 from hintseg.data.photos import photo_size
-from hintseg.data.transforms import TrainingTransform
+from hintseg.data.transforms import TrainingTransform, reduction
 from hintseg.errors import PhotoError, RunError
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.evaluation.sweep import SeedSweep
@@ -147,7 +147,7 @@ def _train(
     method = kind(settings, len(run.classes), run.background)
     facts = Facts(
         photos=len(photos),
-        side=_median_side(photos),
+        side=_median_side(photos, config.data.longest),
         pretrained=bool(getattr(getattr(method, "backbone", None), "pretrained", False)),
         gpu=machine.device(config.trainer).type == "cuda",
     )
@@ -432,12 +432,13 @@ def _read_threshold(run: RunFolder, stage: str) -> float | None:
     return None if chosen is None else float(chosen)
 
 
-def _median_side(photos: Sequence[Photo]) -> int:
-    """Return the median of the shorter sides of at most 200 photos, pixels."""
+def _median_side(photos: Sequence[Photo], longest: int) -> int:
+    """Return the median of the shorter sides of at most 200 photos as the network sees them, pixels."""
     sides = []
     for photo in photos[:: max(1, len(photos) // 200)]:
         try:
-            sides.append(min(photo_size(photo.path)))
+            size = photo_size(photo.path)
+            sides.append(min(size) * reduction(size, longest))
         except PhotoError:
             continue  # reported when it is read
     if not sides:
