@@ -13,7 +13,7 @@ from PIL import Image
 
 from hintseg.data.dataset import EpochSampler, PhotoDataset, train_loader
 from hintseg.data.inference import equal_size_batches, size_groups
-from hintseg.data.transforms import PAD_RGB, TrainingTransform, to_tensor
+from hintseg.data.transforms import PAD_RGB, TrainingTransform
 from hintseg.errors import PhotoError, ShapeError
 from hintseg.types import Hints, Photo
 
@@ -108,11 +108,6 @@ def test_jitter_changes_colours_and_leaves_mask_and_padding():
     outside = plain.mask == 255
     assert torch.equal(plain.image[:, outside], jittered.image[:, outside])
     assert not torch.equal(plain.image, jittered.image)
-
-
-def test_to_tensor_is_channels_first_in_unit_range():
-    rgb = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
-    np.testing.assert_allclose(to_tensor(rgb).numpy(), rgb.transpose(2, 0, 1) / np.float32(255))
 
 
 @pytest.fixture
@@ -252,3 +247,19 @@ def test_whole_photos_can_be_left_early(photos):
     group, _ = next(batches)
     batches.close()
     assert [photo.id for photo in group] == ["00", "03"]
+
+
+def test_long_photos_are_reduced_before_the_random_scale() -> None:
+    transform = TrainingTransform(crop=64, scale=(0.5, 0.5), longest=80)
+    view = transform(np.zeros((100, 160, 3), np.uint8), np.zeros((100, 160), np.uint8), np.random.default_rng(0))
+    x0, y0, x1, y1 = view.window.tolist()
+    assert (x1 - x0, y1 - y0) == (40, 25)
+
+
+def test_inference_reduces_long_photos_alone(tmp_path: Path) -> None:
+    photos = []
+    for name, size in (("long", (200, 100)), ("short", (60, 50))):
+        Image.new("RGB", size, "red").save(tmp_path / f"{name}.png")
+        photos.append(Photo(name, tmp_path / f"{name}.png"))
+    shapes = {group[0].id: tuple(pixels.shape[2:]) for group, pixels in equal_size_batches(photos, 4, longest=80)}
+    assert shapes == {"long": (40, 80), "short": (50, 60)}

@@ -169,9 +169,14 @@ def test_data_without_background(tmp_path):
 def test_a_refiner_that_does_not_learn_and_no_segmenter(data, tmp_path):
     settings = [word for word in QUICK if not word.startswith(("refine", "segment"))]
     run = hintseg.train(
-        data, tmp_path / "run", recipe="cam", settings=[*settings, "segment=null", "maps.threshold=0.3"]
+        data,
+        tmp_path / "run",
+        recipe="cam",
+        settings=[*settings, "segment=null", "maps.threshold=0.3", "data.longest=64"],
     )
     assert {row["stage"] for row in run.metrics} == {"localize", "refine"}
+    mask = np.array(Image.open(run.path / "refine" / "masks" / "photo 1.png"))
+    assert mask.shape == (56, 72)  # photos are reduced to 64 pixels, masks come back at their own size
     assert json.loads((run.path / "localize" / "sweep.json").read_text())["how"] == "given in the settings"
     with pytest.raises(hintseg.HintsegError, match="no weights at"):
         run.export()
@@ -179,7 +184,8 @@ def test_a_refiner_that_does_not_learn_and_no_segmenter(data, tmp_path):
 
 def test_full_supervision_learns_from_true_masks(data, tmp_path):
     settings = [word for word in QUICK if not word.startswith(("localize", "refine", "maps"))]
-    run = hintseg.train(data, tmp_path / "run", recipe="full", settings=settings)
+    run = hintseg.train(data, tmp_path / "run", recipe="full", settings=[*settings, "data.longest=64"])
+    assert np.array(Image.open(run.path / "segment" / "masks" / "photo 9.png")).shape == (56, 72)
     (row,) = run.metrics
     assert "trained on true masks" in row["protocol"]
 

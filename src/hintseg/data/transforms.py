@@ -97,16 +97,6 @@ class TrainingTransform:
         return View(image, label, torch.tensor([x0, y0, x0 + width, y0 + height]))
 
 
-def to_tensor(rgb: Bytes) -> Tensor:
-    """Turn a photo (H, W, 3) uint8 into a network input (3, H, W) float32 in 0..1.
-
-    Example:
-        >>> to_tensor(np.full((1, 1, 3), 255, np.uint8)).flatten()
-        tensor([1., 1., 1.])
-    """
-    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous().float() / 255
-
-
 def reduction(size: Sequence[int], longest: int | None) -> float:
     """Return the factor that brings the longer side of `size` down to `longest` pixels; 1 where it is not longer.
 
