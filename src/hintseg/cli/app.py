@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("check")(check.check)
-app.command("train")(train.train)
+app.command("train", epilog=train.EPILOG)(train.train)
 app.command("masks")(masks.masks)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
