@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate, pad, relu
 
 from hintseg.cam.background import seeds
 from hintseg.cam.maps import EPSILON
-from hintseg.config.settings import Count, MethodConfig, Positive
+from hintseg.config.settings import Auto, Count, MethodConfig, Positive
 from hintseg.errors import ConfigError, ShapeError
 from hintseg.losses.affinity import affinity_loss, displacement_loss, labels_on_grid, pair_labels
 from hintseg.methods.method import Method
@@ -35,6 +35,9 @@ from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Progress, S
 
 _CELL = 4
 """Image pixels per cell of the edge map, in training and in the walk."""
+
+_VOC_CELLS = 94 * 125
+"""Cells of a VOC photo of 375 x 500 pixels, which the paper's settings are made for."""
 
 _SURE = 0.7
 """Probability of a hard label in the CRFs that make the labels."""
@@ -55,10 +58,12 @@ class IrnConfig(MethodConfig):
             it training takes about half as long.
         walk_radius: Reach of a step of the walk, cells.
         beta: Power of the affinity in the walk: high values make weak edges count.
-        steps: Steps of the walk.
-        foreground: High background score of the labels: what is still a class is surely that class.
-        background_score: Low background score of the labels: what is still background is surely background.
-        threshold: Background score of the masks.
+        steps: Steps of the walk. `auto` takes the paper's 256 for a VOC photo and fewer for smaller ones, in proportion
+            to their cells: a walk gets as far as the root of its steps, and on a small photo it would lose its way.
+        foreground: Background score whose seeds are nearly certain: the foreground of the labels. `auto` is twice the
+            threshold of the seeds, as the paper's 0.30 is twice its 0.15.
+        background_score: Background score that leaves out nearly nothing: what lies below is the background of the
+            labels. `auto` is a third of the threshold of the seeds, as the paper's 0.05 is of its 0.15.
     """
 
     task: ClassVar[Literal["refine"]] = "refine"
@@ -67,10 +72,30 @@ class IrnConfig(MethodConfig):
     displacement: bool = True
     walk_radius: Annotated[float, Field(gt=1)] = 5.0
     beta: Positive = 10.0
-    steps: Count = 256
-    foreground: Score = 0.30
-    background_score: Score = 0.05
-    threshold: Score = 0.25
+    steps: Count | Auto = "auto"
+    foreground: Score | Auto = "auto"
+    background_score: Score | Auto = "auto"
+
+    def cuts(self, threshold: float | None) -> tuple[float, float]:
+        """Return the two background scores of the labels, for seeds cut at `threshold` (None: no background).
+
+        Example:
+            >>> IrnConfig().cuts(0.15), IrnConfig(foreground=0.4).cuts(0.6)
+            ((0.3, 0.05), (0.4, 0.2))
+        """
+        seeds_at = 0.15 if threshold is None else threshold
+        high = min(2 * seeds_at, (1 + seeds_at) / 2) if self.foreground == "auto" else self.foreground
+        low = seeds_at / 3 if self.background_score == "auto" else self.background_score
+        return round(high, 4), round(low, 4)
+
+    def steps_on(self, cells: int) -> int:
+        """Return the steps of the walk on a grid of `cells`.
+
+        Example:
+            >>> IrnConfig().steps_on(94 * 125), IrnConfig().steps_on(24 * 24), IrnConfig(steps=64).steps_on(24 * 24)
+            (256, 13, 64)
+        """
+        return max(4, round(256 * cells / _VOC_CELLS)) if self.steps == "auto" else self.steps
 
 
 @torch.no_grad()
@@ -325,7 +350,7 @@ class Irn(Method):
         """
         config = self.config
         edge = self.edges(images)[0, 0]
-        return spread(edge, maps, radius=config.walk_radius, beta=config.beta, steps=config.steps)
+        return spread(edge, maps, radius=config.walk_radius, beta=config.beta, steps=config.steps_on(edge.numel()))
 
     def _levels(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
         """Return frozen features, none finer than the edge grid, and the size of that grid."""

@@ -332,6 +332,7 @@ def _write_ir_labels(
 ) -> Callable[[Photo], Bytes | None]:
     """Write the labels IRN learns from: what the class maps say nearly for certain."""
     folder = run.stage("refine") / "labels"
+    high, low = settings.cuts(_read_threshold(run, "localize"))
     missing = [p for p in _readable(run, "localize", photos) if not (folder / f"{p.id}.png").is_file()]
     mine = missing[machine.rank() :: machine.world()]
     watch.start("labels for the refiner", len(mine))
@@ -342,8 +343,8 @@ def _write_ir_labels(
             torch.from_numpy(keys),
             pixels[0],
             background=run.background,
-            foreground=settings.foreground,
-            background_score=settings.background_score,
+            foreground=high,
+            background_score=low,
         )
         grown = interpolate(mask[None, None].float(), photo_size(group[0].path), mode="nearest-exact")
         write_mask(folder / f"{group[0].id}.png", grown[0, 0].byte().numpy())
