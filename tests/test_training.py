@@ -156,3 +156,8 @@ def test_broken_and_foreign_weights_are_refused(tmp_path):
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match="was not written by hintseg"):
         load_weights(path)
+    save_weights(cam(), path, classes=("a", "b", "c"), background=True)
+    content = path.read_bytes().replace(b"pooling", b"poolign")
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="another version of hintseg \\(settings poolign\\)"):
+        load_weights(path)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -38,7 +39,7 @@ def load_weights(path: Path) -> tuple[Method, tuple[str, ...], bool]:
         The method in evaluation mode, the class names, and whether the data had a background.
 
     Raises:
-        WeightsError: No such file, or one that hintseg did not write.
+        WeightsError: No such file, or one that hintseg did not write or another version of it wrote.
     """
     if not path.is_file():
         raise WeightsError(f"no weights at {path}: is the stage finished? `hintseg train ... --resume` goes on")
@@ -53,7 +54,11 @@ def load_weights(path: Path) -> tuple[Method, tuple[str, ...], bool]:
     raw = json.loads(metadata["config"])
     kind: type[Method] = resolve("method", raw["method"], methods())
     raw["backbone"]["weights"] = "random"  # the file holds all weights
-    config = kind.Config.model_validate_json(json.dumps(raw), strict=True)
+    try:
+        config = kind.Config.model_validate_json(json.dumps(raw), strict=True)
+    except ValidationError as error:
+        wrong = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
+        raise WeightsError(f"{path} was written by another version of hintseg (settings {wrong}); train again") from error
     classes, background = tuple(json.loads(metadata["classes"])), bool(json.loads(metadata["background"]))
     method = kind(config, len(classes), background)
     method.load_state_dict(state)
