@@ -58,7 +58,9 @@ def load_weights(path: Path) -> tuple[Method, tuple[str, ...], bool]:
         config = kind.Config.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         wrong = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
-        raise WeightsError(f"{path} was written by another version of hintseg (settings {wrong}); train again") from error
+        raise WeightsError(
+            f"{path} was written by another version of hintseg (settings {wrong}); train again"
+        ) from error
     classes, background = tuple(json.loads(metadata["classes"])), bool(json.loads(metadata["background"]))
     method = kind(config, len(classes), background)
     method.load_state_dict(state)
