@@ -168,11 +168,12 @@ def test_data_without_background(tmp_path):
 
 def test_a_refiner_that_does_not_learn_and_no_segmenter(data, tmp_path):
     settings = [word for word in QUICK if not word.startswith(("refine", "segment"))]
+    own = ["refine.method=par", "segment=null", "maps.threshold=0.3", "data.longest=64"]
     run = hintseg.train(
         data,
         tmp_path / "run",
         recipe="cam",
-        settings=[*settings, "segment=null", "maps.threshold=0.3", "data.longest=64"],
+        settings=[*settings, *own],
     )
     assert {row["stage"] for row in run.metrics} == {"localize", "refine"}
     mask = np.array(Image.open(run.path / "refine" / "masks" / "photo 1.png"))
@@ -184,10 +185,12 @@ def test_a_refiner_that_does_not_learn_and_no_segmenter(data, tmp_path):
 
 def test_full_supervision_learns_from_true_masks(data, tmp_path):
     settings = [word for word in QUICK if not word.startswith(("localize", "refine", "maps"))]
-    run = hintseg.train(data, tmp_path / "run", recipe="full", settings=[*settings, "data.longest=64"])
+    own = ["data.longest=64", "test.crf={iterations: 2}"]
+    run = hintseg.train(data, tmp_path / "run", recipe="full", settings=[*settings, *own])
     assert np.array(Image.open(run.path / "segment" / "masks" / "photo 9.png")).shape == (56, 72)
     (row,) = run.metrics
     assert "trained on true masks" in row["protocol"]
+    assert "DenseCRF" in row["protocol"]
 
 
 def test_photos_without_any_tag_are_refused(data, tmp_path):
