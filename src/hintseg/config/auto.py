@@ -26,7 +26,7 @@ class Facts:
 
 
 # Optimiser steps that small data sets need, (with learned weights, from random ones), and the fewest passes over large
-# ones. Measured on `shapes` and on real photos, see docs/benchmarks.md.
+# ones. Chosen so that the small sets of docs/benchmarks.md train in minutes; not tuned beyond that.
 _STEPS = {"localize": (180, 600), "refine": (180, 250), "segment": (500, 800), "propose": (500, 800)}
 _PASSES = {"localize": 6, "refine": 3, "segment": 12, "propose": 12}
 
