@@ -122,7 +122,7 @@ class DataConfig(Settings):
         labels: Label file or folder, where it is not found below `path` by itself.
         format: A format name (`hintseg list formats`) or `auto`.
         train: Name of the split to learn from; photos without any hint are left out. `auto`: `train` where the data
-            has such a list, all photos otherwise.
+            has such a list, `all` photos otherwise.
         val: Name of the split to evaluate on; `auto`: `val` where the data has such a list and truth.
         background: Whether pixels may belong to no class: `none` for data in which every pixel has one.
         unlabelled: The value of index images that means "nothing known here"; needed for scribbles.
