@@ -11,12 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hintseg import cam, refine
-    from hintseg.api import Run, check, demo, evaluate, export, load, masks, predict, report, train
+    from hintseg.api import Run, check, demo, evaluate, export, load, masks, masks_from_boxes, predict, report, train
     from hintseg.errors import HintsegError
 
 __version__ = version("hintseg")
 
-_API = ("Run", "check", "demo", "evaluate", "export", "load", "masks", "predict", "report", "train")
+_API = (
+    "Run",
+    "check",
+    "demo",
+    "evaluate",
+    "export",
+    "load",
+    "masks",
+    "masks_from_boxes",
+    "predict",
+    "report",
+    "train",
+)
 _WHERE = dict.fromkeys(_API, "hintseg.api") | {"HintsegError": "hintseg.errors"}
 _ROOMS = ("cam", "refine")
 
@@ -30,6 +42,7 @@ __all__ = [
     "export",
     "load",
     "masks",
+    "masks_from_boxes",
     "predict",
     "refine",
     "report",

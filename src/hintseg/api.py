@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,16 +103,63 @@ def train(
     from hintseg.config.loader import load_config
     from hintseg.pipeline.recipe import run_recipe
 
-    words = (
-        [f"{key}={json.dumps(value)}" for key, value in settings.items()] if isinstance(settings, Mapping) else settings
-    )
     block = {"path": str(data), "labels": None if labels is None else str(labels), "format": format}
-    config = load_config(recipe, list(words), data=block)
+    config = load_config(recipe, _words(settings), data=block)
     return Run(run_recipe(config, Path(out), resume=resume, overwrite=overwrite, watch=watch).path)
+
+
+def masks_from_boxes(
+    data: Path | str,
+    out: Path | str,
+    *,
+    labels: Path | str | None = None,
+    format: str = "auto",
+    settings: Settings = (),
+    overlays: bool = True,
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+) -> Path:
+    """Turn the boxes of a data set into masks of each object and of each photo.
+
+    Runs the recipe `boxes` without its segmenter on all photos that have boxes, in ``OUT/run``, and writes its masks.
+
+    Args:
+        data: Folder of the photos.
+        out: Folder to write to.
+        labels: Label file or folder, where it is not found below `data` by itself.
+        format: Label format; `auto` recognises it.
+        settings: Dotted settings, as for `train`: ``propose.method=grabcut`` trains nothing.
+        overlays: Whether to draw each mask over its photo too.
+        resume: Go on after a stop.
+        overwrite: Start afresh.
+        watch: Told about the progress.
+
+    Returns:
+        The folder, as `masks` writes it.
+
+    Raises:
+        HintsegError: Anything the user can mend; nothing is half-written.
+    """
+    run = train(
+        data,
+        Path(out) / "run",
+        labels=labels,
+        recipe="boxes",
+        format=format,
+        settings=["segment=null", "data.train=all", *_words(settings)],
+        resume=resume,
+        overwrite=overwrite,
+        watch=watch,
+    )
+    return masks(run.path, out, overlays=overlays, watch=watch)
 
 
 def masks(run: Path | str, out: Path | str | None = None, *, overlays: bool = True, watch: Watch | None = None) -> Path:
     """Write the masks of a run's training photos: palette PNG, COCO JSON (RLE), overlays.
+
+    A run from boxes has masks of each object too. Then ``coco.json`` holds those, and there are ``instances/ID.png``
+    (16 bit, objects numbered from 1 in the order of the boxes), ``coco_polygons.json`` and ``yolo/`` (YOLO segment).
 
     Args:
         run: Run folder.
@@ -137,8 +184,9 @@ def masks(run: Path | str, out: Path | str | None = None, *, overlays: bool = Tr
     rows = {row["id"]: row for row in read_json(folder.path / "photos.json")}
     names = store.ids()
     found = ((Photo(name, Path(rows[name]["path"])), store.read(name)) for name in names)
+    objects = folder.path / "propose" / "instances" if made[0] == "propose" else None
     return _write_out(
-        target, found if watch is None else watch.each("writing masks", found, len(names)), folder, overlays
+        target, found if watch is None else watch.each("writing masks", found, len(names)), folder, overlays, objects
     )
 
 
@@ -274,19 +322,41 @@ def demo(
     return train(data, out, recipe="demo", settings=settings, overwrite=overwrite, watch=watch)
 
 
-def _write_out(out: Path, found: Iterable[tuple[Photo, Bytes]], run: RunFolder, overlays: bool) -> Path:
-    """Write masks as PNG, COCO and overlays."""
+def _words(settings: Settings) -> list[str]:
+    if isinstance(settings, Mapping):
+        return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    return list(settings)
+
+
+def _write_out(
+    out: Path, found: Iterable[tuple[Photo, Bytes]], run: RunFolder, overlays: bool, objects: Path | None = None
+) -> Path:
+    """Write masks as PNG, COCO and overlays, and those of single objects in the forms other tools read."""
     from hintseg.data.photos import read_photo
+    from hintseg.store import instances as of_objects
     from hintseg.store.coco import write_coco
     from hintseg.store.masks import MaskStore
     from hintseg.store.overlay import write_overlay
 
-    store = MaskStore(out / "png", run.classes, run.background)
+    store, files = MaskStore(out / "png", run.classes, run.background), {}
     for photo, mask in found:
         store.write(photo.id, mask)
+        files[photo.id] = f"{photo.id}{photo.path.suffix}"
         if overlays:
             write_overlay(out / "overlays" / f"{photo.id}.jpg", read_photo(photo.path), mask)
     store.finish()
-    write_coco(out / "coco.json", store)
+    if objects is None:
+        write_coco(out / "coco.json", store, files=files)
+    else:
+
+        def read() -> Iterator[tuple[str, of_objects.Instances]]:
+            return ((id, of_objects.read_instances(objects / f"{id}.npz")) for id in files)
+
+        for id, each in read():
+            of_objects.write_instance_png(out / "instances" / f"{id}.png", each)
+        for name, polygons in (("coco.json", False), ("coco_polygons.json", True)):
+            named = ((files[id], each) for id, each in read())
+            of_objects.write_coco_instances(out / name, named, run.classes, polygons=polygons)
+        of_objects.write_yolo(out / "yolo", read(), run.classes)
     (out / "classes.txt").write_text("\n".join(run.classes) + "\n", encoding="utf-8")
     return out

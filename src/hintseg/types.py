@@ -72,6 +72,11 @@ class Box:
     rle: Rle | None = None
     crowd: bool = False
 
+    @property
+    def corners(self) -> tuple[float, float, float, float]:
+        """(x0, y0, x1, y1), pixels, right and bottom exclusive."""
+        return self.x0, self.y0, self.x1, self.y1
+
 
 @dataclass(frozen=True, slots=True)
 class Point:

@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 app.command("check")(check.check)
 app.command("train", epilog=train.EPILOG)(train.train)
-app.command("masks")(masks.masks)
+app.command("masks", epilog=masks.EPILOG)(masks.masks)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)

@@ -2,24 +2,77 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+EPILOG = (
+    "Examples:  hintseg masks runs/first --out masks   |   "
+    "hintseg masks photos --from boxes --labels instances.json --out masks   |   "
+    "hintseg masks photos --from boxes --out quick propose.method=grabcut (no training)   |   "
+    "hintseg masks photos --from boxes --out masks backbone.weights=FILE (offline)"
+)
+
+
+class Hint(StrEnum):
+    """What masks can be made from in one command."""
+
+    boxes = "boxes"
+
 
 def masks(
-    run: Annotated[Path, typer.Argument(help="A run folder made by `hintseg train`.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; RUN/masks if left out.")] = None,
+    source: Annotated[Path, typer.Argument(help="A run folder, or with --from a folder of photos and their labels.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="With --from: settings of the recipe `boxes`."),
+    ] = None,
+    hint: Annotated[Hint | None, typer.Option("--from", help="Make masks from these hints, in one command.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; SOURCE/masks of a run if left out, needed with --from.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="With --from: label file or folder, if not found below SOURCE by itself.")
+    ] = None,
+    format: Annotated[str, typer.Option(help="With --from: label format; `auto` recognises it.")] = "auto",
     overlays: Annotated[bool, typer.Option(help="Also draw each mask over its photo.")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="With --from: go on after a stop.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="With --from: start afresh.")] = False,
 ) -> None:
-    """Write the masks of the training photos: palette PNG, COCO JSON (RLE) and overlays.
+    """Write masks of photos: palette PNG, COCO JSON and overlays.
 
-    Value 0 is background, k is the k-th class of classes.txt, 255 is unknown.
+    Of a run folder: the masks of its training photos. With --from boxes: boxes in any format (VOC, COCO, YOLO, CSV)
+    become masks of every object and of every photo, as palette PNG, instance PNG, COCO (RLE and polygons) and YOLO
+    segment. A small network learns from GrabCut what your objects look like; the more boxes, the better.
+
+    In the palette PNGs value 0 is background, k is the k-th class of classes.txt, 255 is unknown.
     """
     from rich.console import Console
 
     from hintseg import api
     from hintseg.cli.watch import Bars
+    from hintseg.errors import ConfigError
 
-    api.masks(run, out, overlays=overlays, watch=Bars(Console()))
+    watch = Bars(Console())
+    if hint is None:
+        if settings or labels or resume or overwrite:
+            raise ConfigError(
+                f"settings, --labels, --resume and --overwrite belong to --from, which was not given; {source} is read "
+                "as a run folder. To make masks from boxes: hintseg masks PHOTOS --from boxes --out DIR"
+            )
+        api.masks(source, out, overlays=overlays, watch=watch)
+    elif out is None:
+        raise ConfigError("--from needs --out DIR, the folder to write masks to")
+    else:
+        api.masks_from_boxes(
+            source,
+            out,
+            labels=labels,
+            format=format,
+            settings=settings or (),
+            overlays=overlays,
+            resume=resume,
+            overwrite=overwrite,
+            watch=watch,
+        )

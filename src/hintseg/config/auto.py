@@ -13,8 +13,8 @@ class Facts:
     """What `auto` depends on.
 
     Attributes:
-        photos: Training photos.
-        side: Median of the photos' shorter sides, pixels.
+        photos: Training photos; for a method that learns from crops of boxes, the boxes of an epoch.
+        side: Median of the photos' shorter sides, pixels; for crops, their side.
         pretrained: Whether the backbone starts from learned weights.
         gpu: Whether a GPU does the work.
     """
@@ -39,6 +39,24 @@ _LEARNED = {
     "propose": ("adamw", 0.0001, 10.0, 0.01),
 }
 _RANDOM = ("adamw", 0.002, 1.0, 0.05)
+
+
+_BOXES_ON_CPU = 1000
+"""Boxes of an epoch where no GPU helps: photos of cells hold a hundred each, and a crop costs as much as a photo."""
+
+
+def resolve_boxes(given: int | str, boxes: int, gpu: bool) -> int:
+    """Return how many of `boxes` training boxes an epoch takes, for a `boxes_per_epoch` that may be `auto`.
+
+    `resolve_fit` then takes this number for the number of photos.
+
+    Example:
+        >>> [resolve_boxes("auto", 4800, gpu) for gpu in (False, True)]
+        [1000, 4800]
+    """
+    if isinstance(given, str):
+        given = boxes if gpu else _BOXES_ON_CPU
+    return min(given, boxes)
 
 
 def resolve_fit(config: MethodConfig, facts: Facts) -> FitConfig:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from hintseg.config.run import FREE_REFINERS, STAGES, RunConfig, run_model
+from hintseg.config.run import FREE_METHODS, STAGES, RunConfig, run_model
 from hintseg.config.settings import Settings
 from hintseg.errors import ConfigError, did_you_mean, list_problems
 from hintseg.registry import methods, resolve
@@ -166,8 +166,9 @@ def _settings_class(stage: str, block: Any) -> type[Settings]:
     if not isinstance(block, dict) or not isinstance(block.get("method"), str):
         raise ConfigError(f"'{stage}' needs a method, such as {stage}.method=NAME (see `hintseg list methods`)")
     name = block["method"]
-    if stage == "refine" and name in FREE_REFINERS:
-        return FREE_REFINERS[name]
+    free = FREE_METHODS.get(stage, {})
+    if name in free:
+        return free[name]
     try:
         kind: type[Settings] = resolve("method", name, methods()).Config
     except ConfigError as error:

@@ -49,6 +49,34 @@ class ParRefine(Settings):
     dilations: tuple[Count, ...] = (1, 2, 4, 8, 12, 24)
 
 
+class FilledPropose(Settings):
+    """Take each box as its object's mask: the baseline of methods that learn from boxes.
+
+    Attributes:
+        method: `filled`.
+    """
+
+    method: Literal["filled"] = "filled"
+
+
+class GrabCutPropose(Settings):
+    """Cut the object out of each box by its colours. Nothing is learned, so it also serves few photos.
+
+    Attributes:
+        method: `grabcut`.
+        expand: How much wider and higher than the box the region is that GrabCut sees; what is added is background.
+        iterations: Cuts per box.
+        smallest: Results that cover less of the box than this share are replaced by the filled box.
+        longest: Larger crops are reduced to this side, pixels, meanwhile; null: never.
+    """
+
+    method: Literal["grabcut"] = "grabcut"
+    expand: Annotated[float, Field(ge=0)] = 0.5
+    iterations: Count = 5
+    smallest: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    longest: Annotated[int, Field(ge=32)] | None = 320
+
+
 class TestConfig(Settings):
     """How a trained segmenter is read out.
 
@@ -73,6 +101,7 @@ class RunConfig(Settings):
         seed: Drives python, numpy, torch and the loader's workers.
         data: Which photos, which labels.
         backbone: Feature network of every stage that does not name its own.
+        propose: What turns boxes into masks: a network (`cfs`) or a function (`grabcut`, `filled`); null without boxes.
         localize: The network that learns to place the tags; null where the recipe needs none.
         maps: How its class maps are read out and cut into seeds.
         refine: What sharpens the seeds: a network (`irn`) or a function (`dense_crf`, `par`, `pamr`); null: nothing.
@@ -85,6 +114,7 @@ class RunConfig(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     data: DataConfig
     backbone: BackboneConfig = BackboneConfig()
+    propose: MethodConfig | FilledPropose | GrabCutPropose | None = None
     localize: MethodConfig | None = None
     maps: MapsConfig = MapsConfig()
     refine: MethodConfig | DenseCrfRefine | ParRefine | None = None
@@ -93,18 +123,19 @@ class RunConfig(Settings):
     trainer: TrainerConfig = TrainerConfig()
 
 
-STAGES = ("localize", "refine", "segment")
+STAGES = ("propose", "localize", "refine", "segment")
 """Stage names in the order they run."""
 
-FREE_REFINERS: dict[str, type[Settings]] = {"dense_crf": DenseCrfRefine, "par": ParRefine, "pamr": ParRefine}
-"""Refiners that do not learn, by name."""
+FREE_METHODS: dict[str, dict[str, type[Settings]]] = {
+    "propose": {"filled": FilledPropose, "grabcut": GrabCutPropose},
+    "refine": {"dense_crf": DenseCrfRefine, "par": ParRefine, "pamr": ParRefine},
+}
+"""What a stage may do without learning, by stage and name."""
 
 
 @lru_cache
-def run_model(
-    localize: type[Settings] | None, refine: type[Settings] | None, segment: type[Settings] | None
-) -> type[RunConfig]:
-    """Return the `RunConfig` whose stages have exactly these settings classes (None: the stage is left out)."""
-    chosen = dict(zip(STAGES, (localize, refine, segment), strict=True))
+def run_model(*kinds: type[Settings] | None) -> type[RunConfig]:
+    """Return the `RunConfig` whose `STAGES` have exactly these settings classes (None: the stage is left out)."""
+    chosen = dict(zip(STAGES, kinds, strict=True))
     fields = {name: (kind, ...) if kind else (None, None) for name, kind in chosen.items()}
     return create_model("RunConfig", __base__=RunConfig, **fields)  # type: ignore[call-overload, no-any-return]

@@ -50,9 +50,13 @@ class FitConfig(Settings):
         head_lr: Factor on `lr` for everything that is not the backbone.
         momentum: Of SGD. The published IRN, PSA and VWE code trains without (methods differ: see each recipe).
         weight_decay: Decoupled for AdamW, L2 for SGD.
-        schedule: `poly`: lr * (1 - t)^power; `cosine`: half a cosine to zero.
+        schedule: `poly`: lr * (1 - t)^power; `cosine`: half a cosine to zero; `step`: times `decay` every
+            `decay_epochs` passes.
         power: Exponent of `poly`.
+        decay: Factor of `step`.
+        decay_epochs: Passes between two cuts of `step`.
         warmup: Share of all steps spent on a linear warm-up.
+        first_epoch: Factor on the rate during the first pass; CFS + LGSA takes 0.1 where there is self-attention.
         jitter: Strength of random brightness, contrast and saturation, 0 = off.
         accumulate: Batches summed into one step: `batch_size` is split into that many parts.
         clip: Largest norm of the gradient; None switches clipping off.
@@ -67,9 +71,12 @@ class FitConfig(Settings):
     head_lr: Positive | Auto = "auto"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] | Auto = "auto"
-    schedule: Literal["poly", "cosine"] = "poly"
+    schedule: Literal["poly", "cosine", "step"] = "poly"
     power: Positive = 0.9
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.8
+    decay_epochs: Count = 10
     warmup: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
+    first_epoch: Annotated[float, Field(gt=0, le=1)] = 1.0
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
     accumulate: Count = 1
     clip: Positive | None = None
@@ -115,7 +122,7 @@ class DataConfig(Settings):
         labels: Label file or folder, where it is not found below `path` by itself.
         format: A format name (`hintseg list formats`) or `auto`.
         train: Name of the split to learn from; photos without any hint are left out. `auto`: `train` where the data
-            has such a list, all photos otherwise.
+            has such a list, `all` photos otherwise.
         val: Name of the split to evaluate on; `auto`: `val` where the data has such a list and truth.
         background: Whether pixels may belong to no class: `none` for data in which every pixel has one.
         unlabelled: The value of index images that means "nothing known here"; needed for scribbles.

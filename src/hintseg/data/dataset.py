@@ -40,12 +40,62 @@ class Item(NamedTuple):
     window: Tensor
 
 
-class PhotoDataset(Dataset[Item]):
-    """Read, label and transform photos, one at a time.
+class EpochDataset(Dataset[Item]):
+    """What all training sets share: the epoch, on which chance depends, and photos that cannot be read.
 
-    The transform's chance depends on the seed, the epoch and the photo's index only, so a run sees the same views
-    whatever the number of loader workers, and a resumed run the same as an unbroken one. A photo that cannot be read
-    is reported once through the logger ``hintseg``, listed in `skipped`, and replaced by the next one that can.
+    Chance depends on the seed, the epoch and the item's index only, so a run sees the same views whatever the number
+    of loader workers, and a resumed run the same as an unbroken one. A photo that cannot be read is reported once
+    through the logger ``hintseg``, listed in `skipped`, and replaced by another.
+
+    Args:
+        photos: The photos to learn from.
+        seed: The run's seed.
+    """
+
+    def __init__(self, photos: Sequence[Photo], seed: int) -> None:
+        self.photos = tuple(photos)
+        self.seed = seed
+        # Shared memory: persistent workers see the main process set the epoch, and it sees which photos they skipped.
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._broken = torch.zeros(len(self.photos), dtype=torch.bool)
+        for shared in (self._epoch, self._broken):
+            shared.share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def epoch(self) -> int:
+        """The epoch the next views are drawn for, counted from 0."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw new views: those of `epoch`. Call it between epochs, and before the first batch of a resumed run."""
+        self._epoch.fill_(epoch)
+
+    @property
+    def skipped(self) -> list[str]:
+        """Ids of the photos found unreadable so far, by any worker."""
+        return [self.photos[int(i)].id for i in self._broken.nonzero().flatten()]
+
+    def read(self, index: int) -> Bytes | None:
+        """Return photo `index`, (H, W, 3) uint8, or None if it cannot be read."""
+        if self._broken[index]:
+            return None
+        try:
+            return read_photo(self.photos[index].path)
+        except PhotoError as error:
+            self._broken[index] = True
+            logger.warning("photo skipped: %s", error)
+            return None
+
+    def none_left(self) -> PhotoError:
+        """Return the error to raise when no photo can be read."""
+        return PhotoError(f"none of the {len(self.photos)} photos can be read; the first is {self.photos[0].path}")
+
+
+class PhotoDataset(EpochDataset):
+    """Read, label and transform photos, one at a time; for one that cannot be read the next one stands in.
 
     Args:
         photos: The photos to learn from, at least one.
@@ -67,53 +117,29 @@ class PhotoDataset(Dataset[Item]):
     ) -> None:
         if not photos:
             raise PhotoError("0 photos given, at least one is needed; check the split and that its photos have hints")
-        self.photos = tuple(photos)
+        super().__init__(photos, seed)
         self.classes = classes
         self.transform = transform
         self.masks = masks
-        self.seed = seed
-        # Shared memory: persistent workers see the main process set the epoch, and it sees which photos they skipped.
-        self._epoch = torch.zeros((), dtype=torch.int64)
-        self._broken = torch.zeros(len(self.photos), dtype=torch.bool)
-        for shared in (self._epoch, self._broken):
-            shared.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.photos)
 
-    @property
-    def epoch(self) -> int:
-        """The epoch the next views are drawn for, counted from 0."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw new views: those of `epoch`. Call it between epochs, and before the first batch of a resumed run."""
-        self._epoch.fill_(epoch)
-
-    @property
-    def skipped(self) -> list[str]:
-        """Ids of the photos found unreadable so far, by any worker."""
-        return [self.photos[int(i)].id for i in self._broken.nonzero().flatten()]
-
     def __getitem__(self, index: int) -> Item:
         random = np.random.default_rng((self.seed, self.epoch, index))
-        photo, rgb = self._read(index)
+        photo, rgb = self._next(index)
         view = self.transform(rgb, self._labels(photo, rgb.shape[:2]), random)
         tags = torch.zeros(self.classes)
         tags[[label - 1 for label in photo.hints.tags or ()]] = 1.0
         return Item(photo.id, view.image, tags, view.mask, view.window)
 
-    def _read(self, index: int) -> tuple[Photo, Bytes]:
+    def _next(self, index: int) -> tuple[Photo, Bytes]:
         for step in range(len(self.photos)):
             i = (index + step) % len(self.photos)
-            if self._broken[i]:
-                continue
-            try:
-                return self.photos[i], read_photo(self.photos[i].path)
-            except PhotoError as error:
-                self._broken[i] = True
-                logger.warning("photo skipped: %s", error)
-        raise PhotoError(f"none of the {len(self.photos)} photos can be read; the first is {self.photos[0].path}")
+            rgb = self.read(i)
+            if rgb is not None:
+                return self.photos[i], rgb
+        raise self.none_left()
 
     def _labels(self, photo: Photo, size: tuple[int, ...]) -> Bytes | None:
         if self.masks is None:
@@ -149,8 +175,8 @@ class EpochSampler(DistributedSampler[int]):
     epoch with the data set.
     """
 
-    def __init__(self, dataset: PhotoDataset, batch_size: int) -> None:
-        self.dataset: PhotoDataset = dataset
+    def __init__(self, dataset: EpochDataset, batch_size: int) -> None:
+        self.dataset: EpochDataset = dataset
         self.batch_size = batch_size
 
     def set_epoch(self, epoch: int) -> None:
@@ -179,15 +205,15 @@ def _place() -> tuple[int, int]:
     return 0, 1
 
 
-def train_loader(dataset: PhotoDataset, *, batch_size: int, workers: int = 0) -> DataLoader[Item]:
+def train_loader(dataset: EpochDataset, *, batch_size: int, workers: int = 0) -> DataLoader[Item]:
     """Build the loader of shuffled training batches.
 
     The same seed gives the same batches whatever `workers` is. A last batch that is not full is left out, unless it
     is the only one.
 
     Args:
-        dataset: The photos; its seed also shuffles them.
-        batch_size: Photos per batch and process.
+        dataset: The photos, or the boxes; its seed also shuffles them.
+        batch_size: Items per batch and process.
         workers: Loader processes; 0 reads in the training process.
 
     Returns:

@@ -74,7 +74,7 @@ class TrainingTransform:
         top, left = (int(random.integers(side - part + 1)) for side, part in zip(size, (height, width), strict=True))
         y0, x0 = (int(random.integers(self.crop - part + 1)) for part in (height, width))
         flip = random.random() < 0.5
-        brightness, contrast, saturation = random.uniform(1 - self.jitter, 1 + self.jitter, size=3)
+        colours = random.uniform(1 - self.jitter, 1 + self.jitter, size=3)
 
         def cut(picture: Tensor, interpolation: InterpolationMode) -> Tensor:
             picture = F.resize(picture, size, interpolation=interpolation, antialias=True)
@@ -84,9 +84,7 @@ class TrainingTransform:
 
         image = cut(torch.from_numpy(rgb).permute(2, 0, 1), InterpolationMode.BILINEAR)
         if self.jitter:  # before the padding, which keeps its colour
-            image = F.adjust_brightness(image, brightness)
-            image = F.adjust_contrast(image, contrast)
-            image = F.adjust_saturation(image, saturation)
+            image = adjust_colours(image, colours)
         padding = [x0, y0, self.crop - width - x0, self.crop - height - y0]
         image = F.pad(image, padding, fill=list(PAD_RGB))
         label: Tensor | None = None
@@ -95,6 +93,13 @@ class TrainingTransform:
             # nearest mode, which torchvision gives a tv_tensors.Mask, takes its corner: masks shift by half a pixel.
             label = F.pad(cut(torch.from_numpy(mask)[None], InterpolationMode.NEAREST_EXACT), padding, fill=IGNORE)[0]
         return View(image, label, torch.tensor([x0, y0, x0 + width, y0 + height]))
+
+
+def adjust_colours(image: Tensor, factors: npt.NDArray[np.float64]) -> Tensor:
+    """Multiply brightness, contrast and saturation of an image (3, H, W) uint8 by three factors."""
+    for adjust, factor in zip((F.adjust_brightness, F.adjust_contrast, F.adjust_saturation), factors, strict=True):
+        image = adjust(image, float(factor))
+    return image
 
 
 def reduction(size: Sequence[int], longest: int | None) -> float:

@@ -96,7 +96,7 @@ class RunFolder:
 
     def masks_of_photos(self) -> tuple[str, Path] | None:
         """Return the last finished stage that made masks of the training photos, and their folder."""
-        for stage in ("refine", "localize"):
+        for stage in ("refine", "localize", "propose"):
             if (self.path / stage / "masks").is_dir() and self.done(stage):
                 return stage, self.path / stage / "masks"
         return None
@@ -132,34 +132,42 @@ def split_photos(hint_set: HintSet, config: RunConfig) -> Split:
     """
 
     def named(name: str, setting: str) -> set[str]:
+        if name == "all":
+            return {photo.id for photo in hint_set.photos}
         if name not in hint_set.splits:
             known = sorted(hint_set.splits)
             raise LabelError(
                 f"the data has no split '{name}'{did_you_mean(name, known)}. It has: {', '.join(known) or 'none'}; "
-                f"set data.{setting} to one of them or to auto"
+                f"set data.{setting} to one of them, to all or to auto"
             )
         return set(hint_set.splits[name])
 
     learn, judge = config.data.train, config.data.val
     if learn == "auto":
-        learn = "train" if "train" in hint_set.splits else ""
+        learn = "train" if "train" in hint_set.splits else "all"
     if judge == "auto":
         judge = "val" if "val" in hint_set.splits else ""
-    training = named(learn, "train") if learn else {photo.id for photo in hint_set.photos}
+    training = named(learn, "train")
     validation = named(judge, "val") if judge else set()
     known = truth_ids(hint_set)
     judged = validation & known
-    full = config.localize is None  # nothing to localize: the segmenter learns from true masks
     usable = [_with_tags(photo) for photo in hint_set.photos if photo.id in training]
-    train = tuple(p for p in usable if (p.id in known if full else p.hints.tags is not None))
+    if config.propose is not None:
+        need, some = "boxes", [bool(p.hints.boxes) for p in usable]
+        train = tuple(p for p in usable if p.hints.boxes is not None)
+    elif config.localize is not None:
+        need, some = "tags, boxes or points", [bool(p.hints.tags) for p in usable]
+        train = tuple(p for p in usable if p.hints.tags is not None)
+    else:  # nothing to localize: the segmenter learns from true masks
+        need, some = "a mask", [p.id in known for p in usable]
+        train = tuple(p for p in usable if p.id in known)
     val = tuple(p for p in map(_with_tags, hint_set.photos) if p.id in judged)
     if not train:
-        need = "a mask" if full else "tags, boxes or points"
         raise LabelError(
             f"none of the {len(usable)} training photos of {config.data.path} has {need}, which recipe "
             f"'{config.recipe}' learns from; `hintseg check {config.data.path}` shows what is there"
         )
-    if not full and not any(photo.hints.tags for photo in train):
+    if not any(some):
         raise LabelError(f"all {len(train)} training photos are negatives: no photo shows any of the classes")
     return Split(train, val)
 

@@ -13,6 +13,7 @@ from hintseg.hints.masks import read_mask, truth_ids
 from hintseg.pipeline import stages
 from hintseg.pipeline.folder import RunFolder, Split, create, read_json, split_photos
 from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
+from hintseg.pipeline.propose import propose
 from hintseg.reporting import write_pictures, write_report
 from hintseg.store.masks import write_mask
 from hintseg.training import machine
@@ -60,7 +61,9 @@ def run_recipe(
 def _run_stage(run: RunFolder, stage: str, config: RunConfig, split: Split, watch: Watch) -> None:
     began = time.perf_counter()
     reset_peak_memory()
-    if stage == "localize":
+    if stage == "propose":
+        propose(run, config, split.train, watch)
+    elif stage == "localize":
         stages.localize(run, config, split.train, watch)
     elif stage == "refine":
         stages.refine(run, config, split.train, watch)

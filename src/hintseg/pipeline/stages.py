@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from hintseg.cam import choose_threshold, multi_scale, normalise, seeds
-from hintseg.config.auto import Facts, resolve_fit
 from hintseg.config.run import DenseCrfRefine, ParRefine, RunConfig
-from hintseg.config.settings import MethodConfig
-from hintseg.data.dataset import PhotoDataset, train_loader
+from hintseg.config.settings import FitConfig, MethodConfig
+from hintseg.data.dataset import PhotoDataset
 from hintseg.data.inference import equal_size_batches
 from hintseg.data.photos import photo_size
 from hintseg.data.transforms import TrainingTransform, reduction
@@ -28,14 +27,12 @@ from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.methods.irn import Irn, IrnConfig, ir_labels
 from hintseg.methods.method import Method
 from hintseg.pipeline.folder import RunFolder, read_json, write_json
+from hintseg.pipeline.learn import learn
 from hintseg.refine import dense_crf, pamr, par
-from hintseg.registry import methods, resolve
 from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png, write_mask
 from hintseg.training import machine
-from hintseg.training.fit import fit
 from hintseg.training.watch import Watch
-from hintseg.training.weights import load_weights, save_weights
 from hintseg.types import BACKGROUND, IGNORE, Photo
 
 Bytes = npt.NDArray[np.uint8]
@@ -137,34 +134,14 @@ def _train(
     watch: Watch,
     masks: Callable[[Photo], Bytes | None] | None = None,
 ) -> Method:
-    """Build a method and train it, unless its weights are there already."""
-    folder = run.stage(stage)
-    weights = folder / "model.safetensors"
-    if weights.is_file():
-        return load_weights(weights)[0]
-    kind: type[Method] = resolve("method", settings.method, methods())
-    torch.manual_seed(config.seed)
-    method = kind(settings, len(run.classes), run.background)
-    facts = Facts(
-        photos=len(photos),
-        side=_median_side(photos, config.data.longest),
-        pretrained=bool(getattr(getattr(method, "backbone", None), "pretrained", False)),
-        gpu=machine.device(config.trainer).type == "cuda",
-    )
-    resolved = resolve_fit(settings, facts)
-    method.config = settings.model_copy(update={"fit": resolved})
-    together = resolved.accumulate * machine.devices(config.trainer) * config.trainer.num_nodes
-    transform = TrainingTransform(int(resolved.crop), resolved.scale, resolved.jitter, config.data.longest)  # type: ignore[arg-type]
-    dataset = PhotoDataset(photos, len(run.classes), transform, masks, seed=config.seed)
-    loader = train_loader(
-        dataset, batch_size=max(1, int(resolved.batch_size) // together), workers=machine.workers(config.trainer)
-    )
-    steps = fit(method, loader, resolved, config.trainer, folder, watch=watch)
-    if machine.rank() == 0:
-        save_weights(method, weights, classes=run.classes, background=run.background)
-        run.update_stage(stage, steps=steps, fit=resolved.model_dump(mode="json"), skipped=dataset.skipped)
-    machine.barrier()
-    return method
+    """Train a stage's network on whole photos."""
+
+    def dataset(fit: FitConfig) -> PhotoDataset:
+        transform = TrainingTransform(int(fit.crop), fit.scale, fit.jitter, config.data.longest)  # type: ignore[arg-type]
+        return PhotoDataset(photos, len(run.classes), transform, masks, seed=config.seed)
+
+    side = _median_side(photos, config.data.longest)
+    return learn(run, stage, settings, config, watch, examples=len(photos), side=side, dataset=dataset)
 
 
 def _write_class_maps(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch) -> None:

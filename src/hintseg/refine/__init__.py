@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from hintseg.refine.dense_crf import DenseCrf, dense_crf, label_probabilities
-from hintseg.refine.grabcut import grabcut
+from hintseg.refine.grabcut import box_proposal, grabcut, refine_proposal
 from hintseg.refine.par import ParAffinity, pamr, par
 from hintseg.refine.random_walk import edge_transition, path_offsets, random_walk
 
 __all__ = [
     "DenseCrf",
     "ParAffinity",
+    "box_proposal",
     "dense_crf",
     "edge_transition",
     "grabcut",
@@ -18,4 +19,5 @@ __all__ = [
     "par",
     "path_offsets",
     "random_walk",
+    "refine_proposal",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hintseg.errors import ShapeError
+from hintseg.hints.boxes import Window, expand_box, pixel_window
 from hintseg.refine._checks import as_photos
+
+Bytes = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
 
 _COMPONENTS = 5  # of OpenCV's colour mixtures; each side needs as many pixels to start them
 
@@ -59,23 +62,180 @@ def grabcut(
         35
     """
     photo = as_photos(rgb[None])[0].round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
-    if iterations < 1:
-        raise ShapeError(f"iterations is {iterations}; give 1 or more, such as 5")
+    _check_iterations(iterations)
     codes = _codes(photo.shape[0], photo.shape[1], box, trimap)
-    possible = codes % 2 == 1
-    fallback = codes == 1 if (codes == 1).any() else possible
-    mask = fallback
-    if min(np.count_nonzero(possible), np.count_nonzero(~possible)) >= _COMPONENTS:
-        import cv2  # here: importing it takes a tenth of a second
-
-        cv2.setRNGSeed(0)
-        cv2.grabCut(photo, codes, None, np.zeros((1, 65)), np.zeros((1, 65)), iterations, cv2.GC_INIT_WITH_MASK)
-        cut = codes % 2 == 1
-        mask = cut if cut.any() else fallback
+    mask = _cut(photo, codes, iterations)
+    if mask is None or not mask.any():
+        mask = codes == 1 if (codes == 1).any() else codes == 3
     return torch.from_numpy(mask).to(rgb.device)
 
 
-def _codes(height: int, width: int, box: Sequence[float] | Tensor | None, trimap: Tensor | None) -> NDArray[np.uint8]:
+def box_proposal(
+    rgb: Bytes,
+    box: Sequence[float],
+    *,
+    expand: float = 0.5,
+    iterations: int = 5,
+    smallest: float = 0.1,
+    longest: int | None = 320,
+) -> Bools:
+    """Cut the object in a box out of the box's surroundings.
+
+    The filled box is returned where GrabCut has nothing to work on (the box is the whole photo, a few pixels, a line)
+    and where it finds next to nothing.
+
+    Args:
+        rgb: The photo, (H, W, 3) uint8.
+        box: (x0, y0, x1, y1), pixels, right and bottom exclusive; it may reach outside the photo and have no area.
+        expand: Height and width that GrabCut sees grow by this share in total; what is outside the box is background.
+        iterations: Number of cuts, >= 1.
+        smallest: Share of the box that an object covers at least, 0..1; what is smaller is no object. About half of
+            COCO's boxes collapse to almost nothing otherwise.
+        longest: Expanded boxes with a longer side, pixels, are cut at that size; None: as they are.
+
+    Returns:
+        True on the object, of the size of ``pixel_window(box, rgb.shape[:2])``, bool.
+
+    Raises:
+        ShapeError: `rgb` is no photo, the box is not finite, swapped or outside the photo, or `iterations` < 1.
+
+    Cost:
+        On one thread 0.05 s per box of 640 x 428 photos, 0.15 s without `longest` (on 90 boxes of COCO the two agree
+        to an IoU of 0.98, and with the truth to 0.597 and 0.601). The interpreter's lock is free meanwhile, and
+        OpenCV's random numbers are seeded per call and thread: results do not depend on the order or on threads.
+
+    Source:
+        Section 3.2 of the CFS and LGSA paper; what happens to boxes without a cut is ours.
+
+    Example:
+        >>> rgb = np.zeros((20, 20, 3), np.uint8)
+        >>> rgb[5:10, 5:12] = 255
+        >>> int(box_proposal(rgb, (4, 4, 13, 12)).sum())
+        35
+    """
+    size = _check_photo(rgb, iterations)
+    window = pixel_window(box, size)
+    frame = expand_box(window, size, expand)
+    crop, inner = rgb[frame[1] : frame[3], frame[0] : frame[2]], _inside(window, frame)
+    codes = np.zeros(crop.shape[:2], np.uint8)
+    codes[inner] = 3
+    found = _cut_reduced(crop, codes, iterations, longest)
+    mask = None if found is None else found[inner]
+    return np.ones_like(codes[inner], np.bool_) if mask is None or mask.mean() < smallest or not mask.any() else mask
+
+
+def refine_proposal(
+    rgb: Bytes,
+    probability: NDArray[np.float32],
+    box: Sequence[float],
+    *,
+    high: float = 0.6,
+    low: float = 0.4,
+    iterations: int = 5,
+    longest: int | None = 320,
+) -> Bools:
+    """Cut an object out along the photo's edges, given how probable each pixel is.
+
+    Pixels above `high` are foreground, those below `low` and those outside the box background; GrabCut decides the
+    rest. Where it cannot run, or finds nothing, the pixels above 0.5 are taken, and where there are none, the filled
+    box.
+
+    Args:
+        rgb: The photo, or the part of it around the box, (H, W, 3) uint8.
+        probability: Of foreground, (H, W), 0..1.
+        box: (x0, y0, x1, y1), pixels of `rgb`, right and bottom exclusive.
+        high: Pixels above it are surely foreground.
+        low: Pixels below it are surely background.
+        iterations: Number of cuts, >= 1.
+        longest: Where `rgb` has a longer side, pixels, it is cut at that size; sure pixels keep their own. None: never.
+
+    Returns:
+        True on the object, of the size of ``pixel_window(box, rgb.shape[:2])``, bool.
+
+    Raises:
+        ShapeError: `rgb` is no photo, `probability` is not of its size or not in 0..1, the box is not finite, swapped
+            or outside, or `iterations` < 1.
+
+    Source:
+        Section 3.2 of the CFS and LGSA paper.
+
+    Example:
+        >>> rgb = np.zeros((20, 20, 3), np.uint8)
+        >>> rgb[5:10, 5:12] = 255
+        >>> probability = np.zeros((20, 20), np.float32)
+        >>> probability[4:12, 4:13], probability[6:9, 6:11] = 0.5, 0.9
+        >>> int(refine_proposal(rgb, probability, (4, 4, 13, 12)).sum())
+        35
+    """
+    size = _check_photo(rgb, iterations)
+    if probability.shape != size or not (probability.min() >= 0 and probability.max() <= 1):
+        raise ShapeError(
+            f"probability is of shape {probability.shape} with values from {probability.min():g} to "
+            f"{probability.max():g}; one value in 0..1 for each pixel of {size} is needed"
+        )
+    window = pixel_window(box, size)
+    inner = _inside(window, (0, 0, 0, 0))
+    codes = np.zeros(size, np.uint8)
+    codes[inner] = np.select([probability[inner] > high, probability[inner] < low], [1, 0], 3)
+    found = _cut_reduced(rgb, codes, iterations, longest)
+    for mask in (None if found is None else found[inner], probability[inner] > 0.5):
+        if mask is not None and mask.any():
+            return mask
+    return np.ones_like(codes[inner], np.bool_)
+
+
+def _check_photo(rgb: Bytes, iterations: int) -> tuple[int, int]:
+    """Return (height, width) of a photo (H, W, 3) uint8."""
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
+        raise ShapeError(f"rgb is {rgb.dtype} of shape {rgb.shape}; a photo (H, W, 3) uint8 is needed")
+    _check_iterations(iterations)
+    return rgb.shape[0], rgb.shape[1]
+
+
+def _check_iterations(iterations: int) -> None:
+    if iterations < 1:
+        raise ShapeError(f"iterations is {iterations}; give 1 or more, such as 5")
+
+
+def _inside(window: Window, frame: Window) -> tuple[slice, slice]:
+    """Return the rows and columns of a window in a frame around it."""
+    x0, y0, x1, y1 = window
+    return slice(y0 - frame[1], y1 - frame[1]), slice(x0 - frame[0], x1 - frame[0])
+
+
+def _cut_reduced(rgb: Bytes, codes: Bytes, iterations: int, longest: int | None) -> Bools | None:
+    """Cut at a size of at most `longest` and bring the cut back; sure pixels keep their codes. None: nothing to cut."""
+    height, width = codes.shape
+    factor = 1.0 if longest is None else longest / max(height, width)
+    if factor >= 1:
+        return _cut(rgb, codes, iterations)
+    import cv2
+
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    small = cv2.resize(codes, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    found = _cut(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), small, iterations)
+    if found is None:
+        return None
+    grown: Bools = cv2.resize(found.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    return np.where(codes == 3, grown, codes == 1)
+
+
+def _cut(rgb: Bytes, codes: Bytes, iterations: int) -> Bools | None:
+    """Run GrabCut on a photo (H, W, 3) with OpenCV's codes (H, W); None where a side has too few pixels."""
+    possible = np.count_nonzero(codes % 2)
+    if min(possible, codes.size - possible) < _COMPONENTS:
+        return None
+    import cv2  # here: importing it takes a tenth of a second
+
+    codes = codes.copy()
+    cv2.setRNGSeed(0)  # of this thread
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(np.ascontiguousarray(rgb), codes, None, *models, iterations, cv2.GC_INIT_WITH_MASK)
+    found: Bools = codes % 2 == 1
+    return found
+
+
+def _codes(height: int, width: int, box: Sequence[float] | Tensor | None, trimap: Tensor | None) -> Bytes:
     if trimap is None:
         if box is None:
             raise ShapeError("grabcut got neither a box nor a trimap; give one of them")
@@ -93,31 +253,10 @@ def _codes(height: int, width: int, box: Sequence[float] | Tensor | None, trimap
             )
         codes = trimap.byte().cpu().numpy().copy()
     if box is not None:
-        x0, y0, x1, y1 = _pixels(box, height, width)
+        x0, y0, x1, y1 = pixel_window(box, (height, width))
+        if box[2] <= box[0] or box[3] <= box[1]:
+            raise ShapeError(f"box {[float(v) for v in box]} is empty; (x0, y0, x1, y1) needs x0 < x1 and y0 < y1")
         inside = np.zeros((height, width), np.bool_)
         inside[y0:y1, x0:x1] = True
         codes[~inside] = 0
     return codes
-
-
-def _pixels(box: Sequence[float] | Tensor, height: int, width: int) -> tuple[int, int, int, int]:
-    edges = [float(edge) for edge in box]
-    if len(edges) != 4 or not all(math.isfinite(edge) for edge in edges):
-        raise ShapeError(f"box is {edges}; four finite numbers (x0, y0, x1, y1) in pixels are needed")
-    x0, y0, x1, y1 = edges
-    if x1 <= x0 or y1 <= y0:
-        raise ShapeError(f"box {edges} is empty; (x0, y0, x1, y1) needs x0 < x1 and y0 < y1")
-    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        raise ShapeError(f"box {edges} lies outside the photo of {width} x {height} pixels")
-    left, right = _span(x0, x1, width)
-    top, bottom = _span(y0, y1, height)
-    return left, top, right, bottom
-
-
-def _span(low: float, high: float, size: int) -> tuple[int, int]:
-    begin, end = max(round(low), 0), min(round(high), size)
-    if begin < end:
-        return begin, end
-    # Narrower than a pixel: the pixel that holds its middle.
-    pixel = min(max(math.floor((low + high) / 2), 0), size - 1)
-    return pixel, pixel + 1

@@ -94,7 +94,7 @@ def _data(run: RunFiles) -> dict[str, Any]:
 
 def _unplaced(run: RunFiles) -> list[str]:
     """Say which tagged classes the last masks of the training photos leave out."""
-    for stage in ("refine", "localize"):
+    for stage in ("refine", "localize", "propose"):
         photos = _sample(run, stage, "train")
         if photos:
             return words.unplaced_sentences(pictures.unplaced(run, stage, photos), MASK_KINDS[stage])

@@ -19,6 +19,7 @@ from hintseg.errors import PhotoError
 from hintseg.evaluation.confusion import Confusion
 from hintseg.reporting.run_files import MASK_KINDS, RunFiles, read_run
 from hintseg.store.atomic import whole_file
+from hintseg.store.instances import read_instances
 from hintseg.store.maps import read_maps
 from hintseg.store.masks import read_label_png
 from hintseg.store.palette import voc_palette
@@ -28,6 +29,10 @@ SIDE = 256
 
 _HEADER = 22
 """Height of the captions above the rows of `write_pictures`, pixels."""
+
+
+_BEFORE = {"grabcut": "GrabCut", "cfs": "CFS"}
+"""What a photo's objects looked like before their final masks, by folder."""
 
 
 def thumbnail(path: Path) -> tuple[Image.Image, float]:
@@ -80,7 +85,11 @@ def heat(picture: Image.Image, maps: np.ndarray[Any, Any]) -> Image.Image:
 
 def mask_picture(path: Path, size: tuple[int, int]) -> Image.Image:
     """Read a mask in its class colours, at `size` (width, height), without inventing colours in between."""
-    mask = Image.fromarray(read_label_png(path))
+    return _picture(read_label_png(path), size)
+
+
+def _picture(labels: np.ndarray[Any, Any], size: tuple[int, int]) -> Image.Image:
+    mask = Image.fromarray(labels)
     mask.putpalette(voc_palette().tobytes())
     return mask.resize(size, Image.Resampling.NEAREST)
 
@@ -107,6 +116,7 @@ def panels(
     """
     files = [(MASK_KINDS[stage], run.mask_path(stage, photo["id"])) for stage in stages]
     files = [(name, path) for name, path in [*files, ("truth", run.truth_path(photo["id"]))] if path.is_file()]
+    before = [(name, run.objects_path(step, photo["id"])) for step, name in _BEFORE.items() if "propose" in stages]
     try:
         picture, factor = thumbnail(Path(photo["path"]))
     except PhotoError:
@@ -116,7 +126,8 @@ def panels(
         size = _fit(width, height)[0]
         return [(name, mask_picture(path, size)) for name, path in files]
     hints = ("photo and hints", draw_hints(picture, photo, factor))
-    masks = [(name, mask_picture(path, picture.size)) for name, path in files]
+    masks = [(name, _picture(read_instances(path).semantic(), picture.size)) for name, path in before if path.is_file()]
+    masks += [(name, mask_picture(path, picture.size)) for name, path in files]
     if "localize" not in stages or not run.maps_path(photo["id"]).is_file():
         return [hints, *masks]
     keys, maps = read_maps(run.maps_path(photo["id"]))
@@ -142,7 +153,7 @@ def write_pictures(run: Path, stage: str, ids: Sequence[str]) -> Path:
     """
     folder = read_run(run)
     known = {photo["id"]: photo for photo in folder.photos}
-    stages = [stage] if stage == "segment" else ["localize", stage][: 1 + (stage != "localize")]
+    stages = ["localize", "refine"] if stage == "refine" else [stage]
     rows = [(i, panels(folder, known[i], stages)) for i in ids if i in known]
     captions = list(dict.fromkeys(caption for _, row in rows for caption, _ in row))
     gap = 6

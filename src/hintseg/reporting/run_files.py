@@ -13,7 +13,7 @@ import yaml
 
 from hintseg.errors import RunError
 
-MASK_KINDS = {"localize": "seed", "refine": "pseudo mask", "segment": "prediction"}
+MASK_KINDS = {"propose": "mask from boxes", "localize": "seed", "refine": "pseudo mask", "segment": "prediction"}
 """What the masks of each stage are called, in the order the stages run."""
 
 
@@ -71,6 +71,10 @@ class RunFiles:
     def maps_path(self, photo_id: str) -> Path:
         """Return where a photo's class maps lie, whether they exist or not."""
         return self.path / "localize" / "maps" / f"{photo_id}.npz"
+
+    def objects_path(self, step: str, photo_id: str) -> Path:
+        """Return where a photo's objects cut out of their boxes lie: `grabcut`, `cfs` or `instances`."""
+        return self.path / "propose" / step / f"{photo_id}.npz"
 
     def qualities(self, stage: str) -> dict[str, float]:
         """Return the quality scores, 0..1, that a stage gave its own masks, by photo id."""

@@ -83,10 +83,12 @@ def made(run: RunFiles) -> str:
     train = [p for p in run.photos if p.get("split") == "train"]
     photos = f"{len(train)} training photos" if train else "the training photos"
     name = data.get("name", "the data set")
-    if run.done("localize"):
-        things = [f"{MASK_KINDS[s]}s" for s in ("localize", "refine") if run.done(s)]
-        things += ["a segmentation model"] if run.done("segment") else []
-        return f"From the tags of {photos} of {name}, this run made {join(things)}."
+    hints = "boxes" if run.done("propose") else "tags"
+    if run.done("propose") or run.done("localize"):
+        kinds = {"propose": "masks", "localize": "seeds", "refine": "pseudo masks", "segment": "a segmentation model"}
+        return (
+            f"From the {hints} of {photos} of {name}, this run made {join([kinds[s] for s in kinds if run.done(s)])}."
+        )
     if run.done("segment"):
         return f"From the true masks of {photos} of {name}, this run trained a segmentation model."
     return f"This run on {name} has not finished any stage yet."
@@ -191,11 +193,43 @@ def data_sentence(run: RunFiles) -> str:
     return sentence + "."
 
 
+def overlap_sentence(run: RunFiles) -> str:
+    """Say how many boxes of the training photos overlap a box of another class; empty where none does.
+
+    Cost:
+        The square of the boxes of a photo: 20 ms for 1000 boxes.
+    """
+    overlapping = total = 0
+    for photo in run.photos:
+        rows = np.array((photo.get("boxes") if photo.get("split") == "train" else None) or np.zeros((0, 5)))
+        labels, (x0, y0, x1, y1) = rows[:, 0], rows[:, 1:].T
+        meet = (np.maximum.outer(x0, x0) < np.minimum.outer(x1, x1)) & (
+            np.maximum.outer(y0, y0) < np.minimum.outer(y1, y1)
+        )
+        overlapping += int((meet & (labels[:, None] != labels)).any(axis=1).sum())
+        total += len(rows)
+    if not overlapping:
+        return ""
+    return (
+        f"{overlapping} of {total} boxes overlap a box of another class: there the smaller box is taken for the front."
+    )
+
+
 def data_warnings(run: RunFiles) -> list[str]:
-    """Say what in the training photos and their tags will hurt."""
-    matrix, classes = tag_matrix(run, "train"), run.classes
+    """Say what in the training photos and their hints will hurt."""
+    warnings = _tag_warnings(run) if "propose" not in run.stages else _skipped(run)
+    overlaps = overlap_sentence(run) if "propose" in run.stages else ""
+    return [*warnings, overlaps] if overlaps else warnings
+
+
+def _skipped(run: RunFiles) -> list[str]:
     skipped = dict.fromkeys(str(name) for stage in run.stages.values() for name in stage.get("skipped") or ())
-    warnings = [f"{len(skipped)} photos could not be read and were left out: {join(list(skipped))}."] if skipped else []
+    return [f"{len(skipped)} photos could not be read and were left out: {join(list(skipped))}."] if skipped else []
+
+
+def _tag_warnings(run: RunFiles) -> list[str]:
+    matrix, classes = tag_matrix(run, "train"), run.classes
+    warnings = _skipped(run)
     if not len(matrix):
         return warnings
     together, counts = matrix.T @ matrix, matrix.sum(axis=0)
@@ -246,6 +280,9 @@ def protocol(run: RunFiles) -> list[tuple[str, str]]:
     )
     background = "present" if run.background else "none: every pixel belongs to a class, and value 0 is not in the mean"
     lines.append(("Background class", background))
+    if run.done("propose"):
+        used = "Masks of training photos were cut out of their boxes; where boxes overlap, the smaller one is in front."
+        lines.append(("Boxes at test time", used))
     if run.done("localize"):
         used = "Seeds and pseudo masks of training photos: classes that are not in the photo's tags are left out."
         lines.append(
@@ -275,7 +312,7 @@ def threshold_sentence(run: RunFiles, stage: str) -> str:
 
 
 def _learns_from_truth(run: RunFiles) -> bool:
-    return "segment" in run.stages and "localize" not in run.stages
+    return list(run.stages) == ["segment"]
 
 
 def _stage_sentence(stage: dict[str, Any], settings: dict[str, Any], config: dict[str, Any]) -> str:

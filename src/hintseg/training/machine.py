@@ -25,11 +25,16 @@ def devices(trainer: TrainerConfig) -> int:
     return torch.cuda.device_count() if device(trainer).type == "cuda" else 1
 
 
+def cores() -> int:
+    """Return the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def workers(trainer: TrainerConfig) -> int:
     """Return the number of loader processes."""
     if trainer.workers != "auto":
         return trainer.workers
-    return max(1, min(8, (os.cpu_count() or 2) - 1))
+    return max(1, min(8, cores() - 1))
 
 
 def precision(trainer: TrainerConfig) -> str:

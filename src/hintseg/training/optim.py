@@ -13,19 +13,29 @@ from hintseg.types import ParameterGroup
 def learning_rate_factor(step: int, steps: int, fit: FitConfig) -> float:
     """Return the factor on the learning rate at optimiser step `step` of `steps`, counted from 0.
 
-    A linear warm-up over the first `fit.warmup` of all steps, then ``(1 - t) ** power`` or half a cosine, where t is
-    the share of all steps done (so the schedule does not start over when the warm-up ends).
+    A linear warm-up over the first `fit.warmup` of all steps, then ``(1 - t) ** power``, half a cosine, or a cut every
+    few passes, where t is the share of all steps done (so the schedule does not start over when the warm-up ends).
+    The first pass may have a factor of its own.
 
     Example:
-        >>> fit = FitConfig(warmup=0.0, schedule="poly", power=0.9)
+        >>> fit = FitConfig(epochs=5, warmup=0.0, schedule="poly", power=0.9)
         >>> [round(learning_rate_factor(step, 10, fit), 3) for step in (0, 5, 9)]
         [1.0, 0.536, 0.126]
+        >>> fit = FitConfig(epochs=5, warmup=0.0, schedule="step", decay=0.5, decay_epochs=2, first_epoch=0.1)
+        >>> [learning_rate_factor(step, 10, fit) for step in (0, 2, 4, 8)]
+        [0.1, 1.0, 0.5, 0.25]
     """
     done = min(step / max(steps, 1), 1.0)
     warm = round(float(fit.warmup) * steps)
     rise = min(1.0, (step + 1) / (warm + 1))
-    fall = (1 - done) ** fit.power if fit.schedule == "poly" else 0.5 * (1 + math.cos(math.pi * done))
-    return rise * fall
+    epoch = int(step * int(fit.epochs) / max(steps, 1))
+    if fit.schedule == "poly":
+        fall = (1 - done) ** fit.power
+    elif fit.schedule == "cosine":
+        fall = 0.5 * (1 + math.cos(math.pi * done))
+    else:
+        fall = fit.decay ** (epoch // fit.decay_epochs)
+    return rise * fall * (fit.first_epoch if epoch == 0 else 1.0)
 
 
 def build_optimizer(groups: list[ParameterGroup], fit: FitConfig) -> Optimizer:

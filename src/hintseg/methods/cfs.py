@@ -1,0 +1,218 @@
+"""CFS: tell the object of a box from what is around it, and learn that from GrabCut's noisy cuts.
+
+Constrained foreground segmentation, sections 3.2 and 4.1 of "Learning Effectively from Noisy Supervision for Weakly
+Supervised Semantic Segmentation". GrabCut knows colours only, so its cuts of boxes are noisy. A network that sees one
+box at a time, is told where the box lies and what it holds, and has only foreground and background to tell apart,
+learns from all of them what objects look like. Its probabilities are cut out along the photo's edges once more, and
+the boxes of a photo are painted into one mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, ClassVar, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from hintseg.config.settings import Auto, Count, MethodConfig, Positive
+from hintseg.errors import ConfigError, ShapeError
+from hintseg.hints.boxes import pixel_window
+from hintseg.losses.segmentation import pixel_cross_entropy
+from hintseg.methods.method import Method
+from hintseg.nn.backbones import Backbone
+from hintseg.nn.decoders import GuidedUNet
+from hintseg.nn.scale import FeatureScale
+from hintseg.types import Batch, ParameterGroup, Progress, Supervision
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class CfsConfig(MethodConfig):
+    """Settings of CFS; the defaults are the paper's where it says them.
+
+    Attributes:
+        size: Side of the square crops, pixels.
+        expand: Height and width of a box grow by this share in total.
+        iterations: Cuts of each GrabCut.
+        smallest: A first GrabCut that finds less than this share of the box gives way to the filled box.
+        longest: GrabCut works on crops reduced to this side, pixels, where they are larger; null: as they are.
+        smallest_side: Boxes with a shorter side, pixels, are not learned from. `auto` is the paper's 50 where at least
+            half of the boxes pass, and else what keeps the larger half of them.
+        boxes_per_epoch: Boxes of an epoch at most, in turns; `auto` is all of them on a GPU and 1000 on a CPU.
+        refine: Whether the probabilities are cut out by GrabCut once more, or just cut at 0.5.
+        high: Pixels with a higher probability are foreground for that GrabCut.
+        low: Pixels with a lower one are background.
+        widths: Channels of the decoder, from the coarsest level to the finest; the paper does not say them.
+        finest: Pixels of the crop per cell of the decoder's last level. 2 takes half of the time of 1 and leaves the
+            last pixel to GrabCut.
+    """
+
+    task: ClassVar[Literal["localize", "refine", "segment", "propose"]] = "propose"
+    method: Literal["cfs"] = "cfs"
+    size: Annotated[int, Field(ge=32)] = 224
+    expand: Positive = 0.5
+    iterations: Count = 5
+    smallest: Share = 0.1
+    longest: Annotated[int, Field(ge=32)] | None = 320
+    smallest_side: Annotated[float, Field(ge=0)] | Auto = "auto"
+    boxes_per_epoch: Count | Auto = "auto"
+    refine: bool = True
+    high: Share = 0.6
+    low: Share = 0.4
+    widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (256, 128, 64, 64, 32)
+    finest: Count = 1
+
+
+class Cfs(Method):
+    """A U-Net on any backbone that reads a crop, the box inside it and its class.
+
+    A batch holds crops: `images` (B, 3, S, S), `tags` (B, K) one-hot, `windows` (B, 4) the box inside each crop, and
+    `masks` (B, S, S) with 1 foreground, 0 background, 255 ignore.
+    """
+
+    Config = CfsConfig
+    supervision = frozenset({Supervision.BOXES})
+    config: CfsConfig
+
+    def __init__(self, config: CfsConfig, classes: int, background: bool) -> None:
+        """Build the network.
+
+        Args:
+            config: The settings.
+            classes: K.
+            background: Not used: what lies around a box is always its background.
+        """
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config.backbone, extra=1 + classes)
+        channels, strides = self.backbone.channels, self.backbone.strides
+        self.scales = nn.ModuleList(FeatureScale() for _ in channels)
+        self.decoder = GuidedUNet(channels, strides, classes, 2, config.widths, config.finest)
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Return ``cfs``, the cross entropy of foreground and background (Eq. 3)."""
+        if batch.masks is None:
+            raise ConfigError("CFS learns from proposals, but the batch has no masks; give the data set a proposal")
+        return {"cfs": pixel_cross_entropy(self._logits(batch.images, batch.tags, batch.windows), batch.masks)}
+
+    def foreground(self, images: Tensor, tags: Tensor, windows: Tensor) -> Tensor:
+        """Return how probable each pixel is to belong to the object of the box.
+
+        Args:
+            images: Crops, (B, 3, S, S) float32 RGB in 0..1.
+            tags: One-hot class of each box, (B, K).
+            windows: The box inside each crop, (B, 4), (x0, y0, x1, y1) in pixels, right and bottom exclusive.
+
+        Returns:
+            (B, S, S) float32, 0..1.
+        """
+        return self._logits(images, tags, windows).float().softmax(dim=1)[:, 1]
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Measure the scale of every level, in training mode: norms that are not frozen scale differently there."""
+        mode, device = self.backbone.training, self.decoder.classify.weight.device
+        self.backbone.train()
+        with torch.no_grad():  # one number stands for a level of a batch: the levels of all would fill the memory
+            seen = [
+                [
+                    level.square().mean().sqrt()
+                    for level in self._levels(b.images, box_maps(b.windows, b.images), b.tags)
+                ]
+                for b in (batch.to(device) for batch in batches)
+            ]
+        self.backbone.train(mode)
+        for scale, values in zip(self.scales, zip(*seen, strict=True), strict=True):
+            cast(FeatureScale, scale).measure(values)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return backbone (1x) and decoder (`fit.head_lr`)."""
+        return [
+            ParameterGroup(list(self.backbone.parameters())),
+            ParameterGroup(list(self.decoder.parameters()), head=True),
+        ]
+
+    def _logits(self, images: Tensor, tags: Tensor, windows: Tensor) -> Tensor:
+        """Return logits of background and foreground, (B, 2, S, S)."""
+        box = box_maps(windows, images)
+        levels = self._levels(images, box, tags)
+        logits: Tensor = self.decoder([scale(x) for scale, x in zip(self.scales, levels, strict=True)], box, tags)
+        return interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+    def _levels(self, images: Tensor, box: Tensor, tags: Tensor) -> list[Tensor]:
+        tiled = tags[:, :, None, None].expand(-1, -1, *images.shape[-2:])
+        levels: list[Tensor] = self.backbone(images, torch.cat([box, tiled], dim=1))
+        return levels
+
+
+def box_maps(windows: Tensor, images: Tensor) -> Tensor:
+    """Return B_exp: 1 inside the box and 0 elsewhere, (B, 1, H, W), for images (B, 3, H, W).
+
+    Source:
+        Eq. 2 of the CFS and LGSA paper.
+
+    Example:
+        >>> box_maps(torch.tensor([[1, 0, 3, 1]]), torch.zeros(1, 3, 2, 4))
+        tensor([[[[0., 1., 1., 0.],
+                  [0., 0., 0., 0.]]]])
+    """
+    height, width = images.shape[-2:]
+    x0, y0, x1, y1 = windows[:, :, None].unbind(dim=1)
+    x, y = torch.arange(width, device=windows.device), torch.arange(height, device=windows.device)
+    across, down = (x >= x0) & (x < x1), (y >= y0) & (y < y1)
+    return (down[:, None, :, None] & across[:, None, None, :]).to(images.dtype)
+
+
+def merge(
+    size: tuple[int, int],
+    labels: Sequence[int],
+    boxes: Sequence[Sequence[float]],
+    masks: Sequence[npt.NDArray[np.bool_]],
+) -> npt.NDArray[np.uint8]:
+    """Paint the objects of a photo into one mask: the larger boxes first, as the smaller are more likely in front.
+
+    Args:
+        size: (H, W) of the photo, pixels.
+        labels: Class 1..K of each box.
+        boxes: (x0, y0, x1, y1) each, pixels. Of boxes of one area, the first is painted first.
+        masks: Foreground of each box, bool, of the size of its `pixel_window`.
+
+    Returns:
+        (H, W) uint8, 0 where there is no object; no pixel is 255.
+
+    Raises:
+        ShapeError: As many labels, boxes and masks are not given, or a mask is not of its box's size.
+
+    Source:
+        Section 3.2 of the CFS and LGSA paper.
+
+    Example:
+        >>> filled = lambda height, width: np.ones((height, width), bool)
+        >>> merge((2, 4), [1, 2], [(1, 0, 2, 1), (0, 0, 3, 2)], [filled(1, 1), filled(2, 3)])
+        array([[2, 1, 2, 0],
+               [2, 2, 2, 0]], dtype=uint8)
+    """
+    if not len(labels) == len(boxes) == len(masks):
+        raise ShapeError(
+            f"{len(labels)} labels, {len(boxes)} boxes and {len(masks)} masks are given; one of each per object is "
+            "needed"
+        )
+    merged = np.zeros(size, np.uint8)
+    for i in sorted(range(len(boxes)), key=lambda i: -_area(boxes[i])):  # sorted keeps the order of equal ones
+        x0, y0, x1, y1 = pixel_window(boxes[i], size)
+        if masks[i].shape != (y1 - y0, x1 - x0):
+            raise ShapeError(
+                f"mask {i} is {masks[i].shape[1]}x{masks[i].shape[0]} pixels but its box is {x1 - x0}x{y1 - y0}; "
+                "give the mask of the box's pixels alone"
+            )
+        merged[y0:y1, x0:x1][masks[i]] = labels[i]
+    return merged
+
+
+def _area(box: Sequence[float]) -> float:
+    x0, y0, x1, y1 = box
+    return (x1 - x0) * (y1 - y0)

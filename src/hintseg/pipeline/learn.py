@@ -1,0 +1,70 @@
+"""Train the network of a stage, unless its weights are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from hintseg.config.auto import Facts, resolve_fit
+from hintseg.config.run import RunConfig
+from hintseg.config.settings import FitConfig, MethodConfig
+from hintseg.data.dataset import PhotoDataset, train_loader
+from hintseg.methods.method import Method
+from hintseg.pipeline.folder import RunFolder
+from hintseg.registry import methods, resolve
+from hintseg.training import machine
+from hintseg.training.fit import fit
+from hintseg.training.watch import Watch
+from hintseg.training.weights import load_weights, save_weights
+
+
+def learn(
+    run: RunFolder,
+    stage: str,
+    settings: MethodConfig,
+    config: RunConfig,
+    watch: Watch,
+    *,
+    examples: int,
+    side: int,
+    dataset: Callable[[FitConfig], PhotoDataset],
+) -> Method:
+    """Build a method and train it; a stage that has weights gives those.
+
+    Args:
+        run: The run folder; weights, log and checkpoint go to the stage's folder.
+        stage: Name of the stage.
+        settings: The method's settings; `auto` is resolved here.
+        config: The run's settings.
+        watch: Told about the progress.
+        examples: Examples that an epoch shows.
+        side: Their typical shorter side, pixels.
+        dataset: Builds the data from the resolved training settings.
+    """
+    folder = run.stage(stage)
+    weights = folder / "model.safetensors"
+    if weights.is_file():
+        return load_weights(weights)[0]
+    kind: type[Method] = resolve("method", settings.method, methods())
+    torch.manual_seed(config.seed)
+    method = kind(settings, len(run.classes), run.background)
+    facts = Facts(
+        photos=examples,
+        side=side,
+        pretrained=bool(getattr(getattr(method, "backbone", None), "pretrained", False)),
+        gpu=machine.device(config.trainer).type == "cuda",
+    )
+    resolved = resolve_fit(settings, facts)
+    method.config = settings.model_copy(update={"fit": resolved})
+    together = resolved.accumulate * machine.devices(config.trainer) * config.trainer.num_nodes
+    data = dataset(resolved)
+    loader = train_loader(
+        data, batch_size=max(1, int(resolved.batch_size) // together), workers=machine.workers(config.trainer)
+    )
+    steps = fit(method, loader, resolved, config.trainer, folder, watch=watch, resume=True)
+    if machine.rank() == 0:
+        save_weights(method, weights, classes=run.classes, background=run.background)
+        run.update_stage(stage, steps=steps, fit=resolved.model_dump(mode="json"), skipped=data.skipped)
+    machine.barrier()
+    return method

@@ -1,0 +1,274 @@
+"""The stage that turns boxes into masks: of each object, and of the whole photo."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hintseg.config.run import FilledPropose, GrabCutPropose, RunConfig
+from hintseg.config.settings import FitConfig
+from hintseg.data.crops import BoxMap, CropDataset, foreground_of, object_boxes, smallest_side
+from hintseg.data.photos import photo_size, read_photo
+from hintseg.errors import PhotoError, RunError
+from hintseg.evaluation.confusion import Confusion
+from hintseg.hints.boxes import pixel_window
+from hintseg.methods.cfs import Cfs, CfsConfig
+from hintseg.pipeline.folder import RunFolder
+from hintseg.pipeline.learn import learn
+from hintseg.refine.grabcut import box_proposal, refine_proposal
+from hintseg.store.instances import Instances, read_instances, write_instances
+from hintseg.store.masks import MaskStore, read_label_png
+from hintseg.training import machine
+from hintseg.training.watch import Watch
+from hintseg.types import BACKGROUND, IGNORE, Box, Photo
+
+Bytes = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+
+logger = logging.getLogger("hintseg")
+
+INSTANCES = "instances"
+"""Folder of the stage's final objects; what came before lies in `grabcut` and `cfs` beside it."""
+
+CPU_EPOCH = 1000
+"""Boxes of an epoch at most on a CPU, where `per_epoch` is `auto`."""
+
+
+def propose(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
+    """Cut the object out of every box, and merge them into one mask per photo.
+
+    Writes ``RUN/propose/instances/ID.npz`` and ``RUN/propose/masks/ID.png``. With `cfs` the proposals it learned from
+    and its own masks before the second GrabCut stay beside them, in ``grabcut`` and ``cfs``.
+    """
+    settings, folder = config.propose, run.stage("propose")
+    steps: list[tuple[str, str]] = [("filled", "filled boxes")]
+    if isinstance(settings, FilledPropose):
+        _cut_out(folder / INSTANCES, "filling boxes", photos, _filled, watch)
+        how = "filled boxes"
+    elif isinstance(settings, GrabCutPropose):
+        _cut_out(folder / INSTANCES, "GrabCut", photos, _grabcut(settings), watch)
+        how = "GrabCut in each box"
+    elif isinstance(settings, CfsConfig):
+        first = GrabCutPropose(**settings.model_dump(include={"expand", "iterations", "smallest", "longest"}))
+        _cut_out(folder / "grabcut", "GrabCut", photos, _grabcut(first), watch)
+        network = _learn_cfs(run, settings, config, photos, watch)
+        _segment_boxes(folder, network, config, photos, watch)
+        steps += [("grabcut", "GrabCut")]
+        steps += [("cfs", "CFS")] if settings.refine else []
+        how = "CFS trained on GrabCut of the boxes" + (", outlines by a second GrabCut" if settings.refine else "")
+    else:
+        raise RunError(f"recipe '{config.recipe}' has nothing that turns boxes into masks")
+    if machine.rank() == 0:
+        _merge(run, photos, watch)
+        rows = [_score(run, name, kind, photos, f"{kind}; boxes used at test time") for name, kind in steps]
+        rows.append(_score(run, INSTANCES, "pseudo mask", photos, f"{how}; boxes used at test time"))
+        run.add_metrics("propose", [row for row in rows if row])
+    machine.barrier()
+
+
+def objects(photo: Photo) -> list[Box]:
+    """Return the boxes of single objects: crowd regions are not learned and get no mask of their own."""
+    boxes = photo.hints.boxes or ()
+    return [boxes[index] for index in object_boxes(photo)]
+
+
+def _filled(photo: Photo) -> Instances:
+    size = photo_size(photo.path)
+    masks = [np.ones((y1 - y0, x1 - x0), np.bool_) for x0, y0, x1, y1 in _windows(photo, size).tolist()]
+    return _instances(photo, size, masks)
+
+
+def _grabcut(settings: GrabCutPropose) -> Callable[[Photo], Instances]:
+    options = settings.model_dump(exclude={"method"})
+
+    def cut(photo: Photo) -> Instances:
+        rgb = read_photo(photo.path)
+        return _instances(photo, rgb.shape[:2], [box_proposal(rgb, box.corners, **options) for box in objects(photo)])
+
+    return cut
+
+
+def _instances(photo: Photo, size: tuple[int, ...], masks: Sequence[Bools]) -> Instances:
+    labels = np.array([box.label for box in objects(photo)], np.uint8)
+    return Instances((size[0], size[1]), labels, _windows(photo, size), masks)
+
+
+def _windows(photo: Photo, size: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    return np.array([pixel_window(box.corners, size) for box in objects(photo)], np.int64).reshape(-1, 4)
+
+
+def _cut_out(
+    folder: Path, doing: str, photos: Sequence[Photo], cut: Callable[[Photo], Instances], watch: Watch
+) -> None:
+    """Cut the objects out of the photos of this process that are not done, on all cores, and write them."""
+
+    def one(photo: Photo) -> None:
+        try:
+            write_instances(folder / f"{photo.id}.npz", cut(photo))
+        except PhotoError as error:
+            logger.warning("photo skipped: %s", error)
+
+    mine = _missing(folder, photos)
+    watch.start(doing, len(mine))
+    with ThreadPoolExecutor(machine.cores()) as pool:  # OpenCV lets other threads run meanwhile
+        for _ in pool.map(one, mine):
+            watch.advance()
+    watch.stop()
+    machine.barrier()
+
+
+def _missing(folder: Path, photos: Sequence[Photo]) -> list[Photo]:
+    return [p for p in photos if not (folder / f"{p.id}.npz").is_file()][machine.rank() :: machine.world()]
+
+
+def _learn_cfs(run: RunFolder, settings: CfsConfig, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> Cfs:
+    folder = run.stage("propose") / "grabcut"
+    readable = [photo for photo in photos if (folder / f"{photo.id}.npz").is_file()]
+    least = smallest_side(readable) if settings.smallest_side == "auto" else settings.smallest_side
+
+    most = settings.per_epoch
+    if most == "auto":
+        most = None if machine.device(config.trainer).type == "cuda" else CPU_EPOCH
+
+    def proposal(photo: Photo, index: int) -> Bools:
+        return read_instances(folder / f"{photo.id}.npz").masks[object_boxes(photo).index(index)]
+
+    def dataset(fit: FitConfig) -> CropDataset:
+        return CropDataset(
+            readable,
+            len(run.classes),
+            proposal,
+            size=settings.size,
+            expand=settings.expand,
+            jitter=fit.jitter,
+            smallest_side=least,
+            per_epoch=most,
+            seed=config.seed,
+        )
+
+    crops = len(dataset(settings.fit))
+    method = learn(run, "propose", settings, config, watch, examples=crops, side=settings.size, dataset=dataset)
+    if not isinstance(method, Cfs):
+        raise RunError(f"{run.path / 'propose'} holds no CFS; start the run afresh")
+    return method
+
+
+def _segment_boxes(folder: Path, network: Cfs, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
+    """Run CFS on every box; while the network works on a photo, the cores cut the outlines of those before."""
+    settings, where = network.config, machine.device(config.trainer)
+    network.to(where).eval()
+
+    def outline(photo: Photo, rgb: Bytes, found: Sequence[BoxMap]) -> None:
+        masks = [_above_half(one) for one in found]
+        if settings.refine:
+            write_instances(folder / "cfs" / f"{photo.id}.npz", _instances(photo, rgb.shape[:2], masks))
+            masks = [_outlined(rgb, one, settings) for one in found]
+        write_instances(folder / INSTANCES / f"{photo.id}.npz", _instances(photo, rgb.shape[:2], masks))
+
+    mine = _missing(folder / INSTANCES, [p for p in photos if (folder / "grabcut" / f"{p.id}.npz").is_file()])
+    watch.start("masks of boxes", len(mine))
+    with ThreadPoolExecutor(machine.cores()) as pool:
+        waiting: deque[Future[None]] = deque()
+        for photo in mine:
+            rgb, boxes = read_photo(photo.path), objects(photo)
+            corners, labels = [box.corners for box in boxes], [box.label for box in boxes]
+            with machine.autocast(config.trainer):
+                maps = foreground_of(
+                    network.foreground,
+                    rgb,
+                    corners,
+                    labels,
+                    network.classes,
+                    size=settings.size,
+                    expand=settings.expand,
+                    device=where,
+                )
+                waiting.append(pool.submit(outline, photo, rgb, list(maps)))
+            while len(waiting) > machine.cores():
+                waiting.popleft().result()
+                watch.advance()
+        for future in waiting:
+            future.result()
+            watch.advance()
+    watch.stop()
+    machine.barrier()
+    network.to("cpu")
+
+
+def _above_half(found: BoxMap) -> Bools:
+    """Return where CFS sees the object inside its box; the filled box where it sees none."""
+    x0, y0, x1, y1 = found.inner
+    mask = found.probability[y0:y1, x0:x1] > 0.5
+    return mask if mask.any() else np.ones_like(mask)
+
+
+def _outlined(rgb: Bytes, found: BoxMap, settings: CfsConfig) -> Bools:
+    """Give what CFS found the edges of the photo."""
+    x0, y0, x1, y1 = found.frame
+    limits = settings.model_dump(include={"high", "low", "iterations", "longest"})
+    return refine_proposal(rgb[y0:y1, x0:x1], found.probability, found.inner, **limits)
+
+
+def _merge(run: RunFolder, photos: Sequence[Photo], watch: Watch) -> None:
+    """Paint each photo's objects into one mask, crowd regions as 255 behind them."""
+    folder = run.stage("propose")
+    store = MaskStore(folder / "masks", run.classes, run.background)
+    for photo, instances in _read_all(folder / INSTANCES, photos, watch):
+        store.write(photo.id, _mask(photo, instances, run.background))
+    store.finish()
+
+
+def _mask(photo: Photo, instances: Instances, background: bool) -> Bytes:
+    mask = instances.semantic()
+    if not background:  # what lies in no box has a class too, but nobody said which
+        mask[mask == BACKGROUND] = IGNORE
+    for box in photo.hints.boxes or ():
+        if box.crowd:
+            x0, y0, x1, y1 = pixel_window(box.corners, mask.shape)
+            region = mask[y0:y1, x0:x1]
+            region[region == BACKGROUND] = IGNORE
+    return mask
+
+
+def _read_all(folder: Path, photos: Sequence[Photo], watch: Watch) -> Iterator[tuple[Photo, Instances]]:
+    ready = [photo for photo in photos if (folder / f"{photo.id}.npz").is_file()]
+    for photo in watch.each("merging objects", ready, len(ready)):
+        yield photo, read_instances(folder / f"{photo.id}.npz")
+
+
+def _score(run: RunFolder, name: str, kind: str, photos: Sequence[Photo], how: str) -> dict[str, Any] | None:
+    """Compare one kind of objects, merged, with the truth, where there is any."""
+    folder = run.stage("propose")
+    confusion, judged = Confusion(len(run.classes), background=run.background, undecided="background"), 0
+    for photo in photos:
+        path, truth = folder / name / f"{photo.id}.npz", run.path / "truth" / f"{photo.id}.png"
+        made = folder / INSTANCES / f"{photo.id}.npz"
+        if truth.is_file() and made.is_file():
+            found = _filled(photo) if name == "filled" else read_instances(path)
+            confusion.add(read_label_png(truth), _mask(photo, found, run.background))
+            judged += 1
+    if not judged:
+        return None
+    names = ["background", *run.classes]
+    iou = [None if np.isnan(value) else float(value) for value in confusion.iou()]
+    return {
+        "stage": "propose",
+        "kind": kind,
+        "split": "train",
+        "photos": judged,
+        "miou": confusion.miou(),
+        "iou": dict(zip(names, iou, strict=True)),
+        "pixel_accuracy": confusion.pixel_accuracy(),
+        "boundary_iou": None,
+        "threshold": None,
+        "oracle": False,
+        "protocol": how,
+    }

@@ -1,0 +1,264 @@
+"""Masks of single objects: one small npz per photo, and what other tools read (instance PNG, COCO, YOLO segment)."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from hintseg.errors import RunError, ShapeError
+from hintseg.hints import rle
+from hintseg.store.atomic import whole_file
+from hintseg.types import BACKGROUND, Rle
+
+Bytes = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+Ring = npt.NDArray[np.float64]
+
+_MIDWAY = 0.5
+"""Outlines run midway between the centres of pixels inside and outside."""
+
+_STRAIGHT = 0.25
+"""Vertices this close to the line of their neighbours, pixels, are left out of an outline."""
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """The objects of one photo.
+
+    Attributes:
+        size: (height, width) of the photo, pixels.
+        labels: Class ids 1..K, (n,) uint8.
+        windows: (n, 4) int64 pixel windows (x0, y0, x1, y1), right and bottom exclusive, inside the photo.
+        masks: One (y1 - y0, x1 - x0) bool mask per object, within its window.
+    """
+
+    size: tuple[int, int]
+    labels: Bytes
+    windows: npt.NDArray[np.int64]
+    masks: Sequence[Bools]
+
+    def __post_init__(self) -> None:
+        shapes = [(int(y1 - y0), int(x1 - x0)) for x0, y0, x1, y1 in self.windows]
+        if len(self.labels) != len(shapes) or [mask.shape for mask in self.masks] != shapes:
+            raise ShapeError(
+                f"{len(self.labels)} labels, {len(shapes)} windows of {shapes[:3]} and {len(self.masks)} masks of "
+                f"{[mask.shape for mask in self.masks[:3]]} given; one each per object, of one size"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def front(self) -> list[int]:
+        """Return the objects' indices from back to front: large windows lie behind small ones, ties in given order.
+
+        Source:
+            Xie et al., BMVC 2020, section 3.2: the smaller of two boxes that overlap is more likely in front.
+        """
+        x0, y0, x1, y1 = self.windows.T if len(self) else np.zeros((4, 0), np.int64)
+        return np.argsort(-(x1 - x0) * (y1 - y0), kind="stable").tolist()  # type: ignore[no-any-return]
+
+    def semantic(self) -> Bytes:
+        """Paint all objects from back to front, only their own pixels: (H, W) uint8, 0 background, 1..K.
+
+        Example:
+            >>> windows = np.array([[0, 0, 1, 2], [0, 0, 3, 2]])
+            >>> masks = [np.ones((2, 1), bool), np.ones((2, 3), bool)]
+            >>> Instances((2, 4), np.array([1, 2], np.uint8), windows, masks).semantic().tolist()
+            [[1, 2, 2, 0], [1, 2, 2, 0]]
+        """
+        return self._paint(self.labels, np.uint8)  # type: ignore[return-value]
+
+    def ids(self) -> npt.NDArray[np.uint16]:
+        """Paint the number 1..n of each object, (H, W) uint16, 0 background; hidden parts are left out."""
+        return self._paint(np.arange(1, len(self) + 1), np.uint16)  # type: ignore[return-value]
+
+    def full(self, index: int) -> Bools:
+        """Return one object's mask on the photo, (H, W) bool."""
+        mask = np.zeros(self.size, np.bool_)
+        x0, y0, x1, y1 = self.windows[index].tolist()
+        mask[y0:y1, x0:x1] = self.masks[index]
+        return mask
+
+    def _paint(self, values: npt.NDArray[np.integer], kind: type[np.integer]) -> npt.NDArray[np.integer]:
+        mask = np.full(self.size, BACKGROUND, kind)
+        for index in self.front():
+            x0, y0, x1, y1 = self.windows[index].tolist()
+            mask[y0:y1, x0:x1][self.masks[index]] = values[index]
+        return mask
+
+
+def write_instances(path: Path, instances: Instances) -> None:
+    """Write the objects of one photo, whole or not at all, as an npz of one bit per pixel of each window.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    flat = np.concatenate([mask.ravel() for mask in instances.masks] or [np.zeros(0, np.bool_)])
+    with whole_file(path) as file:
+        np.savez_compressed(
+            file,
+            size=np.array(instances.size, np.int64),
+            labels=instances.labels.astype(np.uint8),
+            windows=instances.windows.astype(np.int64).reshape(-1, 4),
+            bits=np.packbits(flat),
+        )
+
+
+def read_instances(path: Path) -> Instances:
+    """Read the objects of one photo. Never runs code of the file.
+
+    Raises:
+        RunError: The file is missing, broken, or holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            size, labels, windows, bits = file["size"], file["labels"], file["windows"], file["bits"]
+        shapes = [(int(y1 - y0), int(x1 - x0)) for x0, y0, x1, y1 in windows]
+        flat = np.unpackbits(bits, count=sum(h * w for h, w in shapes)).astype(np.bool_)
+        ends = np.cumsum([h * w for h, w in shapes], dtype=np.int64)
+        parts = [part.reshape(shape) for part, shape in zip(np.split(flat, ends[:-1]), shapes, strict=False)]
+        return Instances((int(size[0]), int(size[1])), labels, windows, parts)
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: no such instances") from error
+    except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile, ShapeError) as error:
+        raise RunError(f"{path}: cannot be read as instances of a photo ({error}); make them again") from error
+
+
+def write_instance_png(path: Path, instances: Instances) -> None:
+    """Write the objects' numbers 1..n as a 16-bit grey PNG, 0 background, whole or not at all.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    with whole_file(path) as file:
+        Image.fromarray(instances.ids()).save(file, "PNG")
+
+
+def write_coco_instances(
+    path: Path, photos: Iterable[tuple[str, Instances]], classes: Sequence[str], *, polygons: bool = False
+) -> None:
+    """Write objects as COCO JSON, whole or not at all: one annotation per object, hidden parts included.
+
+    Image ids count from 1 in the given order, category ids are the class ids 1..K. Empty objects are left out.
+
+    Args:
+        path: The JSON file.
+        photos: File name and objects of each photo.
+        classes: Names of the K classes.
+        polygons: Write outlines instead of run lengths. COCO's polygons know no holes: those are filled.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    for number, (name, instances) in enumerate(photos, start=1):
+        height, width = instances.size
+        images.append({"id": number, "file_name": name, "height": height, "width": width})
+        for index, label in enumerate(instances.labels.tolist()):
+            region = instances.full(index)
+            runs = rle.encode(region)
+            x0, y0, x1, y1 = rle.bounds(runs) or (0, 0, 0, 0)
+            if x1 == x0:
+                continue
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": label,
+                    "segmentation": _rings(instances, index) if polygons else _counts(runs),
+                    "area": int(region.sum()),
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": label, "name": name} for label, name in enumerate(classes, start=1)]
+    with whole_file(path) as file:
+        file.write(json.dumps({"images": images, "annotations": annotations, "categories": categories}).encode())
+
+
+def write_yolo(folder: Path, photos: Iterable[tuple[str, Instances]], classes: Sequence[str]) -> None:
+    """Write objects as a YOLO segment data set: ``labels/ID.txt`` of each photo id, and ``data.yaml`` with the names.
+
+    Raises:
+        RunError: A file cannot be written.
+    """
+    for id, instances in photos:
+        with whole_file(folder / "labels" / f"{id}.txt") as file:
+            file.write("".join(f"{line}\n" for line in yolo_lines(instances)).encode())
+    names = [f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(classes)]
+    with whole_file(folder / "data.yaml") as file:
+        file.write("\n".join(["names:", *names, ""]).encode())
+
+
+def yolo_lines(instances: Instances) -> Iterator[str]:
+    """Yield the lines of a YOLO segment file: class number from 0 and one outline, relative to width and height.
+
+    The format has one outline per object and no holes: separate parts are joined by bridges of no width.
+    """
+    height, width = instances.size
+    for index, label in enumerate(instances.labels.tolist()):
+        rings = outlines(instances.masks[index])
+        if rings:
+            points = (join(rings) + instances.windows[index, :2]) / (width, height)
+            yield f"{label - 1} " + " ".join(f"{value:.6g}" for value in points.ravel().tolist())
+
+
+def outlines(mask: Bools) -> list[Ring]:
+    """Return the outer outlines of a mask's parts, largest first, each (n, 2) points (x, y) in pixels of the mask.
+
+    They run along the pixels' edges and cut corners by half a pixel, so that filling them gives the mask back (without
+    its holes).
+
+    Example:
+        >>> (ring,) = outlines(np.ones((2, 3), bool))
+        >>> ring.min(axis=0).tolist(), ring.max(axis=0).tolist()
+        ([0.0, 0.0], [3.0, 2.0])
+    """
+    import cv2
+    from contourpy import contour_generator
+
+    _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    found = []
+    for part in range(1, int(parts.max(initial=0)) + 1):
+        rows, columns = np.nonzero(parts == part)
+        top, left = int(rows.min()), int(columns.min())
+        padded = np.zeros((int(rows.max()) - top + 3, int(columns.max()) - left + 3), np.float32)
+        padded[rows - top + 1, columns - left + 1] = 1
+        rings = contour_generator(z=padded).lines(_MIDWAY)
+        ring = max(rings, key=_area)  # the outer one; the others are holes
+        corners = cv2.approxPolyDP(np.asarray(ring[:-1], np.float32), _STRAIGHT, True)[:, 0]
+        found.append(np.add(corners, (left - 0.5, top - 0.5), dtype=np.float64))  # pixel centres lie at + 0.5
+    return sorted(found, key=_area, reverse=True)
+
+
+def join(rings: Sequence[Ring]) -> Ring:
+    """Join outlines into one: a part hangs on the nearest vertex of what is there, to and fro on the same line."""
+    joined = rings[0]
+    for ring in rings[1:]:
+        apart = ((joined[:, None] - ring[None]) ** 2).sum(axis=2)
+        here, there = np.unravel_index(int(apart.argmin()), apart.shape)
+        turned = np.roll(ring, -int(there), axis=0)
+        joined = np.concatenate([joined[: here + 1], turned, turned[:1], joined[here:]])
+    return joined
+
+
+def _area(ring: npt.NDArray[np.floating]) -> float:
+    x, y = ring[:, 0], ring[:, 1]
+    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
+
+
+def _rings(instances: Instances, index: int) -> list[list[float]]:
+    corner = instances.windows[index, :2]
+    return [np.round(ring + corner, 2).ravel().tolist() for ring in outlines(instances.masks[index])]
+
+
+def _counts(runs: Rle) -> dict[str, object]:
+    return {"size": [runs.height, runs.width], "counts": rle.write_counts(runs.counts)}
