@@ -25,6 +25,7 @@ METHODS: dict[str, Entry] = {
     "irn": Entry("hintseg.methods.irn:Irn", "refiner that learns: boundaries and random walk (Ahn et al., 2019)"),
     "cfs": Entry("hintseg.methods.cfs:Cfs", "proposer: box by box, foreground from GrabCut's noisy masks (CFS paper)"),
     "deeplabv2": Entry("hintseg.methods.deeplab:DeepLabV2", "segmenter: atrous pyramid summed (Chen et al., 2017)"),
+    "lgsa": Entry("hintseg.methods.lgsa:LgsaDeepLabV2", "segmenter: DeepLabv2, guided attention (Xie et al., 2020)"),
     "segformer_head": Entry("hintseg.methods.deeplab:SegFormerHead", "segmenter: all-MLP head (Xie et al., 2021)"),
 }
 

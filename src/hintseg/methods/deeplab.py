@@ -66,25 +66,24 @@ class DeepLabV2(Method):
         self.config, self.background = config, background
         self.backbone = Backbone(config.backbone)
         self.scale = FeatureScale()
-        stride = self.backbone.strides[-1]
-        rates = [max(1, round(rate * 8 / stride)) for rate in config.rates]
+        rates = pyramid_rates(config.rates, self.backbone.strides[-1])
         self.head = AtrousPyramid(self.backbone.channels[-1], classes + background, rates, config.init_std)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return the cross entropy of labelled pixels, summed over training scales and their maximum as published."""
-        masks = _labels(batch)
-        logits = [_resize(self.segment(_resize_by(batch.images, scale)), masks) for scale in self.config.scales]
+        masks = masks_of(batch)
+        logits = [resize_to(self.segment(_resize_by(batch.images, scale)), masks) for scale in self.config.scales]
         if len(logits) > 1:
             logits.append(torch.stack(logits).amax(dim=0))
         return {"segmentation": torch.stack([pixel_cross_entropy(values, masks) for values in logits]).sum()}
 
     def segment(self, images: Tensor) -> Tensor:
         """Return logits (B, C, h, w) at the backbone's stride."""
-        return _with_background(self.head(self.scale(self.backbone(images)[-1])), self.background)
+        return with_background(self.head(self.scale(self.backbone(images)[-1])), self.background)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure the scale of the features."""
-        self.scale.measure(levels[-1] for levels in _training_levels(self.backbone, batches))
+        self.scale.measure(levels[-1] for levels in training_levels(self.backbone, batches))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return backbone (1x), pyramid weights (`fit.head_lr`), and its biases (twice that, no decay)."""
@@ -137,21 +136,21 @@ class SegFormerHead(Method):
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return the cross entropy of the labelled pixels."""
-        masks = _labels(batch)
-        return {"segmentation": pixel_cross_entropy(_resize(self.segment(batch.images), masks), masks)}
+        masks = masks_of(batch)
+        return {"segmentation": pixel_cross_entropy(resize_to(self.segment(batch.images), masks), masks)}
 
     def segment(self, images: Tensor) -> Tensor:
         """Return logits (B, C, h, w) at the stride of the finest level in use."""
         levels = self.backbone(images)
         scaled = [scale(levels[i]) for scale, i in zip(self.scales, self.levels, strict=True)]
-        return _with_background(self.head(scaled), self.background)
+        return with_background(self.head(scaled), self.background)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure the scale of every level."""
         # One number per batch and level stands for its features: the levels of all batches would fill the memory.
         seen = [
             [levels[i].square().mean().sqrt() for i in self.levels]
-            for levels in _training_levels(self.backbone, batches)
+            for levels in training_levels(self.backbone, batches)
         ]
         for scale, values in zip(self.scales, zip(*seen, strict=True), strict=True):
             cast(FeatureScale, scale).measure(values)
@@ -211,7 +210,7 @@ def multi_scale_logits(
 
 
 @torch.no_grad()
-def _training_levels(backbone: nn.Module, batches: Iterable[Batch]) -> Iterator[list[Tensor]]:
+def training_levels(backbone: nn.Module, batches: Iterable[Batch]) -> Iterator[list[Tensor]]:
     """Yield the levels of every batch in training mode: norms that are not frozen scale differently there."""
     mode, device = backbone.training, next(backbone.parameters()).device
     backbone.train()
@@ -220,19 +219,35 @@ def _training_levels(backbone: nn.Module, batches: Iterable[Batch]) -> Iterator[
     backbone.train(mode)
 
 
-def _labels(batch: Batch) -> Tensor:
+def masks_of(batch: Batch) -> Tensor:
+    """Return the masks of a batch, (B, H, W) uint8.
+
+    Raises:
+        ConfigError: It has none.
+    """
     if batch.masks is None:
         raise ConfigError("a segmenter learns from masks, but the batch has none; give masks or run a localizer first")
     return batch.masks
 
 
-def _with_background(logits: Tensor, background: bool) -> Tensor:
-    """Put a background channel that never wins in front where the data has none."""
+def with_background(logits: Tensor, background: bool) -> Tensor:
+    """Put a background channel that never wins in front of (B, K, h, w) where the data has no background."""
     return logits if background else pad(logits, (0, 0, 0, 0, 1, 0), value=_NEVER)
 
 
-def _resize(logits: Tensor, masks: Tensor) -> Tensor:
+def resize_to(logits: Tensor, masks: Tensor) -> Tensor:
+    """Resize logits (B, C, h, w) to the size of masks (B, H, W)."""
     return interpolate(logits, size=masks.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def pyramid_rates(rates: Sequence[int], stride: int) -> list[int]:
+    """Return dilations in cells of `stride` pixels that reach as far as `rates` cells of 8 pixels, at least 1.
+
+    Example:
+        >>> pyramid_rates((6, 12, 18, 24), 16)
+        [3, 6, 9, 12]
+    """
+    return [max(1, round(rate * 8 / stride)) for rate in rates]
 
 
 def _resize_by(images: Tensor, factor: float) -> Tensor:

@@ -1,0 +1,172 @@
+"""DeepLabv2 with loss-guided self-attention between backbone and atrous pyramid.
+
+Xie et al., "Learning Effectively from Noisy Supervision for Weakly Supervised Semantic Segmentation", BMVC 2020,
+section 3.3. Masks made from boxes are wrong in places. Attention lets every cell hear the cells it resembles, and the
+affinity loss teaches it which those are: cells of its own class, and no others. So a cell with a wrong label is
+outvoted by its kind, first in its features (Eq. 5), then in its class logits (Eq. 8).
+
+The paper trains 15 epochs at 2.5e-4 (a tenth of that in the first epoch), otherwise as `hintseg.methods.deeplab` says,
+and tests with a DenseCRF. Eq. 7 is a mean over pairs of cells, so the same `alpha` weighs more on coarse grids: between
+a uniform map and the target it is (classes - 1) / N^2, 7e-3 after `alpha` with three classes on the paper's 41 x 41
+cells, and 0.3 on 16 x 16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from hintseg.config.settings import Auto, Count, MethodConfig, Positive
+from hintseg.errors import ConfigError
+from hintseg.losses.affinity import labels_on_grid
+from hintseg.losses.segmentation import pixel_cross_entropy
+from hintseg.methods.deeplab import masks_of, pyramid_rates, resize_to, training_levels, with_background
+from hintseg.methods.method import Method
+from hintseg.nn.attention import Attended, Lgsa, NonLocal, cascade
+from hintseg.nn.backbones import Backbone
+from hintseg.nn.decoders import AtrousPyramid
+from hintseg.nn.scale import FeatureScale
+from hintseg.types import Batch, ParameterGroup, Progress, Supervision
+
+
+class LgsaConfig(MethodConfig):
+    """Settings of DeepLabv2 with attention; the defaults are the paper's.
+
+    Attributes:
+        attention: `lgsa`, the paper's; `non_local`: the same modules without the affinity loss; `none`: DeepLabv2.
+        modules: Attention modules, one after the other.
+        inner: Channels of theta, phi and g; `auto` is half of the backbone's, at most 512.
+        alpha: Weight of the affinity loss (Eq. 10), `lgsa` only; `auto` is 10,000, or 1,000 with one module. 0
+            switches the loss off.
+        walk: Whether the last module's map also averages the class logits (Eq. 8); `auto`: with `lgsa`.
+        walk_on: What is averaged: `logits`, which keeps the cross entropy plain, or `probabilities`, whose logarithm is
+            then the logits.
+        rates: Dilations of the pyramid in cells of stride 8; see `deeplabv2`.
+        init_std: Standard deviation of the pyramid's initial weights.
+    """
+
+    task: ClassVar[Literal["segment"]] = "segment"
+    method: Literal["lgsa"] = "lgsa"
+    attention: Literal["lgsa", "non_local", "none"] = "lgsa"
+    modules: Count = 2
+    inner: Count | Auto = "auto"
+    alpha: Annotated[float, Field(ge=0)] | Auto = "auto"
+    walk: bool | Auto = "auto"
+    walk_on: Literal["logits", "probabilities"] = "logits"
+    rates: Annotated[tuple[Count, ...], Field(min_length=1)] = (6, 12, 18, 24)
+    init_std: Positive = 0.01
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.attention == "none" and self.walk is True:
+            raise ValueError("walk=true needs a map to walk on; set attention=lgsa or non_local, or walk=auto")
+        if self.attention != "lgsa" and self.alpha not in ("auto", 0):
+            raise ValueError(f"alpha={self.alpha} weighs the loss of attention=lgsa; set that, or alpha=auto")
+        return self
+
+    @property
+    def weight(self) -> float:
+        """`alpha` without `auto`."""
+        if self.alpha != "auto":
+            return self.alpha
+        if self.attention != "lgsa":
+            return 0.0
+        return 1000.0 if self.modules == 1 else 10000.0
+
+
+class LgsaDeepLabV2(Method):
+    """Backbone, attention, atrous pyramid, random walk on any backbone."""
+
+    Config = LgsaConfig
+    supervision = frozenset({Supervision.MASKS})
+    config: LgsaConfig
+
+    def __init__(self, config: LgsaConfig, classes: int, background: bool) -> None:
+        super().__init__()
+        self.config, self.background = config, background
+        self.backbone = Backbone(config.backbone)
+        self.scale = FeatureScale()
+        channels = self.backbone.channels[-1]
+        inner = None if config.inner == "auto" else config.inner
+        kind = Lgsa if config.attention == "lgsa" else NonLocal
+        count = 0 if config.attention == "none" else config.modules
+        self.attention = nn.ModuleList(kind(channels, inner) for _ in range(count))
+        rates = pyramid_rates(config.rates, self.backbone.strides[-1])
+        self.head = AtrousPyramid(channels, classes + background, rates, config.init_std)
+        self.walks = count > 0 and config.walk is not False and (config.walk is True or kind is Lgsa)
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Return ``seg``, the cross entropy of labelled pixels, and ``att``, the weighted affinity loss (Eq. 10)."""
+        masks = masks_of(batch)
+        weight = self.config.weight
+        logits, attended = self._run(batch.images, masks if weight else None)
+        losses = {"seg": pixel_cross_entropy(resize_to(logits, masks), masks)}  # Eq. 9
+        if weight and attended is not None:
+            losses["att"] = weight * attended.loss
+        return losses
+
+    def segment(self, images: Tensor) -> Tensor:
+        """Return logits (B, C, h, w) at the backbone's stride, after the random walk."""
+        return self._run(images, None)[0]
+
+    @torch.no_grad()
+    def affinity(self, images: Tensor, queries: Tensor) -> Tensor:
+        """Return where single pixels take their values from, by the last module's map (the paper's Fig. 6).
+
+        Args:
+            images: (B, 3, H, W).
+            queries: Q points per photo as shares of its width and height, (x, y) in 0..1, (B, Q, 2).
+
+        Returns:
+            Heat maps (B, Q, h, w) on the feature grid, each >= 0 and of sum 1.
+
+        Raises:
+            ConfigError: The network has no attention.
+        """
+        attended = self._attend(images, None)[1]
+        if attended is None:
+            raise ConfigError("attention=none has no affinity to show; train with attention=lgsa or non_local")
+        height, width = attended.affinity.size
+        x = (queries[..., 0] * width).long().clamp(0, width - 1)
+        y = (queries[..., 1] * height).long().clamp(0, height - 1)
+        return attended.affinity.rows((y * width + x).to(images.device))
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Measure the scale of the features."""
+        self.scale.measure(levels[-1] for levels in training_levels(self.backbone, batches))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return backbone (1x), new weights (`fit.head_lr`), and the biases of the pyramid (twice that, no decay)."""
+        weights = [value for name, value in self.head.named_parameters() if name.endswith("weight")]
+        biases = [value for name, value in self.head.named_parameters() if name.endswith("bias")]
+        return [
+            ParameterGroup(list(self.backbone.parameters())),
+            ParameterGroup([*self.attention.parameters(), *weights], head=True),
+            ParameterGroup(biases, 2.0, head=True, weight_decay=0.0),
+        ]
+
+    def _run(self, images: Tensor, masks: Tensor | None) -> tuple[Tensor, Attended | None]:
+        """Return logits (B, C, h, w) and what the attention gave."""
+        features, attended = self._attend(images, masks)
+        logits = self.head(features)
+        if attended is not None and self.walks:  # Eq. 8
+            if self.config.walk_on == "logits":
+                logits = attended.affinity.walk(logits)
+            else:
+                mean = attended.affinity.walk(logits.float().softmax(dim=1))
+                logits = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+        # The channel that never wins comes after the walk, which would only blur it by rounding.
+        return with_background(logits, self.background), attended
+
+    def _attend(self, images: Tensor, masks: Tensor | None) -> tuple[Tensor, Attended | None]:
+        """Return the features that the pyramid sees, (B, channels, h, w), and what the attention gave."""
+        features: Tensor = self.scale(self.backbone(images)[-1])
+        if not len(self.attention):
+            return features, None
+        labels = None if masks is None else labels_on_grid(masks, (features.shape[2], features.shape[3]))
+        attended = cascade(self.attention, features, labels)
+        return attended.features, attended
