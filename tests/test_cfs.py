@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hintseg.config.auto import Facts, resolve_fit, resolve_per_epoch
+from hintseg.config.auto import Facts, resolve_fit
 from hintseg.config.settings import BackboneConfig, FitConfig, TrainerConfig
 from hintseg.data.crops import (
     CropDataset,
@@ -376,7 +376,6 @@ def test_parameter_groups_hold_every_parameter_once_and_weights_come_back(tmp_pa
 
 def test_auto_settings_are_sane_for_boxes():
     config = CfsConfig(backbone=TINY)
-    assert (resolve_per_epoch(config.per_epoch, False), resolve_per_epoch(7, True)) == (1000, 7)
     few, many = (resolve_fit(config, Facts(photos=n, side=224, pretrained=True, gpu=False)) for n in (40, 1000))
     assert (few.batch_size, few.crop, few.epochs * 40) == (10, 224, 125 * 40)
     assert (many.batch_size, many.epochs) == (16, 12)
