@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from hintseg.errors import ShapeError
-from hintseg.refine import grabcut
+from hintseg.hints.boxes import expand_box, pixel_window
+from hintseg.refine import box_proposal, grabcut, refine_proposal
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
@@ -152,3 +154,155 @@ def test_empty_cut_gives_the_filled_box_or_the_sure_foreground(monkeypatch: pyte
 def test_wrong_boxes_and_trimaps_are_refused(arguments, message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         grabcut(scene()[0], **arguments)
+
+
+# --- proposals ------------------------------------------------------------------------------------------------------
+
+
+def picture(height: int = 40, width: int = 50) -> tuple[np.ndarray, np.ndarray]:
+    rgb, disc = scene(height, width)
+    return rgb.permute(1, 2, 0).contiguous().numpy(), disc.numpy()
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def grown(picture: np.ndarray, times: int = 4) -> np.ndarray:
+    return picture.repeat(times, 0).repeat(times, 1)
+
+
+def test_box_proposal_is_grabcut_of_the_expanded_box() -> None:
+    rgb, disc = picture()
+    box = (10, 8, 35, 32)
+    found = box_proposal(rgb, box)
+    x0, y0, x1, y1 = expand_box(box, (40, 50))
+    crop = torch.from_numpy(rgb[y0:y1, x0:x1]).permute(2, 0, 1)
+    plain = grabcut(crop, (box[0] - x0, box[1] - y0, box[2] - x0, box[3] - y0)).numpy()
+    assert (found == plain[8 - y0 : 32 - y0, 10 - x0 : 35 - x0]).all()
+    assert iou(found, disc[8:32, 10:35]) > 0.95
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (0, 0, 50, 40),
+        (-10, -3, 70, 80),
+        (7, 9, 8, 10),
+        (7.2, 9.3, 7.4, 9.4),
+        (7.2, 9.3, 7.2, 9.3),
+        (49.7, 39.8, 60, 60),
+        (0, 0, 0, 0),
+        (50, 40, 50, 40),
+        (10, 12, 12, 14),
+        (0, 0, 50, 39.9),
+        (12, 3, 13, 39),
+    ],
+)
+def test_degenerate_boxes_propose_the_filled_box(box) -> None:
+    x0, y0, x1, y1 = pixel_window(box, (40, 50))
+    found = box_proposal(picture()[0], box, smallest=0.0)
+    assert found.shape == (y1 - y0, x1 - x0)
+    assert found.all()
+
+
+@pytest.mark.parametrize("box", [(-8, 10, 30, 36), (3, 5, 40, 6), (30, 25, 58, 44), (12, -4, 33, 30), (0, 0, 25, 39)])
+def test_boxes_at_the_border_keep_their_window(box) -> None:
+    rgb, _ = picture()
+    x0, y0, x1, y1 = pixel_window(box, (40, 50))
+    found = box_proposal(rgb, box)
+    assert found.shape == (y1 - y0, x1 - x0)
+    assert found.any()
+
+
+@pytest.mark.parametrize("covered", [0, 0.05, 0.2])
+def test_next_to_nothing_gives_way_to_the_filled_box(monkeypatch: pytest.MonkeyPatch, covered: float) -> None:
+    def cut(photo: np.ndarray, codes: np.ndarray, *rest: object) -> None:
+        possible = np.argwhere(codes == 3)
+        codes[:] = 0
+        for row, column in possible[: round(covered * len(possible))]:
+            codes[row, column] = 3
+
+    monkeypatch.setattr("cv2.grabCut", cut)
+    assert box_proposal(picture()[0], (10, 10, 30, 30)).mean() == pytest.approx(1.0 if covered < 0.1 else 0.2)
+    assert box_proposal(picture()[0], (10, 10, 30, 30), smallest=0).mean() == pytest.approx(covered or 1.0)
+
+
+def test_proposals_depend_on_neither_order_nor_threads() -> None:
+    rgb, _ = picture()
+    boxes = [(x, y, x + 17, y + 15) for x in range(0, 30, 7) for y in range(0, 24, 6)]
+    one_by_one = [box_proposal(rgb, box) for box in boxes]
+    with ThreadPoolExecutor(4) as pool:
+        backwards = list(pool.map(lambda box: box_proposal(rgb, box), boxes[::-1]))[::-1]
+    assert all((a == b).all() for a, b in zip(one_by_one, backwards, strict=True))
+
+
+def test_large_boxes_are_cut_at_a_smaller_size() -> None:
+    rgb, disc = (grown(part) for part in picture())
+    box = (32, 24, 152, 136)
+    small, full = box_proposal(rgb, box, longest=60), box_proposal(rgb, box, longest=None)
+    truth = disc[24:136, 32:152]
+    assert small.shape == full.shape == truth.shape
+    assert iou(full, truth) > 0.95
+    assert iou(small, truth) > 0.9
+    assert (box_proposal(rgb, box, longest=180) == full).all(), "not larger than that"
+
+
+def test_refinement_equals_grabcut_of_the_trimap() -> None:
+    rgb, disc = picture()
+    probability = 0.5 + 0.3 * (2.0 * disc - 1) + 0.3 * (np.random.default_rng(0).random((40, 50)) - 0.5)
+    box = (10, 8, 35, 32)
+    trimap = torch.tensor([[1 if p > 0.6 else 0 if p < 0.4 else 3 for p in row] for row in probability.tolist()])
+    plain = grabcut(torch.from_numpy(rgb).permute(2, 0, 1), box, trimap).numpy()[8:32, 10:35]
+    found = refine_proposal(rgb, probability.astype(np.float32), box)
+    assert (found == plain).all()
+    assert iou(found, disc[8:32, 10:35]) > 0.95
+
+
+def test_refinement_keeps_sure_pixels_and_moves_unsure_ones_to_the_edge() -> None:
+    for times, longest in ((1, None), (4, 80)):
+        rgb, disc = (grown(part, times) for part in picture())
+        inner, outer = (grown(filled(b).numpy(), times) for b in ((18, 16, 27, 25), (11, 9, 34, 32)))
+        probability = np.where(inner, 0.9, np.where(outer, 0.5, 0.1)).astype(np.float32)
+        x0, y0, x1, y1 = box = tuple(times * v for v in (8, 6, 38, 36))
+        found = refine_proposal(rgb, probability, box, longest=longest)
+        part = slice(y0, y1), slice(x0, x1)
+        assert found[inner[part]].all()
+        assert not found[~outer[part]].any()
+        assert iou(found, disc[part]) > (0.95 if longest is None else 0.85)
+
+
+def test_refinement_without_a_cut_thresholds_and_never_is_empty() -> None:
+    rgb, _ = picture()
+    whole = (0, 0, 50, 40)
+    some = np.full((40, 50), 0.45, np.float32)
+    some[10:20, 10:30] = 0.55
+    assert (refine_proposal(rgb, some, whole) == (some > 0.5)).all(), "no background: GrabCut cannot run"
+    nothing = np.zeros((40, 50), np.float32)
+    assert refine_proposal(rgb, nothing, (10, 8, 35, 32)).all(), "a box holds an object"
+    assert refine_proposal(rgb, nothing + 1, (10, 8, 35, 32)).all()
+    assert refine_proposal(rgb, nothing, (7, 9, 7, 9)).tolist() == [[True]]
+    assert refine_proposal(rgb[:1, :1], nothing[:1, :1], (0, 0, 1, 1)).tolist() == [[True]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rgb": np.zeros((3, 40, 50), np.uint8)}, r"rgb is uint8 of shape \(3, 40, 50\); a photo \(H, W, 3\)"),
+        ({"rgb": np.zeros((40, 50, 3))}, "rgb is float64"),
+        ({"box": (5, 2, 4, 4)}, "x0 < x1"),
+        ({"box": (60, 2, 70, 4)}, "outside the photo"),
+        ({"iterations": 0}, "iterations is 0"),
+        ({"probability": np.zeros((40, 49), np.float32)}, r"probability is of shape \(40, 49\)"),
+        ({"probability": np.full((40, 50), 1.5, np.float32)}, "values from 1.5 to 1.5"),
+        ({"probability": np.full((40, 50), np.nan, np.float32)}, "one value in 0..1"),
+    ],
+)
+def test_wrong_proposals_are_refused(change, message: str) -> None:
+    given = {"rgb": picture()[0], "box": (5, 5, 20, 20), "probability": np.zeros((40, 50), np.float32)} | change
+    with pytest.raises(ShapeError, match=message):
+        refine_proposal(given.pop("rgb"), given.pop("probability"), given.pop("box"), **given)
+    if "probability" not in change:
+        given = {"rgb": picture()[0], "box": (5, 5, 20, 20)} | change
+        with pytest.raises(ShapeError, match=message):
+            box_proposal(given.pop("rgb"), given.pop("box"), **given)

@@ -41,22 +41,6 @@ _LEARNED = {
 _RANDOM = ("adamw", 0.002, 1.0, 0.05)
 
 
-_BOXES_ON_CPU = 1000
-"""Boxes of an epoch where no GPU helps: photos of cells hold a hundred each, and a crop costs as much as a photo."""
-
-
-def resolve_per_epoch(given: int | str, gpu: bool) -> int | None:
-    """Return how many boxes an epoch takes at most, None for all, for a `per_epoch` that may be `auto`.
-
-    Example:
-        >>> resolve_per_epoch("auto", gpu=False), resolve_per_epoch("auto", gpu=True), resolve_per_epoch(300, gpu=True)
-        (1000, None, 300)
-    """
-    if isinstance(given, str):
-        return None if gpu else _BOXES_ON_CPU
-    return given
-
-
 def resolve_fit(config: MethodConfig, facts: Facts) -> FitConfig:
     """Return the method's training settings without any `auto`.
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, one_hot
 from torchvision.transforms.v2 import functional as F
 
 from hintseg.data.dataset import EpochDataset, Item
@@ -250,14 +251,13 @@ def foreground_of(
     done = 0
     for crops in crops_of(rgb, boxes, size, expand=expand, batch=batch):
         ids = torch.tensor(labels[done : done + len(crops.frames)])
-        tags = torch.nn.functional.one_hot(ids - 1, classes).float()
+        tags = one_hot(ids - 1, classes).float()
         maps = predict(*(values.to(device) for values in (crops.images, tags, crops.windows))).float().cpu()
         for one, frame, box in zip(maps, crops.frames, boxes[done:], strict=False):
             x0, y0, x1, y1 = frame
-            grown = F.resize(one[None], [y1 - y0, x1 - x0], antialias=True)[0].clamp(0, 1)
             window = pixel_window(box, rgb.shape[:2])
             inner = (window[0] - x0, window[1] - y0, window[2] - x0, window[3] - y0)
-            yield BoxMap(frame, inner, grown.numpy())
+            yield BoxMap(frame, inner, _resize_map(one, y1 - y0, x1 - x0))
         done += len(crops.frames)
 
 
@@ -267,6 +267,17 @@ def _crop(rgb: Bytes, frame: Window, size: int) -> Tensor:
     part = torch.from_numpy(np.ascontiguousarray(rgb[y0:y1, x0:x1])).permute(2, 0, 1)
     image: Tensor = F.resize(part, [size, size], antialias=True)
     return image
+
+
+def _resize_map(probability: Tensor, height: int, width: int) -> Floats:
+    """Resize (S, S) to (height, width): the mean where it shrinks, bilinear where it grows.
+
+    Not by torch's antialiasing, which reads one row only where the result is one pixel wide (seen with torch 2.15).
+    """
+    side = len(probability)
+    shrunk = adaptive_avg_pool2d(probability[None, None], (min(side, height), min(side, width)))
+    resized = interpolate(shrunk, (height, width), mode="bilinear", align_corners=False)[0, 0].clamp(0, 1)
+    return np.asarray(resized)
 
 
 def _place(window: Window, frame: Window, size: int) -> Window:
