@@ -23,7 +23,7 @@ from hintseg.data.crops import (
 )
 from hintseg.data.dataset import train_loader
 from hintseg.errors import ConfigError, PhotoError, ShapeError
-from hintseg.methods.cfs import Cfs, CfsConfig, box_maps, merge
+from hintseg.methods.cfs import Cfs, CfsConfig, box_maps
 from hintseg.training.fit import fit
 from hintseg.training.weights import load_weights, save_weights
 from hintseg.types import Batch, Box, Hints, Photo, Progress
@@ -420,37 +420,6 @@ def test_network_predicts_the_same_whatever_the_batch():
     for one, other in zip(*runs, strict=True):
         np.testing.assert_allclose(one.probability, other.probability, atol=1e-5)
     assert list(foreground_of(method.foreground, rgb, [], [], 3)) == []
-
-
-def test_merge_paints_larger_boxes_first_and_ties_in_order():
-    def filled(box):
-        x0, y0, x1, y1 = pixel_window(box, (20, 30))
-        return np.ones((y1 - y0, x1 - x0), bool)
-
-    boxes = [(5, 5, 9, 9), (0, 0, 30, 20), (4, 4, 14, 14), (6, 6, 10, 10)]
-    plain = np.zeros((20, 30), np.uint8)
-    for label, index in ((2, 1), (3, 2), (1, 0), (4, 3)):  # by area; of the two of 16 pixels, the first first
-        x0, y0, x1, y1 = boxes[index]
-        plain[y0:y1, x0:x1] = label
-    masks = [filled(box) for box in boxes]
-    assert (merge((20, 30), [1, 2, 3, 4], boxes, masks) == plain).all()
-    # Only foreground is painted: the hole shows what lies behind.
-    masks[0][:] = False
-    plain[5, 5:9], plain[5:9, 5] = 3, 3
-    assert (merge((20, 30), [1, 2, 3, 4], boxes, masks) == plain).all()
-    assert not merge((20, 30), [], [], []).any()
-
-
-@pytest.mark.parametrize(
-    ("labels", "masks", "message"),
-    [([1, 2], [np.ones((4, 4), bool)], "2 labels, 1 boxes"), ([1], [np.ones((4, 5), bool)], "5x4 pixels .* 4x4")],
-)
-def test_merge_refuses_what_does_not_fit(labels, masks, message):
-    with pytest.raises(ShapeError, match=message):
-        merge((20, 30), labels, [(5, 5, 9, 9)], masks)
-
-
-# --- learning -------------------------------------------------------------------------------------------------------
 
 
 def test_learns_objects_from_noisy_proposals(tmp_path):

@@ -9,19 +9,16 @@ the boxes of a photo are painted into one mask.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal, cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from hintseg.config.settings import Auto, Count, MethodConfig, Positive
-from hintseg.errors import ConfigError, ShapeError
-from hintseg.hints.boxes import pixel_window
+from hintseg.errors import ConfigError
 from hintseg.losses.segmentation import pixel_cross_entropy
 from hintseg.methods.method import Method
 from hintseg.nn.backbones import Backbone
@@ -165,54 +162,3 @@ def box_maps(windows: Tensor, images: Tensor) -> Tensor:
     x, y = torch.arange(width, device=windows.device), torch.arange(height, device=windows.device)
     across, down = (x >= x0) & (x < x1), (y >= y0) & (y < y1)
     return (down[:, None, :, None] & across[:, None, None, :]).to(images.dtype)
-
-
-def merge(
-    size: tuple[int, int],
-    labels: Sequence[int],
-    boxes: Sequence[Sequence[float]],
-    masks: Sequence[npt.NDArray[np.bool_]],
-) -> npt.NDArray[np.uint8]:
-    """Paint the objects of a photo into one mask: the larger boxes first, as the smaller are more likely in front.
-
-    Args:
-        size: (H, W) of the photo, pixels.
-        labels: Class 1..K of each box.
-        boxes: (x0, y0, x1, y1) each, pixels. Of boxes of one area, the first is painted first.
-        masks: Foreground of each box, bool, of the size of its `pixel_window`.
-
-    Returns:
-        (H, W) uint8, 0 where there is no object; no pixel is 255.
-
-    Raises:
-        ShapeError: As many labels, boxes and masks are not given, or a mask is not of its box's size.
-
-    Source:
-        Section 3.2 of the CFS and LGSA paper.
-
-    Example:
-        >>> filled = lambda height, width: np.ones((height, width), bool)
-        >>> merge((2, 4), [1, 2], [(1, 0, 2, 1), (0, 0, 3, 2)], [filled(1, 1), filled(2, 3)])
-        array([[2, 1, 2, 0],
-               [2, 2, 2, 0]], dtype=uint8)
-    """
-    if not len(labels) == len(boxes) == len(masks):
-        raise ShapeError(
-            f"{len(labels)} labels, {len(boxes)} boxes and {len(masks)} masks are given; one of each per object is "
-            "needed"
-        )
-    merged = np.zeros(size, np.uint8)
-    for i in sorted(range(len(boxes)), key=lambda i: -_area(boxes[i])):  # sorted keeps the order of equal ones
-        x0, y0, x1, y1 = pixel_window(boxes[i], size)
-        if masks[i].shape != (y1 - y0, x1 - x0):
-            raise ShapeError(
-                f"mask {i} is {masks[i].shape[1]}x{masks[i].shape[0]} pixels but its box is {x1 - x0}x{y1 - y0}; "
-                "give the mask of the box's pixels alone"
-            )
-        merged[y0:y1, x0:x1][masks[i]] = labels[i]
-    return merged
-
-
-def _area(box: Sequence[float]) -> float:
-    x0, y0, x1, y1 = box
-    return (x1 - x0) * (y1 - y0)

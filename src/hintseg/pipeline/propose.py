@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +138,12 @@ def _learn_cfs(run: RunFolder, settings: CfsConfig, config: RunConfig, photos: S
     readable = [photo for photo in photos if (folder / f"{photo.id}.npz").is_file()]
     least = smallest_side(readable) if settings.smallest_side == "auto" else settings.smallest_side
 
-    most = settings.per_epoch
-    if most == "auto":
-        most = None if machine.device(config.trainer).type == "cuda" else CPU_EPOCH
+    all_at_once = machine.device(config.trainer).type == "cuda"
+    most = (None if all_at_once else CPU_EPOCH) if settings.per_epoch == "auto" else settings.per_epoch
+    read = lru_cache(256)(read_instances)  # the boxes of a photo come at different times
 
     def proposal(photo: Photo, index: int) -> Bools:
-        return read_instances(folder / f"{photo.id}.npz").masks[object_boxes(photo).index(index)]
+        return read(folder / f"{photo.id}.npz").masks[object_boxes(photo).index(index)]
 
     def dataset(fit: FitConfig) -> CropDataset:
         return CropDataset(
@@ -151,6 +152,7 @@ def _learn_cfs(run: RunFolder, settings: CfsConfig, config: RunConfig, photos: S
             proposal,
             size=settings.size,
             expand=settings.expand,
+            scale=fit.scale if fit.scale != "auto" else (1.0, 1.0),
             jitter=fit.jitter,
             smallest_side=least,
             per_epoch=most,
