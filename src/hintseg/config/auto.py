@@ -45,18 +45,16 @@ _BOXES_ON_CPU = 1000
 """Boxes of an epoch where no GPU helps: photos of cells hold a hundred each, and a crop costs as much as a photo."""
 
 
-def resolve_boxes(given: int | str, boxes: int, gpu: bool) -> int:
-    """Return how many of `boxes` training boxes an epoch takes, for a `boxes_per_epoch` that may be `auto`.
-
-    `resolve_fit` then takes this number for the number of photos.
+def resolve_per_epoch(given: int | str, gpu: bool) -> int | None:
+    """Return how many boxes an epoch takes at most, None for all, for a `per_epoch` that may be `auto`.
 
     Example:
-        >>> [resolve_boxes("auto", 4800, gpu) for gpu in (False, True)]
-        [1000, 4800]
+        >>> resolve_per_epoch("auto", gpu=False), resolve_per_epoch("auto", gpu=True), resolve_per_epoch(300, gpu=True)
+        (1000, None, 300)
     """
     if isinstance(given, str):
-        given = boxes if gpu else _BOXES_ON_CPU
-    return min(given, boxes)
+        return None if gpu else _BOXES_ON_CPU
+    return given
 
 
 def resolve_fit(config: MethodConfig, facts: Facts) -> FitConfig:

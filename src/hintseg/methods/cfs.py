@@ -43,13 +43,13 @@ class CfsConfig(MethodConfig):
         longest: GrabCut works on crops reduced to this side, pixels, where they are larger; null: as they are.
         smallest_side: Boxes with a shorter side, pixels, are not learned from. `auto` is the paper's 50 where at least
             half of the boxes pass, and else what keeps the larger half of them.
-        boxes_per_epoch: Boxes of an epoch at most, in turns; `auto` is all of them on a GPU and 1000 on a CPU.
+        per_epoch: Boxes of an epoch at most, in turns; `auto` is all of them on a GPU and 1000 on a CPU.
         refine: Whether the probabilities are cut out by GrabCut once more, or just cut at 0.5.
         high: Pixels with a higher probability are foreground for that GrabCut.
         low: Pixels with a lower one are background.
         widths: Channels of the decoder, from the coarsest level to the finest; the paper does not say them.
-        finest: Pixels of the crop per cell of the decoder's last level. 2 takes half of the time of 1 and leaves the
-            last pixel to GrabCut.
+        finest: Pixels of the crop per cell of the decoder's last level; the logits are resized to the crop. 2 takes
+            half of the time of 1, and the outlines come from GrabCut anyway.
     """
 
     task: ClassVar[Literal["localize", "refine", "segment", "propose"]] = "propose"
@@ -60,12 +60,12 @@ class CfsConfig(MethodConfig):
     smallest: Share = 0.1
     longest: Annotated[int, Field(ge=32)] | None = 320
     smallest_side: Annotated[float, Field(ge=0)] | Auto = "auto"
-    boxes_per_epoch: Count | Auto = "auto"
+    per_epoch: Count | Auto = "auto"
     refine: bool = True
     high: Share = 0.6
     low: Share = 0.4
     widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (256, 128, 64, 64, 32)
-    finest: Count = 1
+    finest: Count = 2
 
 
 class Cfs(Method):
@@ -88,7 +88,7 @@ class Cfs(Method):
             background: Not used: what lies around a box is always its background.
         """
         super().__init__()
-        self.config = config
+        self.config, self.classes = config, classes
         self.backbone = Backbone(config.backbone, extra=1 + classes)
         channels, strides = self.backbone.channels, self.backbone.strides
         self.scales = nn.ModuleList(FeatureScale() for _ in channels)

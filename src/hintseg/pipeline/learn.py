@@ -9,7 +9,7 @@ import torch
 from hintseg.config.auto import Facts, resolve_fit
 from hintseg.config.run import RunConfig
 from hintseg.config.settings import FitConfig, MethodConfig
-from hintseg.data.dataset import PhotoDataset, train_loader
+from hintseg.data.dataset import EpochDataset, train_loader
 from hintseg.methods.method import Method
 from hintseg.pipeline.folder import RunFolder
 from hintseg.registry import methods, resolve
@@ -28,7 +28,7 @@ def learn(
     *,
     examples: int,
     side: int,
-    dataset: Callable[[FitConfig], PhotoDataset],
+    dataset: Callable[[FitConfig], EpochDataset],
 ) -> Method:
     """Build a method and train it; a stage that has weights gives those.
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from hintseg.config.run import FilledPropose, GrabCutPropose, RunConfig
 from hintseg.config.settings import FitConfig
@@ -60,7 +59,7 @@ def propose(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: W
         first = GrabCutPropose(**settings.model_dump(include={"expand", "iterations", "smallest", "longest"}))
         _cut_out(folder / "grabcut", "GrabCut", photos, _grabcut(first), watch)
         network = _learn_cfs(run, settings, config, photos, watch)
-        _segment_boxes(folder, network, config, photos, watch)
+        _segment_boxes(run, network, config, photos, watch)
         steps += [("grabcut", "GrabCut")]
         steps += [("cfs", "CFS")] if settings.refine else []
         how = "CFS trained on GrabCut of the boxes" + (", outlines by a second GrabCut" if settings.refine else "")
@@ -91,17 +90,21 @@ def _grabcut(settings: GrabCutPropose) -> Callable[[Photo], Instances]:
 
     def cut(photo: Photo) -> Instances:
         rgb = read_photo(photo.path)
-        return _instances(photo, rgb.shape[:2], [box_proposal(rgb, box.corners, **options) for box in objects(photo)])
+        return _instances(photo, _size(rgb), [box_proposal(rgb, box.corners, **options) for box in objects(photo)])
 
     return cut
 
 
-def _instances(photo: Photo, size: tuple[int, ...], masks: Sequence[Bools]) -> Instances:
+def _instances(photo: Photo, size: tuple[int, int], masks: Sequence[Bools]) -> Instances:
     labels = np.array([box.label for box in objects(photo)], np.uint8)
-    return Instances((size[0], size[1]), labels, _windows(photo, size), masks)
+    return Instances(size, labels, _windows(photo, size), masks)
 
 
-def _windows(photo: Photo, size: tuple[int, ...]) -> npt.NDArray[np.int64]:
+def _size(rgb: Bytes) -> tuple[int, int]:
+    return rgb.shape[0], rgb.shape[1]
+
+
+def _windows(photo: Photo, size: tuple[int, int]) -> npt.NDArray[np.int64]:
     return np.array([pixel_window(box.corners, size) for box in objects(photo)], np.int64).reshape(-1, 4)
 
 
@@ -161,17 +164,17 @@ def _learn_cfs(run: RunFolder, settings: CfsConfig, config: RunConfig, photos: S
     return method
 
 
-def _segment_boxes(folder: Path, network: Cfs, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
+def _segment_boxes(run: RunFolder, network: Cfs, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
     """Run CFS on every box; while the network works on a photo, the cores cut the outlines of those before."""
-    settings, where = network.config, machine.device(config.trainer)
+    settings, where, folder = network.config, machine.device(config.trainer), run.stage("propose")
     network.to(where).eval()
 
     def outline(photo: Photo, rgb: Bytes, found: Sequence[BoxMap]) -> None:
         masks = [_above_half(one) for one in found]
         if settings.refine:
-            write_instances(folder / "cfs" / f"{photo.id}.npz", _instances(photo, rgb.shape[:2], masks))
+            write_instances(folder / "cfs" / f"{photo.id}.npz", _instances(photo, _size(rgb), masks))
             masks = [_outlined(rgb, one, settings) for one in found]
-        write_instances(folder / INSTANCES / f"{photo.id}.npz", _instances(photo, rgb.shape[:2], masks))
+        write_instances(folder / INSTANCES / f"{photo.id}.npz", _instances(photo, _size(rgb), masks))
 
     mine = _missing(folder / INSTANCES, [p for p in photos if (folder / "grabcut" / f"{p.id}.npz").is_file()])
     watch.start("masks of boxes", len(mine))
@@ -186,7 +189,7 @@ def _segment_boxes(folder: Path, network: Cfs, config: RunConfig, photos: Sequen
                     rgb,
                     corners,
                     labels,
-                    network.classes,
+                    len(run.classes),
                     size=settings.size,
                     expand=settings.expand,
                     device=where,
@@ -232,7 +235,7 @@ def _mask(photo: Photo, instances: Instances, background: bool) -> Bytes:
         mask[mask == BACKGROUND] = IGNORE
     for box in photo.hints.boxes or ():
         if box.crowd:
-            x0, y0, x1, y1 = pixel_window(box.corners, mask.shape)
+            x0, y0, x1, y1 = pixel_window(box.corners, (mask.shape[0], mask.shape[1]))
             region = mask[y0:y1, x0:x1]
             region[region == BACKGROUND] = IGNORE
     return mask

@@ -42,7 +42,8 @@ def run_recipe(
     if machine.rank() == 0:
         run = create(out, config, hint_set, split, resume=resume, overwrite=overwrite)
         known = truth_ids(hint_set)
-        _write_truth(run, [photo for photo in (*split.train, *split.val) if photo.id in known])
+        every = {photo.id: photo for photo in (*split.train, *split.val)}  # a photo may be in both
+        _write_truth(run, [photo for photo in every.values() if photo.id in known])
         facts = (
             f"{len(split.train)} photos to learn from, {len(split.val)} to validate, {len(hint_set.classes)} classes"
         )

@@ -232,9 +232,9 @@ def outlines(mask: Bools) -> list[Ring]:
         top, left = int(rows.min()), int(columns.min())
         padded = np.zeros((int(rows.max()) - top + 3, int(columns.max()) - left + 3), np.float32)
         padded[rows - top + 1, columns - left + 1] = 1
-        rings = contour_generator(z=padded).lines(_MIDWAY)
-        ring = max(rings, key=_area)  # the outer one; the others are holes
-        corners = cv2.approxPolyDP(np.asarray(ring[:-1], np.float32), _STRAIGHT, True)[:, 0]
+        rings = [np.asarray(ring, np.float64) for ring in contour_generator(z=padded).lines(_MIDWAY)]
+        outer = max(rings, key=_area)  # the others are holes
+        corners = cv2.approxPolyDP(outer[:-1].astype(np.float32), _STRAIGHT, True)[:, 0]
         found.append(np.add(corners, (left - 0.5, top - 0.5), dtype=np.float64))  # pixel centres lie at + 0.5
     return sorted(found, key=_area, reverse=True)
 
@@ -250,7 +250,7 @@ def join(rings: Sequence[Ring]) -> Ring:
     return joined
 
 
-def _area(ring: npt.NDArray[np.floating]) -> float:
+def _area(ring: Ring) -> float:
     x, y = ring[:, 0], ring[:, 1]
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
 

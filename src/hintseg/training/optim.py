@@ -29,6 +29,7 @@ def learning_rate_factor(step: int, steps: int, fit: FitConfig) -> float:
     warm = round(float(fit.warmup) * steps)
     rise = min(1.0, (step + 1) / (warm + 1))
     epoch = int(step * int(fit.epochs) / max(steps, 1))
+    fall: float
     if fit.schedule == "poly":
         fall = (1 - done) ** fit.power
     elif fit.schedule == "cosine":
