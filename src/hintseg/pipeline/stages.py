@@ -25,8 +25,8 @@ from hintseg.errors import PhotoError, RunError
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.evaluation.sweep import SeedSweep
 from hintseg.methods.deeplab import multi_scale_logits
-from hintseg.methods.irn import Irn, IrnConfig, ir_labels
 from hintseg.methods.method import Method
+from hintseg.methods.refiner import Refiner, RefinerConfig
 from hintseg.pipeline.folder import RunFolder, read_json, write_json
 from hintseg.refine import dense_crf, pamr, par
 from hintseg.registry import methods, resolve
@@ -69,12 +69,12 @@ def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Wa
         if machine.rank() == 0:
             how = f"{settings.method} on class maps; tags used at test time"
             run.add_metrics("refine", _score(run, "refine", "pseudo mask", "train", how, threshold))
-    elif isinstance(settings, IrnConfig):
-        labels = _write_ir_labels(run, settings, photos, config, watch)
+    elif isinstance(settings, RefinerConfig):
+        labels = _write_labels(run, settings, photos, config, watch)
         method = _train(run, "refine", settings, photos, config, watch, labels)
         _walk(run, method, photos, config, watch)
         chosen = _choose(run, "refine", photos, config.maps.area, "auto")
-        how = "class maps after the random walk along learned boundaries; tags used at test time"
+        how = f"class maps after the random walk along what {settings.method} learned; tags used at test time"
         _cut(run, "refine", "pseudo mask", photos, chosen, how, watch)
 
 
@@ -327,25 +327,18 @@ def _score(
     return [row]
 
 
-def _write_ir_labels(
-    run: RunFolder, settings: IrnConfig, photos: Sequence[Photo], config: RunConfig, watch: Watch
+def _write_labels(
+    run: RunFolder, settings: RefinerConfig, photos: Sequence[Photo], config: RunConfig, watch: Watch
 ) -> Callable[[Photo], Bytes | None]:
-    """Write the labels IRN learns from: what the class maps say nearly for certain."""
+    """Write the labels a refiner learns from: what the class maps say nearly for certain."""
     folder = run.stage("refine") / "labels"
-    high, low = settings.cuts(_read_threshold(run, "localize"))
+    threshold = _read_threshold(run, "localize")
     missing = [p for p in _readable(run, "localize", photos) if not (folder / f"{p.id}.png").is_file()]
     mine = missing[machine.rank() :: machine.world()]
     watch.start("labels for the refiner", len(mine))
     for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
         keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
-        mask = ir_labels(
-            torch.from_numpy(maps),
-            torch.from_numpy(keys),
-            pixels[0],
-            background=run.background,
-            foreground=high,
-            background_score=low,
-        )
+        mask = settings.labels(torch.from_numpy(maps), torch.from_numpy(keys), pixels[0], threshold=threshold)
         grown = interpolate(mask[None, None].float(), photo_size(group[0].path), mode="nearest-exact")
         write_mask(folder / f"{group[0].id}.png", grown[0, 0].byte().numpy())
         watch.advance()
@@ -355,9 +348,9 @@ def _write_ir_labels(
 
 
 def _walk(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch) -> None:
-    """Spread the class maps along the learned boundaries."""
-    if not isinstance(method, Irn):
-        raise RunError(f"{run.path / 'refine'} holds no IRN; start the run afresh")
+    """Spread the class maps by what the refiner learned."""
+    if not isinstance(method, Refiner):
+        raise RunError(f"{run.path / 'refine'} holds no refiner; start the run afresh")
     where = machine.device(config.trainer)
     method.to(where).eval()
     folder = run.stage("refine") / "maps"
