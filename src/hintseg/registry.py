@@ -27,6 +27,10 @@ METHODS: dict[str, Entry] = {
     "segformer_head": Entry("hintseg.methods.deeplab:SegFormerHead", "segmenter: all-MLP head (Xie et al., 2021)"),
 }
 
+WRAPPERS: dict[str, Entry] = {
+    "csd": Entry("hintseg.methods.csd:Csd", "wraps a localizer: copy-and-paste consistency (Yang et al., 2023)"),
+}
+
 REFINERS: dict[str, Entry] = {
     "par": Entry("hintseg.refine:par", "pixel-adaptive refinement with colour and position (Ru et al., 2022)"),
     "pamr": Entry("hintseg.refine:pamr", "pixel-adaptive mask refinement (Araslanov and Roth, 2020)"),

@@ -24,9 +24,11 @@ from hintseg.data.transforms import TrainingTransform, reduction
 from hintseg.errors import PhotoError, RunError
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.evaluation.sweep import SeedSweep
+from hintseg.methods.csd import Csd
 from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.methods.method import Method
 from hintseg.methods.refiner import Refiner, RefinerConfig
+from hintseg.pipeline.decoupling import Decoupling, decoupling, draw_pairs
 from hintseg.pipeline.folder import RunFolder, read_json, write_json
 from hintseg.refine import dense_crf, pamr, par
 from hintseg.registry import methods, resolve
@@ -53,7 +55,10 @@ def localize(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: 
     settings = config.localize
     if settings is None:
         raise RunError(f"recipe '{config.recipe}' has no localizer")
-    method = _train(run, "localize", settings, photos, config, watch)
+    pairing = decoupling(run, config, photos)
+    method = _train(run, "localize", settings, photos, config, watch, pairing=pairing)
+    if pairing is not None:
+        draw_pairs(run, method, pairing, photos, config)
     _write_class_maps(run, method, photos, config, watch)
     chosen = _choose(run, "localize", photos, config.maps.area, config.maps.threshold)
     how = f"maps of scales {list(config.maps.scales)}, flips merged by {config.maps.flip}; tags used at test time"
@@ -136,8 +141,9 @@ def _train(
     config: RunConfig,
     watch: Watch,
     masks: Callable[[Photo], Bytes | None] | None = None,
+    pairing: Decoupling | None = None,
 ) -> Method:
-    """Build a method and train it, unless its weights are there already."""
+    """Build a method and train it, wrapped in CSD where photos are paired, unless its weights are there already."""
     folder = run.stage(stage)
     weights = folder / "model.safetensors"
     if weights.is_file():
@@ -155,11 +161,14 @@ def _train(
     method.config = settings.model_copy(update={"fit": resolved})
     together = resolved.accumulate * machine.devices(config.trainer) * config.trainer.num_nodes
     transform = TrainingTransform(int(resolved.crop), resolved.scale, resolved.jitter, config.data.longest)  # type: ignore[arg-type]
-    dataset = PhotoDataset(photos, len(run.classes), transform, masks, seed=config.seed)
+    learner, sources = method, None
+    if pairing is not None:
+        learner, masks, sources = Csd(method, pairing.settings), pairing.masks, pairing.sources
+    dataset = PhotoDataset(photos, len(run.classes), transform, masks, sources=sources, seed=config.seed)
     loader = train_loader(
         dataset, batch_size=max(1, int(resolved.batch_size) // together), workers=machine.workers(config.trainer)
     )
-    steps = fit(method, loader, resolved, config.trainer, folder, watch=watch)
+    steps = fit(learner, loader, resolved, config.trainer, folder, watch=watch)
     if machine.rank() == 0:
         save_weights(method, weights, classes=run.classes, background=run.background)
         run.update_stage(stage, steps=steps, fit=resolved.model_dump(mode="json"), skipped=dataset.skipped)
