@@ -11,7 +11,7 @@ from rich.text import Text
 from hintseg.hints.check import CheckReport
 
 WIDEST_MATRIX = 24
-"""More classes than this make a matrix no terminal shows; `--json` has it."""
+"""More classes than this make a matrix no terminal shows: the strongest entries are listed; `--json` has it."""
 
 
 def check_tables(report: CheckReport) -> Iterator[RenderableType]:

@@ -162,7 +162,7 @@ def draw_pairs(run: RunFolder, method: Method, found: Decoupling, photos: Sequen
     if batch.source is None:
         return
     pastes = make_pastes(batch, torch.zeros(len(chosen), 2, dtype=torch.int64))
-    names = ("source", "target", "object pasted", "background pasted")
+    names = ("source", "target", "with object", "with background")
     images = (pastes.source, pastes.target, pastes.foreground, pastes.background)
     where = machine.device(config.trainer)
     method.to(where).eval()
@@ -177,7 +177,7 @@ def draw_pairs(run: RunFolder, method: Method, found: Decoupling, photos: Sequen
         pictures = [(image[i].permute(1, 2, 0) * 255).round().byte().numpy() for image in images]
         panels = [PairPanel(name, picture, None) for name, picture in zip(names, pictures, strict=True)]
         panels += [
-            PairPanel(f"{name}: map", picture, (one / most).numpy())
+            PairPanel(f"map {name}" if name.startswith("with") else f"map of {name}", picture, (one / most).numpy())
             for name, picture, one in zip(names, pictures, own, strict=True)
         ]
         rows.append((f"{run.classes[label]} of {source} into {target}", panels))

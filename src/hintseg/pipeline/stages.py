@@ -168,7 +168,7 @@ def _train(
     loader = train_loader(
         dataset, batch_size=max(1, int(resolved.batch_size) // together), workers=machine.workers(config.trainer)
     )
-    steps = fit(learner, loader, resolved, config.trainer, folder, watch=watch)
+    steps = fit(learner, loader, resolved, config.trainer, folder, resume=True, watch=watch)
     if machine.rank() == 0:
         save_weights(method, weights, classes=run.classes, background=run.background)
         run.update_stage(stage, steps=steps, fit=resolved.model_dump(mode="json"), skipped=dataset.skipped)
