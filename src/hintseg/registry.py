@@ -22,7 +22,9 @@ class Entry(NamedTuple):
 METHODS: dict[str, Entry] = {
     "cam": Entry("hintseg.methods.cam:Cam", "localizer: classifier with GAP, GMP or HSPP, class activation maps"),
     "vwe": Entry("hintseg.methods.vwe:Vwe", "localizer: visual words and hybrid pooling (Ru et al., IJCAI 2021)"),
+    "mctformer": Entry("hintseg.methods.mctformer:MctFormer", "localizer: one class token per class (Xu et al., 2022)"),
     "irn": Entry("hintseg.methods.irn:Irn", "refiner that learns: boundaries and random walk (Ahn et al., 2019)"),
+    "affinitynet": Entry("hintseg.methods.affinitynet:AffinityNet", "refiner that learns: pair affinity (PSA, 2018)"),
     "deeplabv2": Entry("hintseg.methods.deeplab:DeepLabV2", "segmenter: atrous pyramid summed (Chen et al., 2017)"),
     "segformer_head": Entry("hintseg.methods.deeplab:SegFormerHead", "segmenter: all-MLP head (Xie et al., 2021)"),
 }
