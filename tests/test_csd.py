@@ -610,3 +610,15 @@ def test_without_background_objects_are_cut_to_where_the_maps_are_strong(shapes,
     log = (run.path / "localize/log.csv").read_text().splitlines()
     assert log[0] == "step,epoch,lr,loss,loss_img,loss_word,loss_w2i,loss_fg,loss_bg"
     assert {line.rpartition(",")[2] for line in log[1:]} == {"0.0"}  # no background to paste
+
+
+def test_recipe_on_mctformer(shapes, tmp_path):
+    vit = ("name=vit_tiny_patch16_224", "output_stride=8", "depth=2", "width=24", "heads=3")
+    settings = [w for w in QUICK if not w.startswith(("segment", "test", "maps"))]
+    own = [*(f"localize.backbone.{word}" for word in vit), "refine.cell=4", "segment=null"]
+    run = hintseg.train(shapes, tmp_path / "run", recipe="csd_mct", settings=[*settings, *own])
+    log = (run.path / "localize/log.csv").read_text().splitlines()
+    assert log[0].endswith("loss_fg,loss_bg")
+    assert any(float(line.split(",")[-2]) > 0 for line in log[1:])
+    assert {row["stage"] for row in run.metrics} == {"localize", "refine"}
+    assert hintseg.load(run.path / "baseline").metrics

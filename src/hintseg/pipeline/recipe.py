@@ -52,7 +52,8 @@ def run_recipe(
     else:  # a process that Lightning started beside the first one
         run = RunFolder.open(out)
     if config.csd is not None and config.csd.baseline is None and not run.done("localize"):
-        watch.line(f"stage one of CSD: the baseline and its masks, in {out / BASELINE}")
+        if machine.rank() == 0:
+            watch.line(f"stage one of CSD: the baseline and its masks, in {out / BASELINE}")
         run_recipe(baseline_config(config), out / BASELINE, resume=True, watch=watch)
     for stage in STAGES:
         if getattr(config, stage) is not None and not run.done(stage):
