@@ -22,11 +22,17 @@ class Entry(NamedTuple):
 METHODS: dict[str, Entry] = {
     "cam": Entry("hintseg.methods.cam:Cam", "localizer: classifier with GAP, GMP or HSPP, class activation maps"),
     "vwe": Entry("hintseg.methods.vwe:Vwe", "localizer: visual words and hybrid pooling (Ru et al., IJCAI 2021)"),
+    "mctformer": Entry("hintseg.methods.mctformer:MctFormer", "localizer: one class token per class (Xu et al., 2022)"),
     "irn": Entry("hintseg.methods.irn:Irn", "refiner that learns: boundaries and random walk (Ahn et al., 2019)"),
     "cfs": Entry("hintseg.methods.cfs:Cfs", "proposer: box by box, foreground from GrabCut's noisy masks (CFS paper)"),
+    "affinitynet": Entry("hintseg.methods.affinitynet:AffinityNet", "refiner that learns: pair affinity (PSA, 2018)"),
     "deeplabv2": Entry("hintseg.methods.deeplab:DeepLabV2", "segmenter: atrous pyramid summed (Chen et al., 2017)"),
     "lgsa": Entry("hintseg.methods.lgsa:LgsaDeepLabV2", "segmenter: DeepLabv2, guided attention (Xie et al., 2020)"),
     "segformer_head": Entry("hintseg.methods.deeplab:SegFormerHead", "segmenter: all-MLP head (Xie et al., 2021)"),
+}
+
+WRAPPERS: dict[str, Entry] = {
+    "csd": Entry("hintseg.methods.csd:Csd", "wraps a localizer: copy-and-paste consistency (Yang et al., 2023)"),
 }
 
 REFINERS: dict[str, Entry] = {

@@ -159,6 +159,8 @@ class Batch:
         tags: (B, K) float32, 1 where the class is present.
         masks: (B, H, W) uint8 labels 0..K, 255 ignore (padding included), or None if the method needs none.
         windows: (B, 4) int64 boxes (x0, y0, x1, y1) of the photo inside the padded crop.
+        source: For methods that pair photos (CSD): one photo with a single tag for each photo of this batch that has
+            two or more, in their order, with masks. None where no photo is paired.
     """
 
     ids: list[str]
@@ -166,6 +168,7 @@ class Batch:
     tags: Tensor
     masks: Tensor | None
     windows: Tensor
+    source: Batch | None = None
 
     def to(self, device: object) -> Batch:
         """Return the batch with every tensor on `device`."""
@@ -175,6 +178,7 @@ class Batch:
             self.tags.to(device),  # type: ignore[call-overload]
             None if self.masks is None else self.masks.to(device),  # type: ignore[call-overload]
             self.windows.to(device),  # type: ignore[call-overload]
+            None if self.source is None else self.source.to(device),
         )
 
 

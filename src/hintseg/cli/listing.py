@@ -30,9 +30,9 @@ def listing(
 def rows(kind: Kind, pattern: str = "") -> list[tuple[str, str]]:
     """Return names and one-line descriptions."""
     if kind is Kind.methods:
-        from hintseg.registry import methods
+        from hintseg.registry import WRAPPERS, methods
 
-        return [(name, entry.summary) for name, entry in methods().items()]
+        return [(name, entry.summary) for name, entry in (methods() | WRAPPERS).items()]
     if kind is Kind.refiners:
         from hintseg.registry import REFINERS
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -11,7 +11,7 @@ from rich.text import Text
 from hintseg.hints.check import CheckReport
 
 WIDEST_MATRIX = 24
-"""More classes than this make a matrix no terminal shows; `--json` has it."""
+"""More classes than this make a matrix no terminal shows: the strongest entries are listed; `--json` has it."""
 
 
 def check_tables(report: CheckReport) -> Iterator[RenderableType]:
@@ -29,12 +29,16 @@ def check_tables(report: CheckReport) -> Iterator[RenderableType]:
         lines.append(f"sizes: {shown} ({report.distinct_sizes} different)")
     yield Text("\n".join(lines))
 
-    table = Table("id", "class", "photos", "objects")
+    square = len(report.classes) <= WIDEST_MATRIX
+    table = Table("id", "class", "photos", "alone", "objects", *([] if square else ["comes with (prior of CSD, %)"]))
     for label, name in enumerate(report.classes, start=1):
-        table.add_row(str(label), name, str(report.photos_per_class[name]), str(report.objects_per_class[name] or "-"))
+        counts = (report.photos_per_class[name], report.alone_per_class[name], report.objects_per_class[name] or "-")
+        table.add_row(str(label), name, *map(str, counts), *([] if square else [_company(report, label - 1)]))
     yield table
-    if 1 < len(report.classes) <= WIDEST_MATRIX:
-        yield _matrix(report)
+    if square and len(report.classes) > 1:
+        yield _matrix(report, "photos with both classes", report.cooccurrence)
+        percent = [[round(100 * value) for value in row] for row in report.prior]
+        yield _matrix(report, "prior of CSD, %: what comes with the row's class (diagonal: it is alone)", percent)
     for heading, sentences in (
         ("unreadable photos", list(report.unreadable.values())),
         ("labels that do not fit", list(report.problems)),
@@ -48,11 +52,18 @@ def check_tables(report: CheckReport) -> Iterator[RenderableType]:
                 yield Text(f"... and {len(sentences) - 20} more; --json has all")
 
 
-def _matrix(report: CheckReport) -> Table:
-    table = Table(title="photos with both classes", title_justify="left", padding=(0, 0), collapse_padding=True)
+def _company(report: CheckReport, index: int, limit: int = 3) -> str:
+    """Return the classes that most often come with one, and how often it is alone."""
+    row = report.prior[index]
+    first = sorted((j for j, value in enumerate(row) if value), key=lambda j: -row[j])[:limit]
+    return ", ".join(f"{'alone' if j == index else report.classes[j]} {100 * row[j]:.0f}" for j in first)
+
+
+def _matrix(report: CheckReport, title: str, values: Sequence[Sequence[int]]) -> Table:
+    table = Table(title=title, title_justify="left", padding=(0, 0), collapse_padding=True)
     table.add_column("")
     for label in range(1, len(report.classes) + 1):
         table.add_column(str(label), justify="right")
-    for label, (name, row) in enumerate(zip(report.classes, report.cooccurrence, strict=True), start=1):
+    for label, (name, row) in enumerate(zip(report.classes, values, strict=True), start=1):
         table.add_row(f"{label} {name}", *(str(count) if count else "." for count in row))
     return table

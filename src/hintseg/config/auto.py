@@ -37,6 +37,9 @@ _LEARNED = {
     "refine": ("adamw", 0.001, 1.0, 1e-4),
     "segment": ("adamw", 0.0001, 10.0, 0.01),
     "propose": ("adamw", 0.0001, 10.0, 0.01),
+    # Methods that differ from their task: a transformer is not trained by SGD, and AffinityNet trains its backbone too.
+    "mctformer": ("adamw", 0.0001, 10.0, 0.05),
+    "affinitynet": ("adamw", 0.0001, 10.0, 1e-4),
 }
 _RANDOM = ("adamw", 0.002, 1.0, 0.05)
 
@@ -55,7 +58,8 @@ def resolve_fit(config: MethodConfig, facts: Facts) -> FitConfig:
     fit, task = config.fit, config.task
     batch = fit.batch_size if fit.batch_size != "auto" else max(1, min(16, facts.photos // 4))
     steps = _STEPS[task][0 if facts.pretrained else 1]
-    optimizer, lr, head_lr, weight_decay = _LEARNED[task] if facts.pretrained else _RANDOM
+    learned = _LEARNED.get(config.method, _LEARNED[task])
+    optimizer, lr, head_lr, weight_decay = learned if facts.pretrained else _RANDOM
     wanted: dict[str, Any] = {
         "epochs": max(_PASSES[task], round(steps * batch / max(facts.photos, 1))),
         "batch_size": batch,

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from hintseg.config.run import FREE_METHODS, STAGES, RunConfig, run_model
 from hintseg.config.settings import Settings
 from hintseg.errors import ConfigError, did_you_mean, list_problems
-from hintseg.registry import methods, resolve
+from hintseg.registry import WRAPPERS, methods, resolve
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -146,6 +146,8 @@ def parse_config(settings: Mapping[str, Any]) -> RunConfig:
         config = model.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         problems += _sentences(error, model)
+    if raw.get("csd") is not None and raw["localize"] is None and not problems:
+        problems.append("'csd' wraps a localizer and there is none; set localize.method, or leave csd out (csd=null)")
     if problems:
         raise ConfigError(list_problems("the settings", problems))
     return config
@@ -166,6 +168,8 @@ def _settings_class(stage: str, block: Any) -> type[Settings]:
     if not isinstance(block, dict) or not isinstance(block.get("method"), str):
         raise ConfigError(f"'{stage}' needs a method, such as {stage}.method=NAME (see `hintseg list methods`)")
     name = block["method"]
+    if name in WRAPPERS:
+        raise ConfigError(f"'{stage}.method': '{name}' wraps a localizer; set {name}={{}} beside the localize block")
     free = FREE_METHODS.get(stage, {})
     if name in free:
         return free[name]

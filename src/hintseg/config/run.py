@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, create_model
@@ -93,6 +94,38 @@ class TestConfig(Settings):
     crf: DenseCrfRefine | None = None
 
 
+class CsdConfig(Settings):
+    """Settings of CSD, which wraps the training of the localizer; the defaults are the paper's where it says them.
+
+    The weights belong to sums over a grid of 14 x 14 cells; on other grids the sums are scaled to it. Where photos have
+    no background class, there is no background to paste.
+
+    Attributes:
+        foreground: lambda_1, weight of the consistency of pasted objects; 0 leaves it out.
+        background: lambda_2, weight of the consistency of pasted background; 0 leaves it out. The paper: either one
+            alone does harm.
+        dummy: M', the constant score beside the sum of all class scores. The paper does not say it; 0.1 is the
+            authors' earlier code.
+        reliable: A cell of an object counts where the score of its class, stretched to 0..1 over the source photo, is
+            at least this. 0.5 is the authors' earlier code; 0 counts every cell that the object's mask covers.
+        shift: Largest shift of a paste, in cells of the class maps, up, down and sideways. 0 pastes in place.
+        resample: Whether source photos are drawn by how often classes come together (the paper's resampling), or all
+            alike (its row "copy-and-paste").
+        diagonal: What a class counts with itself, see `hintseg.hints.cooccurrence.cooccurrence_prior`.
+        baseline: A finished run whose masks are used instead of those of a baseline trained first. It needs masks of
+            the same photos and classes.
+    """
+
+    foreground: Annotated[float, Field(ge=0)] = 0.01
+    background: Annotated[float, Field(ge=0)] = 0.1
+    dummy: float = 0.1
+    reliable: Annotated[float, Field(ge=0, le=1)] = 0.5
+    shift: Annotated[int, Field(ge=0)] = 0
+    resample: bool = True
+    diagonal: Literal["single", "all"] = "single"
+    baseline: Path | None = None
+
+
 class RunConfig(Settings):
     """A recipe with all its settings: what `config.yaml` of a run folder holds.
 
@@ -103,6 +136,8 @@ class RunConfig(Settings):
         backbone: Feature network of every stage that does not name its own.
         propose: What turns boxes into masks: a network (`cfs`) or a function (`grabcut`, `filled`); null without boxes.
         localize: The network that learns to place the tags; null where the recipe needs none.
+        csd: Wraps the localizer's training in CSD: it is trained twice, first as it is for the masks of photos with a
+            single tag, then with pastes of those; null: once, as it is.
         maps: How its class maps are read out and cut into seeds.
         refine: What sharpens the seeds: a network (`irn`) or a function (`dense_crf`, `par`, `pamr`); null: nothing.
         segment: The segmenter that learns from the masks; null: stop at the masks.
@@ -116,6 +151,7 @@ class RunConfig(Settings):
     backbone: BackboneConfig = BackboneConfig()
     propose: MethodConfig | FilledPropose | GrabCutPropose | None = None
     localize: MethodConfig | None = None
+    csd: CsdConfig | None = None
     maps: MapsConfig = MapsConfig()
     refine: MethodConfig | DenseCrfRefine | ParRefine | None = None
     segment: MethodConfig | None = None

@@ -13,6 +13,7 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from hintseg.data.photos import read_photo
+from hintseg.data.sources import SourcePool
 from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import PhotoError, ShapeError
 from hintseg.types import IGNORE, Batch, Photo
@@ -31,6 +32,7 @@ class Item(NamedTuple):
         tags: (K,) float32, 1 where the class is present.
         mask: (crop, crop) uint8 labels, 255 ignore, or None.
         window: (4,) int64 box of the photo inside the crop.
+        source: The photo with a single tag that it is paired with, if any.
     """
 
     id: str
@@ -38,6 +40,7 @@ class Item(NamedTuple):
     tags: Tensor
     mask: Tensor | None
     window: Tensor
+    source: Item | None = None
 
 
 class EpochDataset(Dataset[Item]):
@@ -103,6 +106,8 @@ class PhotoDataset(EpochDataset):
         transform: What is done to each photo and mask.
         masks: Returns a photo's labels (H, W) uint8 of the photo's upright size, or None where it has none (the
             photo then counts as unlabelled: all 255). Leave it out for methods that learn without masks.
+        sources: Draws a source photo for each photo with two or more tags; it is labelled and transformed likewise,
+            by chance of its own. Leave it out for methods that pair no photos.
         seed: The run's seed.
     """
 
@@ -113,6 +118,7 @@ class PhotoDataset(EpochDataset):
         transform: TrainingTransform,
         masks: Callable[[Photo], Bytes | None] | None = None,
         *,
+        sources: SourcePool | None = None,
         seed: int = 0,
     ) -> None:
         if not photos:
@@ -121,6 +127,7 @@ class PhotoDataset(EpochDataset):
         self.classes = classes
         self.transform = transform
         self.masks = masks
+        self.sources = sources
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -128,6 +135,15 @@ class PhotoDataset(EpochDataset):
     def __getitem__(self, index: int) -> Item:
         random = np.random.default_rng((self.seed, self.epoch, index))
         photo, rgb = self._next(index)
+        item = self._item(photo, rgb, random)
+        tags = photo.hints.tags or frozenset()
+        if self.sources is None or len(tags) < 2:
+            return item
+        # Drawn after the photo's own view, which is thus the same with and without sources.
+        source = self.sources.draw(tags, random)
+        return item._replace(source=self._item(source, read_photo(source.path), random))
+
+    def _item(self, photo: Photo, rgb: Bytes, random: np.random.Generator) -> Item:
         view = self.transform(rgb, self._labels(photo, rgb.shape[:2]), random)
         tags = torch.zeros(self.classes)
         tags[[label - 1 for label in photo.hints.tags or ()]] = 1.0
@@ -158,12 +174,14 @@ class PhotoDataset(EpochDataset):
 def collate(items: Sequence[Item]) -> Batch:
     """Stack items of one size into a batch; images become float32 in 0..1."""
     masks = [item.mask for item in items if item.mask is not None]
+    sources = [item.source for item in items if item.source is not None]
     return Batch(
         ids=[item.id for item in items],
         images=torch.stack([item.image for item in items]).float() / 255,
         tags=torch.stack([item.tags for item in items]),
         masks=torch.stack(masks) if masks else None,
         windows=torch.stack([item.window for item in items]),
+        source=collate(sources) if sources else None,
     )
 
 

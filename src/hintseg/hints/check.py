@@ -14,6 +14,7 @@ from PIL import Image
 
 from hintseg.errors import HintsegError
 from hintseg.hints.boxes import SLACK_PX
+from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
 from hintseg.hints.masks import read_mask, read_scribbles
 from hintseg.hints.photos import photo_size
 from hintseg.types import BACKGROUND, IGNORE, Hints, HintSet, Photo
@@ -51,6 +52,8 @@ class CheckReport:
         single_tag_share: Share of the photos with any tag that have one, 0..1.
         multi_tag_share: Share of the photos with any tag that have two or more, 0..1.
         cooccurrence: (K, K) number of photos with both classes; the diagonal holds `photos_per_class`.
+        alone_per_class: Number of photos in which each class is the only one: what CSD learns from.
+        prior: (K, K) how likely the column's class comes with the row's, 0..1; on the diagonal, alone. CSD draws by it.
         sizes: Smallest, middle and largest photo by area as (width, height), after EXIF rotation; empty without photos.
         distinct_sizes: Number of different sizes.
         negatives: Number of photos that are said to show no class.
@@ -72,6 +75,8 @@ class CheckReport:
     single_tag_share: float
     multi_tag_share: float
     cooccurrence: tuple[tuple[int, ...], ...]
+    alone_per_class: dict[str, int]
+    prior: tuple[tuple[float, ...], ...]
     sizes: dict[str, tuple[int, int]]
     distinct_sizes: int
     negatives: int
@@ -110,10 +115,7 @@ def check(hint_set: HintSet, *, workers: int = 2) -> CheckReport:
     n_classes = len(hint_set.classes)
     with ThreadPoolExecutor(max_workers=workers) as pool:
         looks = list(pool.map(lambda photo: _look(photo, n_classes), hint_set.photos))
-    tagged = [photo.hints.tags for photo in hint_set.photos if photo.hints.tags is not None]
-    matrix = np.zeros((len(tagged), n_classes), dtype=np.int64)
-    for row, tags in zip(matrix, tagged, strict=True):
-        row[[tag - 1 for tag in tags]] = 1
+    matrix = tag_matrix(hint_set.photos, n_classes)
     together = matrix.T @ matrix
     counts = matrix.sum(axis=1)
     with_any = max(int((counts > 0).sum()), 1)
@@ -139,6 +141,8 @@ def check(hint_set: HintSet, *, workers: int = 2) -> CheckReport:
         single_tag_share=int((counts == 1).sum()) / with_any,
         multi_tag_share=int((counts > 1).sum()) / with_any,
         cooccurrence=tuple(tuple(row) for row in together.tolist()),
+        alone_per_class=dict(zip(hint_set.classes, single_tag_counts(matrix).tolist(), strict=True)),
+        prior=tuple(tuple(row) for row in cooccurrence_prior(matrix).tolist()),
         sizes={name: (width, height) for name, (height, width) in shown.items()},
         distinct_sizes=len(set(sizes)),
         negatives=int((counts == 0).sum()),

@@ -83,7 +83,12 @@ class Cam(Method):
 
     def class_maps(self, images: Tensor) -> Tensor:
         """Return class maps (B, K, h, w), >= 0, not normalised."""
-        return torch.relu(self.classifier(self._features(images)))
+        return torch.relu(self.raw_maps(images))
+
+    def raw_maps(self, images: Tensor) -> Tensor:
+        """Return the classifier's scores of every cell, (B, K, h, w), with a gradient."""
+        scores: Tensor = self.classifier(self._features(images))
+        return scores
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the backbone at the configured learning rate and the classifier at ``fit.head_lr`` times it."""

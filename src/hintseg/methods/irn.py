@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import ceil
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -24,10 +24,10 @@ from torch.nn.functional import interpolate, pad, relu
 
 from hintseg.cam.background import seeds
 from hintseg.cam.maps import EPSILON
-from hintseg.config.settings import Auto, Count, MethodConfig, Positive
+from hintseg.config.settings import Auto, Positive
 from hintseg.errors import ConfigError, ShapeError
 from hintseg.losses.affinity import affinity_loss, displacement_loss, labels_on_grid, pair_labels
-from hintseg.methods.method import Method
+from hintseg.methods.refiner import Refiner, RefinerConfig
 from hintseg.nn.backbones import Backbone
 from hintseg.refine.dense_crf import DenseCrf, label_probabilities
 from hintseg.refine.random_walk import Path, edge_transition, path_offsets, random_walk
@@ -36,16 +36,13 @@ from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Progress, S
 _CELL = 4
 """Image pixels per cell of the edge map, in training and in the walk."""
 
-_VOC_CELLS = 94 * 125
-"""Cells of a VOC photo of 375 x 500 pixels, which the paper's settings are made for."""
-
 _SURE = 0.7
 """Probability of a hard label in the CRFs that make the labels."""
 
 Score = Annotated[float, Field(ge=0, le=1)]
 
 
-class IrnConfig(MethodConfig):
+class IrnConfig(RefinerConfig):
     """Settings of IRN; the defaults are the paper's.
 
     `fit.lr` is the rate of the edge branch, `fit.head_lr` the factor on it for the displacement branch (published:
@@ -58,21 +55,17 @@ class IrnConfig(MethodConfig):
             it training takes about half as long.
         walk_radius: Reach of a step of the walk, cells.
         beta: Power of the affinity in the walk: high values make weak edges count.
-        steps: Steps of the walk. `auto` takes the paper's 256 for a VOC photo and fewer for smaller ones, in proportion
-            to their cells: a walk gets as far as the root of its steps, and on a small photo it would lose its way.
         foreground: Background score whose seeds are nearly certain: the foreground of the labels. `auto` is twice the
             threshold of the seeds, as the paper's 0.30 is twice its 0.15.
         background_score: Background score that leaves out nearly nothing: what lies below is the background of the
             labels. `auto` is a third of the threshold of the seeds, as the paper's 0.05 is of its 0.15.
     """
 
-    task: ClassVar[Literal["refine"]] = "refine"
     method: Literal["irn"] = "irn"
     radius: Annotated[float, Field(gt=1)] = 10.0
     displacement: bool = True
     walk_radius: Annotated[float, Field(gt=1)] = 5.0
     beta: Positive = 10.0
-    steps: Count | Auto = "auto"
     foreground: Score | Auto = "auto"
     background_score: Score | Auto = "auto"
 
@@ -88,14 +81,10 @@ class IrnConfig(MethodConfig):
         low = seeds_at / 3 if self.background_score == "auto" else self.background_score
         return round(high, 4), round(low, 4)
 
-    def steps_on(self, cells: int) -> int:
-        """Return the steps of the walk on a grid of `cells`.
-
-        Example:
-            >>> IrnConfig().steps_on(94 * 125), IrnConfig().steps_on(24 * 24), IrnConfig(steps=64).steps_on(24 * 24)
-            (256, 13, 64)
-        """
-        return max(4, round(256 * cells / _VOC_CELLS)) if self.steps == "auto" else self.steps
+    def labels(self, maps: Tensor, keys: Tensor, rgb: Tensor, *, threshold: float | None) -> Tensor:
+        """Return `ir_labels` with the two background scores for seeds cut at `threshold`, (H, W) uint8."""
+        high, low = self.cuts(threshold)
+        return ir_labels(maps, keys, rgb, background=threshold is not None, foreground=high, background_score=low)
 
 
 @torch.no_grad()
@@ -245,7 +234,7 @@ class _DisplacementBranch(nn.Module):
         return displacement
 
 
-class Irn(Method):
+class Irn(Refiner):
     """IRN on any backbone: class boundaries and displacements on frozen features, learned from `ir_labels`."""
 
     Config = IrnConfig
@@ -350,7 +339,9 @@ class Irn(Method):
         """
         config = self.config
         edge = self.edges(images)[0, 0]
-        return spread(edge, maps, radius=config.walk_radius, beta=config.beta, steps=config.steps_on(edge.numel()))
+        return spread(
+            edge, maps, radius=config.walk_radius, beta=config.beta, steps=config.steps_on(edge.numel() * _CELL**2)
+        )
 
     def _levels(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
         """Return frozen features, none finer than the edge grid, and the size of that grid."""

@@ -30,6 +30,13 @@ class Method(nn.Module):
         """Return class maps (B, K, h, w), >= 0, not normalised. Localizers only."""
         raise NotImplementedError
 
+    def raw_maps(self, images: Tensor) -> Tensor:
+        """Return class maps (B, K, h, w) before any ReLU or normalisation, with a gradient.
+
+        Localizers only; what `hintseg.methods.csd` needs to wrap one.
+        """
+        raise NotImplementedError
+
     def segment(self, images: Tensor) -> Tensor:
         """Return class logits (B, C, h, w), C = K + 1 with background first. Segmenters only."""
         raise NotImplementedError

@@ -121,6 +121,11 @@ class Vwe(Method):
         word_maps = torch.relu(self.word_to_image(self.encoder(features).probabilities))  # Eq. 11
         return combine_branches(image_maps, word_maps)
 
+    def raw_maps(self, images: Tensor) -> Tensor:
+        """Return the image branch's scores of every cell (Eq. 10), (B, K, h, w), with a gradient."""
+        scores: Tensor = self.image_classifier(self._features(images))
+        return scores
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the backbone at the configured learning rate and all else at ``fit.head_lr`` times it."""
         heads = (self.encoder, self.image_classifier, self.word_classifier, self.word_to_image)

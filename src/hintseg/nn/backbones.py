@@ -9,7 +9,8 @@ import json
 import logging
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ class Backbone(nn.Module):
             WeightsError: The weight file cannot be read or belongs to another network.
         """
         super().__init__()
-        net, self.pretrained = _build(config)
+        net, self.pretrained = build(config, partial(_create, config))
         mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
         names = _parameters_by_level(net)
         if config.levels is not None and config.levels > len(names):
@@ -81,8 +82,8 @@ class Backbone(nn.Module):
             )
         count = config.levels or len(names)
         if config.weights not in ("pretrained", "random"):
-            file = _read(Path(config.weights))
-            count = _load(net, file.tensors, names, config)
+            file = read_weights(Path(config.weights))
+            count = load_by_name(net, file.tensors, names, config)
             mean, std = file.mean or mean, file.std or std
             self.pretrained = True
 
@@ -143,7 +144,7 @@ class Backbone(nn.Module):
         return levels
 
 
-class _WeightFile(NamedTuple):
+class WeightFile(NamedTuple):
     """What a weight file holds; `mean` and `std` only where its metadata says them."""
 
     tensors: dict[str, Tensor]
@@ -151,24 +152,26 @@ class _WeightFile(NamedTuple):
     std: list[float] | None
 
 
-def _build(config: BackboneConfig) -> tuple[Any, bool]:
-    """Build timm's full network; return it and whether it has timm's own weights."""
+def build(config: BackboneConfig, create: Callable[[bool], Any]) -> tuple[Any, bool]:
+    """Build timm's full network; return it and whether it has timm's own weights.
+
+    Args:
+        config: Name and weights; a weight file is left to `read_weights` and `load_by_name`.
+        create: Calls `timm.create_model`, with timm's weights if True.
+
+    Raises:
+        ConfigError: No such network.
+    """
     if not timm.is_model(config.name):
         raise ConfigError(f"unknown network '{config.name}'{did_you_mean(config.name, timm.list_models())}")
     try:
-        net = _create(config, pretrained=False)
+        net = create(False)
     except RuntimeError as error:  # a tag timm does not know, as in resnet50.no_such_tag
         raise ConfigError(f"timm cannot build '{config.name}': {error}") from error
-    if net.pretrained_cfg.get("fixed_input_size"):
-        side = net.pretrained_cfg["input_size"][-1]
-        raise ConfigError(
-            f"'{config.name}' takes images of {side} x {side} pixels only; choose a network for any size, such as "
-            "resnet50 or convnext_tiny"
-        )
     if config.weights != "pretrained":
         return net, False
     try:
-        return _create(config, pretrained=True), True
+        return create(True), True
     except (OSError, RuntimeError, ValueError) as error:  # no network, no such file, no published weights
         reason = str(error).splitlines()[0]
         warnings.warn(
@@ -183,11 +186,18 @@ def _build(config: BackboneConfig) -> tuple[Any, bool]:
 
 def _create(config: BackboneConfig, pretrained: bool) -> Any:
     try:
-        return timm.create_model(
+        net = timm.create_model(
             config.name, pretrained=pretrained, num_classes=0, output_stride=config.output_stride
         ).eval()
     except (TypeError, AssertionError):  # its stride cannot be set; whether it fits by itself is checked by the caller
-        return timm.create_model(config.name, pretrained=pretrained, num_classes=0).eval()
+        net = timm.create_model(config.name, pretrained=pretrained, num_classes=0).eval()
+    if net.pretrained_cfg.get("fixed_input_size"):
+        side = net.pretrained_cfg["input_size"][-1]
+        raise ConfigError(
+            f"'{config.name}' takes images of {side} x {side} pixels only; choose a network for any size, such as "
+            "resnet50 or convnext_tiny"
+        )
+    return net
 
 
 def _parameters_by_level(net: Any) -> list[set[str]]:
@@ -235,7 +245,7 @@ def _closing_norm(net: Any, levels: int) -> nn.Module:
     return norm
 
 
-def _read(path: Path) -> _WeightFile:
+def read_weights(path: Path) -> WeightFile:
     """Read a .safetensors file, or a .pth file without running its code."""
     if not path.is_file():
         raise WeightsError(
@@ -262,10 +272,10 @@ def _read(path: Path) -> _WeightFile:
         raise WeightsError(f"'{path}' holds a {type(content).__name__}, not a state dict of tensors")
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     mean, std = (json.loads(metadata[key]) if key in metadata else None for key in ("mean", "std"))
-    return _WeightFile(tensors, mean, std)
+    return WeightFile(tensors, mean, std)
 
 
-def _load(net: Any, tensors: Mapping[str, Tensor], names: Sequence[set[str]], config: BackboneConfig) -> int:
+def load_by_name(net: Any, tensors: Mapping[str, Tensor], names: Sequence[set[str]], config: BackboneConfig) -> int:
     """Load `tensors` into the full network by name; return how many levels have weights.
 
     Raises:

@@ -29,6 +29,7 @@ def learn(
     examples: int,
     side: int,
     dataset: Callable[[FitConfig], EpochDataset],
+    wrap: Callable[[Method], Method] = lambda method: method,
 ) -> Method:
     """Build a method and train it; a stage that has weights gives those.
 
@@ -41,6 +42,7 @@ def learn(
         examples: Examples that an epoch shows.
         side: Their typical shorter side, pixels.
         dataset: Builds the data from the resolved training settings.
+        wrap: Puts around the method what trains it; what is kept is the method alone.
     """
     folder = run.stage(stage)
     weights = folder / "model.safetensors"
@@ -62,7 +64,7 @@ def learn(
     loader = train_loader(
         data, batch_size=max(1, int(resolved.batch_size) // together), workers=machine.workers(config.trainer)
     )
-    steps = fit(method, loader, resolved, config.trainer, folder, watch=watch, resume=True)
+    steps = fit(wrap(method), loader, resolved, config.trainer, folder, watch=watch, resume=True)
     if machine.rank() == 0:
         save_weights(method, weights, classes=run.classes, background=run.background)
         run.update_stage(stage, steps=steps, fit=resolved.model_dump(mode="json"), skipped=data.skipped)

@@ -11,6 +11,7 @@ from hintseg.errors import PhotoError
 from hintseg.hints import read_hints
 from hintseg.hints.masks import read_mask, truth_ids
 from hintseg.pipeline import stages
+from hintseg.pipeline.decoupling import BASELINE, baseline_config, check_data
 from hintseg.pipeline.folder import RunFolder, Split, create, read_json, split_photos
 from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
 from hintseg.pipeline.propose import propose
@@ -39,6 +40,8 @@ def run_recipe(
         background=data.background == "present",
     )
     split = split_photos(hint_set, config)
+    if config.csd is not None:
+        check_data(config, split.train, hint_set.classes)
     if machine.rank() == 0:
         run = create(out, config, hint_set, split, resume=resume, overwrite=overwrite)
         known = truth_ids(hint_set)
@@ -50,6 +53,10 @@ def run_recipe(
         watch.line(f"data: {facts}, from {data.path}")
     else:  # a process that Lightning started beside the first one
         run = RunFolder.open(out)
+    if config.csd is not None and config.csd.baseline is None and not run.done("localize"):
+        if machine.rank() == 0:
+            watch.line(f"stage one of CSD: the baseline and its masks, in {out / BASELINE}")
+        run_recipe(baseline_config(config), out / BASELINE, resume=True, watch=watch)
     for stage in STAGES:
         if getattr(config, stage) is not None and not run.done(stage):
             _run_stage(run, stage, config, split, watch)

@@ -23,9 +23,11 @@ from hintseg.data.transforms import TrainingTransform, reduction
 from hintseg.errors import PhotoError, RunError
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.evaluation.sweep import SeedSweep
+from hintseg.methods.csd import Csd
 from hintseg.methods.deeplab import multi_scale_logits
-from hintseg.methods.irn import Irn, IrnConfig, ir_labels
 from hintseg.methods.method import Method
+from hintseg.methods.refiner import Refiner, RefinerConfig
+from hintseg.pipeline.decoupling import Decoupling, decoupling, draw_pairs
 from hintseg.pipeline.folder import RunFolder, read_json, write_json
 from hintseg.pipeline.learn import learn
 from hintseg.refine import dense_crf, pamr, par
@@ -50,7 +52,10 @@ def localize(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: 
     settings = config.localize
     if settings is None:
         raise RunError(f"recipe '{config.recipe}' has no localizer")
-    method = _train(run, "localize", settings, photos, config, watch)
+    pairing = decoupling(run, config, photos)
+    method = _train(run, "localize", settings, photos, config, watch, pairing=pairing)
+    if pairing is not None:
+        draw_pairs(run, method, pairing, photos, config)
     _write_class_maps(run, method, photos, config, watch)
     chosen = _choose(run, "localize", photos, config.maps.area, config.maps.threshold)
     how = f"maps of scales {list(config.maps.scales)}, flips merged by {config.maps.flip}; tags used at test time"
@@ -66,12 +71,12 @@ def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Wa
         if machine.rank() == 0:
             how = f"{settings.method} on class maps; tags used at test time"
             run.add_metrics("refine", _score(run, "refine", "pseudo mask", "train", how, threshold))
-    elif isinstance(settings, IrnConfig):
-        labels = _write_ir_labels(run, settings, photos, config, watch)
+    elif isinstance(settings, RefinerConfig):
+        labels = _write_labels(run, settings, photos, config, watch)
         method = _train(run, "refine", settings, photos, config, watch, labels)
         _walk(run, method, photos, config, watch)
         chosen = _choose(run, "refine", photos, config.maps.area, "auto")
-        how = "class maps after the random walk along learned boundaries; tags used at test time"
+        how = f"class maps after the random walk along what {settings.method} learned; tags used at test time"
         _cut(run, "refine", "pseudo mask", photos, chosen, how, watch)
 
 
@@ -133,15 +138,21 @@ def _train(
     config: RunConfig,
     watch: Watch,
     masks: Callable[[Photo], Bytes | None] | None = None,
+    pairing: Decoupling | None = None,
 ) -> Method:
-    """Train a stage's network on whole photos."""
+    """Train a stage's network on whole photos, wrapped in CSD where photos are paired."""
+    sources = None if pairing is None else pairing.sources
+    labels = masks if pairing is None else pairing.masks
 
     def dataset(fit: FitConfig) -> PhotoDataset:
         transform = TrainingTransform(int(fit.crop), fit.scale, fit.jitter, config.data.longest)  # type: ignore[arg-type]
-        return PhotoDataset(photos, len(run.classes), transform, masks, seed=config.seed)
+        return PhotoDataset(photos, len(run.classes), transform, labels, sources=sources, seed=config.seed)
+
+    def wrap(method: Method) -> Method:
+        return method if pairing is None else Csd(method, pairing.settings)
 
     side = _median_side(photos, config.data.longest)
-    return learn(run, stage, settings, config, watch, examples=len(photos), side=side, dataset=dataset)
+    return learn(run, stage, settings, config, watch, examples=len(photos), side=side, dataset=dataset, wrap=wrap)
 
 
 def _write_class_maps(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch) -> None:
@@ -304,25 +315,18 @@ def _score(
     return [row]
 
 
-def _write_ir_labels(
-    run: RunFolder, settings: IrnConfig, photos: Sequence[Photo], config: RunConfig, watch: Watch
+def _write_labels(
+    run: RunFolder, settings: RefinerConfig, photos: Sequence[Photo], config: RunConfig, watch: Watch
 ) -> Callable[[Photo], Bytes | None]:
-    """Write the labels IRN learns from: what the class maps say nearly for certain."""
+    """Write the labels a refiner learns from: what the class maps say nearly for certain."""
     folder = run.stage("refine") / "labels"
-    high, low = settings.cuts(_read_threshold(run, "localize"))
+    threshold = _read_threshold(run, "localize")
     missing = [p for p in _readable(run, "localize", photos) if not (folder / f"{p.id}.png").is_file()]
     mine = missing[machine.rank() :: machine.world()]
     watch.start("labels for the refiner", len(mine))
     for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
         keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
-        mask = ir_labels(
-            torch.from_numpy(maps),
-            torch.from_numpy(keys),
-            pixels[0],
-            background=run.background,
-            foreground=high,
-            background_score=low,
-        )
+        mask = settings.labels(torch.from_numpy(maps), torch.from_numpy(keys), pixels[0], threshold=threshold)
         grown = interpolate(mask[None, None].float(), photo_size(group[0].path), mode="nearest-exact")
         write_mask(folder / f"{group[0].id}.png", grown[0, 0].byte().numpy())
         watch.advance()
@@ -332,9 +336,9 @@ def _write_ir_labels(
 
 
 def _walk(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch) -> None:
-    """Spread the class maps along the learned boundaries."""
-    if not isinstance(method, Irn):
-        raise RunError(f"{run.path / 'refine'} holds no IRN; start the run afresh")
+    """Spread the class maps by what the refiner learned."""
+    if not isinstance(method, Refiner):
+        raise RunError(f"{run.path / 'refine'} holds no refiner; start the run afresh")
     where = machine.device(config.trainer)
     method.to(where).eval()
     folder = run.stage("refine") / "maps"

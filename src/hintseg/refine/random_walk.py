@@ -157,30 +157,79 @@ def edge_transition(edge: Tensor, *, radius: float = 5, beta: float = 10) -> Ten
     # Eq. 7: the power keeps the order, so the weakest cell of a path may be sought after it. In float64 its rounding
     # does not depend on where in a vector register a cell lies.
     padded = pad(((1 - batch.double()) ** beta).float(), (reach, reach, 0, reach))
-    affinity = padded.new_ones(len(batch), 1 + len(paths), height, width)
-    # Affinities are symmetric: the sum over a row is the sum over a column of the published matrix.
-    total = torch.ones_like(padded, dtype=torch.float64)
-
-    def shifted(plane: Tensor, y: int, x: int) -> Tensor:
-        return plane[:, y : y + height, reach + x : reach + x + width]
-
-    for path, plane in zip(paths, affinity[:, 1:].unbind(dim=1), strict=True):
+    affinity = padded.new_ones(len(batch), len(paths), height, width)
+    for path, plane in zip(paths, affinity.unbind(dim=1), strict=True):
         for y, x in path.cells:
-            torch.minimum(plane, shifted(padded, y, x), out=plane)
-        shifted(total, 0, 0).add_(plane)
-        shifted(total, path.dy, path.dx).add_(plane)
-    grid = _grid(height, width, float(radius), edge.device)
-    value = affinity.flatten(1)[:, grid.source]
+            torch.minimum(plane, padded[:, y : y + height, reach + x : reach + x + width], out=plane)
+    return pair_transition(affinity if edge.ndim == 3 else affinity[0], radius=radius)
+
+
+@torch.no_grad()
+def pair_transition(affinity: Tensor, *, radius: float = 5) -> Tensor:
+    """Turn the affinities of cell pairs into the sparse transition matrix of a random walk.
+
+    A cell's affinity to itself is 1. Each row is divided by its sum.
+
+    Args:
+        affinity: Affinity of each cell and its n-th neighbour in the order of `path_offsets(radius)`, stored at the
+            first cell in row-major order, (N, h, w) or (B, N, h, w), float in 0..1; 0 where the neighbour lies outside
+            the grid.
+        radius: Reach of a step in cells, > 1.
+
+    Returns:
+        Row-stochastic CSR matrix, (h*w, h*w) or (B, h*w, h*w), as of `edge_transition`.
+
+    Raises:
+        ShapeError: `affinity` does not have one plane per neighbour.
+
+    Example:
+        >>> pair_transition(torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]]]), radius=2).to_dense()
+        tensor([[0.5000, 0.5000],
+                [0.5000, 0.5000]])
+    """
+    paths = path_offsets(radius)
+    if affinity.ndim not in (3, 4) or affinity.shape[-3] != len(paths):
+        raise ShapeError(
+            f"affinity has shape {tuple(affinity.shape)}; (N, h, w) or (B, N, h, w) with N = {len(paths)} neighbours "
+            f"within {radius} cells is needed"
+        )
+    height, width = affinity.shape[-2:]
+    reach = ceil(radius) - 1
+    planes = affinity.reshape(-1, len(paths), height, width)
+    # Affinities are symmetric: the sum over a row is the sum over a column of the published matrix.
+    total = planes.new_ones(len(planes), height + reach, width + 2 * reach, dtype=torch.float64)
+
+    def shifted(y: int, x: int) -> Tensor:
+        return total[:, y : y + height, reach + x : reach + x + width]
+
+    for path, plane in zip(paths, planes.unbind(dim=1), strict=True):
+        shifted(0, 0).add_(plane)
+        shifted(path.dy, path.dx).add_(plane)
+    grid = _grid(height, width, float(radius), affinity.device)
+    own = planes.new_ones(len(planes), 1, height, width)
+    value = torch.cat([own, planes], dim=1).flatten(1)[:, grid.source]
     row = torch.repeat_interleave(grid.crow.diff(), output_size=len(grid.column))
-    value /= shifted(total, 0, 0).flatten(1)[:, row]
-    if edge.ndim == 2:
+    value /= shifted(0, 0).flatten(1)[:, row]
+    if affinity.ndim == 3:
         crow, column, value = grid.crow, grid.column, value[0]
     else:
-        crow, column = grid.crow.expand(len(batch), -1), grid.column.expand(len(batch), -1)
+        crow, column = grid.crow.expand(len(planes), -1), grid.column.expand(len(planes), -1)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        size = (*edge.shape[:-2], height * width, height * width)
+        size = (*affinity.shape[:-3], height * width, height * width)
         return torch.sparse_csr_tensor(crow, column, value, size, check_invariants=False)
+
+
+def steps_on(pixels: int) -> int:
+    """Return the steps of a walk that gets as far, relative to the photo, as 256 steps on a photo of VOC.
+
+    A walk gets as far as the root of its steps; on a small photo it would lose its way.
+
+    Example:
+        >>> steps_on(376 * 500), steps_on(96 * 96)
+        (256, 13)
+    """
+    return max(4, round(256 * pixels / (376 * 500)))
 
 
 @torch.no_grad()

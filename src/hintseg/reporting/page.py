@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Sequence
 from importlib.resources import files
@@ -63,6 +64,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "oracle_results": [_result(m) for m in run.metrics if m.get("oracle")],
         "thresholds": [t for stage in MASK_KINDS if (t := _threshold(run, stage))],
         **_classes(run),
+        "pairs": _pairs(run),
         "background": run.background,
         "legend": [{"name": n, "colour": _css(k)} for k, n in enumerate(run.classes, start=1)],
         "unknown_colour": _css(255),
@@ -149,6 +151,15 @@ def _classes(run: RunFiles) -> dict[str, Any]:
         sentence = f"No class of the {final['kind']} ({final['split']}) falls below half of the mean."
     shown = {kind: row[:_CHART_CLASSES] for kind, row in values.items()}
     return {"iou_chart": figures.per_class_iou(names[:_CHART_CLASSES], shown), "weak": sentence}
+
+
+def _pairs(run: RunFiles) -> dict[str, str] | None:
+    """Return the pictures of CSD's pairs and what CSD changed; None where the run has no such pictures."""
+    path = run.path / "localize" / "pairs.png"
+    if not path.is_file():
+        return None
+    uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    return {"sentence": words.against_baseline(run), "picture": uri}
 
 
 def _gallery(run: RunFiles, split: str) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -26,6 +26,9 @@ from hintseg.store.palette import voc_palette
 
 SIDE = 256
 """Longer side of a picture in the report, pixels."""
+
+_PAIR_SIDE = 150
+"""Side of a picture in the rows of `write_pairs`, pixels: eight of them fill the report."""
 
 _HEADER = 22
 """Height of the captions above the rows of `write_pictures`, pixels."""
@@ -155,28 +158,57 @@ def write_pictures(run: Path, stage: str, ids: Sequence[str]) -> Path:
     known = {photo["id"]: photo for photo in folder.photos}
     stages = ["localize", "refine"] if stage == "refine" else [stage]
     rows = [(i, panels(folder, known[i], stages)) for i in ids if i in known]
+    titled = []
+    for photo_id, row in rows:
+        tags = [folder.classes[t - 1] for t in known[photo_id].get("tags") or () if 1 <= t <= len(folder.classes)]
+        titled.append((f"{photo_id}: {', '.join(tags) or 'no tags'}", row))
+    out = run / stage / "pictures.png"
+    _write_sheet(out, titled, SIDE)
+    return out
+
+
+class PairPanel(NamedTuple):
+    """One picture of a pair.
+
+    Attributes:
+        caption: What it shows.
+        rgb: (H, W, 3) uint8.
+        map: Scores (h, w) in 0..1 laid over it, or None.
+    """
+
+    caption: str
+    rgb: np.ndarray[Any, Any]
+    map: np.ndarray[Any, Any] | None
+
+
+def write_pairs(out: Path, rows: Sequence[tuple[str, Sequence[PairPanel]]]) -> None:
+    """Draw rows of source, target and pastes, each with a title below, and write them as one PNG."""
+    drawn = []
+    for title, row in rows:
+        pictures = [(p, Image.fromarray(p.rgb).resize((_PAIR_SIDE, _PAIR_SIDE))) for p in row]
+        drawn.append((title, [(p.caption, i if p.map is None else heat(i, p.map[None])) for p, i in pictures]))
+    _write_sheet(out, drawn, _PAIR_SIDE)
+
+
+def _write_sheet(out: Path, rows: Sequence[tuple[str, Sequence[tuple[str, Image.Image]]]], side: int) -> None:
+    """Write rows of captioned pictures, at most `side` pixels wide, with a title below each row."""
     captions = list(dict.fromkeys(caption for _, row in rows for caption, _ in row))
     gap = 6
     heights = [max((p.height for _, p in row), default=0) + _HEADER for _, row in rows]
     sheet = Image.new(
-        "RGB", (max(1, len(captions) * (SIDE + gap) - gap), max(1, sum(heights) + _HEADER)), (255, 255, 255)
+        "RGB", (max(1, len(captions) * (side + gap) - gap), max(1, sum(heights) + _HEADER)), (255, 255, 255)
     )
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for column, caption in enumerate(captions):
-        draw.text((column * (SIDE + gap) + 2, 3), caption, fill=(0, 0, 0), font=font)
+        draw.text((column * (side + gap) + 2, 3), caption, fill=(0, 0, 0), font=font)
     top = _HEADER
-    for (photo_id, row), height in zip(rows, heights, strict=True):
-        tags = [folder.classes[t - 1] for t in known[photo_id].get("tags") or () if 1 <= t <= len(folder.classes)]
-        draw.text(
-            (2, top + height - _HEADER + 2), f"{photo_id}: {', '.join(tags) or 'no tags'}", fill=(70, 70, 70), font=font
-        )
+    for (title, row), height in zip(rows, heights, strict=True):
+        draw.text((2, top + height - _HEADER + 2), title, fill=(70, 70, 70), font=font)
         for caption, picture in row:
-            sheet.paste(picture.convert("RGB"), (captions.index(caption) * (SIDE + gap), top))
+            sheet.paste(picture.convert("RGB"), (captions.index(caption) * (side + gap), top))
         top += height
-    out = run / stage / "pictures.png"
     with whole_file(out) as file:
         sheet.save(file, "PNG", optimize=True)
-    return out
 
 
 def photo_scores(run: RunFiles, stage: str, ids: Sequence[str]) -> tuple[dict[str, float], str]:

@@ -56,6 +56,13 @@ class RunFiles:
         """Measured results; those without a class to measure are left out."""
         return [m for m in self.all_metrics if m.get("miou") is not None and not math.isnan(m["miou"])]
 
+    @property
+    def baseline(self) -> Path | None:
+        """The run folder of CSD's stage one; None for a run without CSD, or where it is gone."""
+        csd = self.config.get("csd")
+        path = None if csd is None else Path(csd.get("baseline") or self.path / "baseline")
+        return path if path is not None and (path / "manifest.json").is_file() else None
+
     def done(self, stage: str) -> bool:
         """Return whether a stage is complete."""
         return bool(self.stages.get(stage, {}).get("done"))

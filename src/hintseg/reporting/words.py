@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hintseg.hints.check import ENOUGH_TO_TELL, FEW_PHOTOS
-from hintseg.reporting.run_files import MASK_KINDS, RunFiles
+from hintseg.reporting.run_files import MASK_KINDS, RunFiles, read_run
 
 _LEVELS = (
     (0.75, "good: most masks can be used as they are"),
@@ -107,6 +107,18 @@ def quality(run: RunFiles) -> list[str]:
             where = f"{metric['photos']} {split} photos"
             sentences.append(f"{words} {verb} {percent(metric['miou'])} mIoU on {where}.")
     return sentences
+
+
+def against_baseline(run: RunFiles) -> str:
+    """Say how the masks of a run with CSD compare with those of its baseline, where both were measured."""
+    if run.baseline is None:
+        return ""
+    before, sentences = read_run(run.baseline), []
+    for kind in ("seed", "pseudo mask"):
+        pair = [[m["miou"] for m in one.metrics if m["kind"] == kind and not m.get("oracle")] for one in (before, run)]
+        if all(pair):
+            sentences.append(f"{kind}s {percent(pair[0][-1])} mIoU before, {percent(pair[1][-1])} with CSD")
+    return f"Against the baseline: {join(sentences)}." if sentences else ""
 
 
 def _quality_without_truth(run: RunFiles) -> str:

@@ -1,0 +1,81 @@
+"""The CSD paper's component table and its Fig. 6 on any data set: seeds, masks and segmenter of a localizer with CSD.
+
+python benchmarks/csd_table.py DATA KEY=VALUE ... --out runs/csd --seeds 0 1 2 [--recipe csd_irn] [--rows ...] [--grid]
+
+All rows of a seed share one baseline: the row `baseline` is their stage one, and is always run. `--recipe csd_mct` is
+the table of MCTformer. `--grid` adds the rows of Fig. 6, lambda_1 x lambda_2, which stop at the seeds. Finished runs
+are not run again. Prints markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import hintseg
+
+ROWS = {
+    "baseline": ["csd=null"],
+    "copy-paste": ["csd.resample=false"],
+    "resampling": ["csd.resample=true"],
+    "foreground-only": ["csd.background=0"],
+    "background-only": ["csd.foreground=0"],
+}
+GRID = {
+    f"lambda-{one:g}-{two:g}": [f"csd.foreground={one}", f"csd.background={two}", "refine=null", "segment=null"]
+    for one in (0.0, 0.001, 0.01, 0.1)
+    for two in (0.0, 0.001, 0.01, 0.1, 1.0)
+    if one or two
+}
+COLUMNS = (
+    ("seed", "localize", False),
+    ("seed, oracle threshold", "localize", True),
+    ("pseudo mask", "refine", False),
+    ("pseudo mask, oracle threshold", "refine", True),
+    ("segmentation, val", "segment", False),
+)
+
+
+def main() -> None:
+    """Run the rows and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("settings", nargs="*")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--recipe", default="csd_irn")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--grid", action="store_true", help="add Fig. 6")
+    args = parser.parse_intermixed_args()
+    rows = {name: ROWS[name] for name in ROWS if name in {*args.rows, "baseline"}} | (GRID if args.grid else {})
+    folders = {name: args.out / name for name in rows}
+    heads = [name for name, _, _ in COLUMNS]
+    print("| row | seeds | " + " | ".join(heads) + " |\n|" + "---|" * (len(heads) + 2))
+    for row, own in rows.items():
+        found: dict[str, list[float]] = {}
+        for seed in args.seeds:
+            words = [*args.settings, *own, f"seed={seed}"]
+            if row == "baseline":
+                words = [word for word in words if not word.startswith("csd.")]
+            else:
+                words.append(f"csd.baseline={folders['baseline'] / str(seed)}")
+            run = hintseg.train(args.data, folders[row] / str(seed), recipe=args.recipe, settings=words, resume=True)
+            for name, stage, oracle in COLUMNS:
+                values = [m["miou"] for m in run.metrics if m["stage"] == stage and m["oracle"] is oracle]
+                found.setdefault(name, []).extend(100 * value for value in values)
+        cells = [
+            f"{statistics.mean(v):.1f} ± {statistics.pstdev(v):.1f}" if (v := found.get(name)) else "" for name in heads
+        ]
+        print(f"| {row} | {len(args.seeds)} | " + " | ".join(cells) + " |", flush=True)
+    for row in rows:
+        manifest = json.loads((folders[row] / str(args.seeds[0]) / "manifest.json").read_text())
+        for stage, facts in manifest["stages"].items():
+            print(
+                f"{row}/{stage}: {facts['seconds']} s, peak {facts['peak_memory_mb']} MiB, {facts.get('steps')} steps"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""CSD: photos with one tag teach where things are in photos with several. It wraps the training of any localizer.
+
+Yang, Ke, Hancke and Lau, "Cross-domain Semantic Decoupling for Weakly-Supervised Semantic Segmentation", BMVC 2023.
+
+A photo with a single tag is easily mapped: there is nothing to mistake its object for. Such photos are the *source*,
+photos with several tags the *target*. A localizer is first trained as it is, and its refined masks of the source photos
+are kept (stage one). Then it is trained again, and at each step objects of source photos are pasted into target photos,
+and their background into the targets' background: the class scores of what was pasted shall stay those that it had at
+home. Classification learns from the ordinary photos only; pasted ones have no tag loss.
+
+Which source photo a target gets is drawn by how often classes come together (`hintseg.data.sources`); the batch brings
+it along as `Batch.source`. Settings: `hintseg.config.run.CsdConfig`.
+
+What the paper leaves open, and the way taken here: the teacher is the localizer itself in evaluation mode, without
+gradient; pastes are hard-edged; a cell counts where its pixels were all pasted. The localizer is not changed: what is
+saved after training is the plain localizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d
+
+from hintseg.cam.maps import EPSILON
+from hintseg.config.run import CsdConfig
+from hintseg.errors import ConfigError, ShapeError
+from hintseg.losses.consistency import consistency, with_dummy
+from hintseg.methods.method import Method
+from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Progress, Supervision
+
+
+class Pastes(NamedTuple):
+    """P pairs of photos and what was made of them.
+
+    Attributes:
+        source: Photos with a single tag, (P, 3, H, W), shifted as they are pasted.
+        target: Photos with several tags, (P, 3, H, W).
+        foreground: The targets with the sources' objects, (P, 3, H, W).
+        background: The targets with the sources' background, (P, 3, H, W).
+        objects: Pixels of pasted objects, (P, H, W) bool.
+        surroundings: Pixels of pasted background, (P, H, W) bool.
+    """
+
+    source: Tensor
+    target: Tensor
+    foreground: Tensor
+    background: Tensor
+    objects: Tensor
+    surroundings: Tensor
+
+
+class Csd(Method):
+    """A localizer whose training step also compares pasted objects and background with themselves at home.
+
+    Its maps, parameters and preparation are the localizer's.
+    """
+
+    supervision = frozenset({Supervision.TAGS})
+
+    def __init__(self, localizer: Method, settings: CsdConfig) -> None:
+        """Wrap a localizer.
+
+        Args:
+            localizer: Any localizer with `raw_maps`.
+            settings: Weights and how pastes are made.
+
+        Raises:
+            ConfigError: The localizer has no `raw_maps`.
+        """
+        super().__init__()
+        check_wrappable(type(localizer), localizer.config.method)
+        self.localizer, self.settings, self.config = localizer, settings, localizer.config
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Let the localizer measure what it needs."""
+        self.localizer.prepare(batches)
+
+    def finish(self, batches: Iterable[Batch]) -> None:
+        """Let the localizer measure what it needs."""
+        self.localizer.finish(batches)
+
+    def class_maps(self, images: Tensor) -> Tensor:
+        """Return the localizer's class maps (B, K, h, w), >= 0, not normalised."""
+        return self.localizer.class_maps(images)
+
+    def raw_maps(self, images: Tensor) -> Tensor:
+        """Return the localizer's class maps (B, K, h, w) before any ReLU or normalisation."""
+        return self.localizer.raw_maps(images)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return the localizer's."""
+        return self.localizer.parameter_groups()
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Return the localizer's losses, and ``loss_fg`` and ``loss_bg``, the weighted terms of Eq. 6.
+
+        Both are 0 for a batch in which no photo has two tags.
+
+        Raises:
+            ConfigError: The batch has no masks.
+
+        Cost:
+            With P photos of two or more tags: a forward pass of P photos without gradient, and one of 2P photos with
+            it, beside the localizer's own step.
+        """
+        losses = self.localizer.losses(batch, progress)
+        weights = {"loss_fg": self.settings.foreground, "loss_bg": self.settings.background}
+        wanted = [name for name, weight in weights.items() if weight]
+        losses |= {name: batch.images.new_zeros(()) for name in weights}
+        if batch.source is None or not wanted:
+            return losses
+        teacher = self._teach(batch.source.images)
+        size = (teacher.shape[-2], teacher.shape[-1])
+        offsets = self._offsets(len(teacher), progress)  # cells
+        stride = _stride(batch, size) if self.settings.shift else 1
+        pastes = make_pastes(batch, offsets * stride)
+        images = {"loss_fg": pastes.foreground, "loss_bg": pastes.background}
+        students = self.localizer.raw_maps(torch.cat([images[name] for name in wanted])).chunk(len(wanted))
+        # The source's scores move along with what was pasted.
+        moved = _shifted(teacher, offsets, 0.0)
+        for name, student in zip(wanted, students, strict=True):
+            if name == "loss_fg":  # Eqs. 2 and 3
+                cells = covered(pastes.objects, size)
+                cells &= _shifted(reliable(teacher, batch.source, self.settings.reliable), offsets, False)
+                loss = consistency(moved, student, cells)
+            else:  # Eqs. 4 and 5
+                two, dummy = covered(pastes.surroundings, size), self.settings.dummy
+                loss = consistency(with_dummy(moved, dummy), with_dummy(student, dummy), two)
+            losses[name] = weights[name] * loss  # Eq. 6
+        return losses
+
+    @torch.no_grad()
+    def _teach(self, images: Tensor) -> Tensor:
+        """Return the raw maps of source photos (P, 3, H, W), in evaluation mode and without gradient.
+
+        Called after the localizer's own losses: autocast keeps the first cast of a weight, and one made here would
+        have no gradient.
+        """
+        mode = self.localizer.training
+        self.localizer.eval()
+        maps = self.localizer.raw_maps(images)
+        self.localizer.train(mode)
+        return maps
+
+    def _offsets(self, pairs: int, progress: Progress) -> Tensor:
+        """Draw the shifts (dy, dx) of `pairs` pastes, (P, 2) cells. The step is the seed: a resumed run draws alike."""
+        random = torch.Generator().manual_seed(progress.step)
+        most = self.settings.shift
+        return torch.randint(-most, most + 1, (pairs, 2), generator=random)
+
+
+def check_wrappable(kind: type[Method], name: str) -> None:
+    """Refuse localizers that do not tell their raw class maps.
+
+    Raises:
+        ConfigError: The method has no `raw_maps`.
+    """
+    if kind.raw_maps is Method.raw_maps:
+        raise ConfigError(
+            f"'{name}' does not tell its class maps before ReLU and normalisation (it has no `raw_maps`), which CSD "
+            "compares; wrap another localizer, such as localize.method=cam, or train it as it is: csd=null"
+        )
+
+
+def make_pastes(batch: Batch, offsets: Tensor) -> Pastes:
+    """Paste the objects, and the background, of source photos into the photos they are paired with.
+
+    An object is pasted wherever it lies. Background is pasted on background of the target only, so that the target's
+    objects stay.
+
+    Args:
+        batch: Photos with masks, and with sources with masks.
+        offsets: Shifts (dy, dx) of the sources, (P, 2) int64, pixels; what leaves the frame is lost.
+
+    Raises:
+        ConfigError: The batch has no masks.
+    """
+    if batch.source is None or batch.source.masks is None or batch.masks is None:
+        raise ConfigError("CSD pastes by masks, but the batch has none; give the run a baseline with masks")
+    several = batch.tags.sum(dim=1) > 1
+    target, target_masks = batch.images[several], batch.masks[several]
+    source = _shifted(batch.source.images, offsets, 0.0)
+    masks = _shifted(batch.source.masks, offsets, IGNORE)
+    labels = batch.source.tags.argmax(dim=1) + 1  # (P,)
+    objects = masks == labels[:, None, None]
+    surroundings = (masks == BACKGROUND) & (target_masks == BACKGROUND)
+    return Pastes(
+        source,
+        target,
+        torch.where(objects[:, None], source, target),
+        torch.where(surroundings[:, None], source, target),
+        objects,
+        surroundings,
+    )
+
+
+def covered(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the cells whose pixels are all marked.
+
+    Args:
+        pixels: (P, H, W) bool.
+        size: (h, w) of the grid.
+
+    Returns:
+        (P, h, w) bool.
+
+    Example:
+        >>> covered(torch.tensor([[[True, True, True, False]]]), (1, 2))
+        tensor([[[ True, False]]])
+    """
+    gaps = (~pixels).float()[:, None]
+    return adaptive_max_pool2d(gaps, size)[:, 0] == 0
+
+
+def reliable(teacher: Tensor, source: Batch, least: float) -> Tensor:
+    """Return the cells where the teacher itself sees the source's class.
+
+    Args:
+        teacher: Raw maps of the source photos, (P, K, h, w).
+        source: The source photos, with masks.
+        least: Smallest score that counts, 0..1, once the class's map is stretched to 0..1 over the cells whose pixels
+            are all known; 0 counts every cell.
+
+    Returns:
+        (P, h, w) bool.
+    """
+    size = (teacher.shape[-2], teacher.shape[-1])
+    if not least or source.masks is None:
+        return torch.ones(len(teacher), *size, dtype=torch.bool, device=teacher.device)
+    own = teacher[torch.arange(len(teacher), device=teacher.device), source.tags.argmax(dim=1)].float()
+    known = covered(source.masks != IGNORE, size)  # no padding
+    low = own.masked_fill(~known, torch.inf).amin(dim=(1, 2), keepdim=True)
+    high = own.masked_fill(~known, -torch.inf).amax(dim=(1, 2), keepdim=True)
+    return known & ((own - low) / (high - low).clamp_min(EPSILON) >= least)
+
+
+def _stride(batch: Batch, size: tuple[int, int]) -> int:
+    """Return the pixels per cell.
+
+    Raises:
+        ShapeError: They are no whole number, or not the same down and across.
+    """
+    height, width = batch.images.shape[-2:]
+    stride = height // size[0]
+    if (size[0] * stride, size[1] * stride) != (height, width):
+        raise ShapeError(
+            f"crops of {height} x {width} pixels have {size[0]} x {size[1]} cells: pastes cannot be shifted by whole "
+            "cells; set localize.fit.crop to a multiple of the stride, or csd.shift=0"
+        )
+    return stride
+
+
+def _shifted(values: Tensor, offsets: Tensor, fill: float) -> Tensor:
+    """Move (P, ..., h, w) down and right by `offsets` (P, 2), each entry its own way; `fill` where nothing comes in."""
+    if not offsets.any():
+        return values
+    result = torch.full_like(values, fill)
+    height, width = values.shape[-2:]
+    for one, moved, (dy, dx) in zip(values, result, offsets.tolist(), strict=True):
+        rows, columns = max(0, height - abs(dy)), max(0, width - abs(dx))
+        top, left = max(dy, 0), max(dx, 0)
+        from_top, from_left = max(-dy, 0), max(-dx, 0)
+        moved[..., top : top + rows, left : left + columns] = one[
+            ..., from_top : from_top + rows, from_left : from_left + columns
+        ]
+    return result

@@ -1,0 +1,118 @@
+"""MCTformer: a transformer with one class token per class, whose attention shows where each class is.
+
+Xu et al., "Multi-class Token Transformer for Weakly Supervised Semantic Segmentation", CVPR 2022 (the V2 of its code).
+
+A ViT has one class token, and its attention finds whatever stands out. Here every class has a token of its own that
+must tell whether the class is in the photo, so its attention to the patches turns to that class. A convolution on the
+patch tokens gives class maps as a CNN would, and the two are multiplied (the *fused* map). Patches also attend to
+patches that look like them: that attention, summed over all layers, spreads the fused map over the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hintseg.config.settings import Count, MethodConfig
+from hintseg.losses.classification import multi_label_soft_margin
+from hintseg.methods.method import Method
+from hintseg.nn.prior import ClassPrior
+from hintseg.nn.vit import ClassTokenVit, VitConfig
+from hintseg.types import Batch, ParameterGroup, Progress, Supervision
+
+
+class MctConfig(MethodConfig):
+    """Settings of MCTformer; the defaults are the published V2's.
+
+    Attributes:
+        backbone: The transformer; without learned weights it needs many photos.
+        attention_layers: How many of the last layers the attention of the class tokens is summed over. Early layers
+            attend to what is near, not to classes.
+        prior: Whether the scores of tags have a fixed offset for how often the class occurs (see `hintseg.nn.prior`);
+            the published ones have none.
+    """
+
+    task: ClassVar[Literal["localize", "refine", "segment", "propose"]] = "localize"
+    method: Literal["mctformer"] = "mctformer"
+    backbone: VitConfig = VitConfig()
+    attention_layers: Count = 3
+    prior: bool = True
+
+
+class MctFormer(Method):
+    """Class tokens scored by their mean, patch tokens by a convolution; class maps from both and the attention."""
+
+    Config = MctConfig
+    supervision = frozenset({Supervision.TAGS})
+    config: MctConfig
+
+    def __init__(self, config: MctConfig, classes: int, background: bool) -> None:
+        """Build the network.
+
+        Args:
+            config: The settings.
+            classes: K.
+            background: Not used: a classifier has no background class.
+        """
+        super().__init__()
+        self.config = config
+        self.backbone = ClassTokenVit(config.backbone, classes)
+        self.head = nn.Conv2d(self.backbone.channels[-1], classes, kernel_size=3, padding=1)
+        self.prior = ClassPrior(classes)
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Measure how often each class occurs."""
+        if self.config.prior:
+            self.prior.measure(batch.tags for batch in batches)
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Return ``loss_class`` and ``loss_patch``, the multi-label losses of the class tokens and of the patches."""
+        classes, patches = self.backbone(batch.images)
+        class_scores = classes.float().mean(dim=2)  # no classifier: each token answers for its class alone
+        patch_scores = self.head(patches).float().mean(dim=(2, 3))
+        return {
+            "loss_class": multi_label_soft_margin(self.prior(class_scores), batch.tags),
+            "loss_patch": multi_label_soft_margin(self.prior(patch_scores), batch.tags),
+        }
+
+    def raw_maps(self, images: Tensor) -> Tensor:
+        """Return the fused maps after patch affinity, (B, K, h, w), >= 0, with a gradient through all their parts.
+
+        Cost:
+            Attention of N = h*w patches: N x N floats a photo for the sum and twice as many on the way; with a
+            gradient one more for every head of every layer.
+
+        Source:
+            Xu et al., CVPR 2022; in training the CSD code lets the gradient into the patch map too.
+        """
+        out = self.backbone.attention(images, layers=self.config.attention_layers)
+        patch_maps = torch.relu(self.head(out.patches).float())
+        fused = out.class_to_patch * patch_maps.flatten(2)  # (B, K, N)
+        with torch.autocast(images.device.type, enabled=False):  # the sum is flat: its pattern needs all digits
+            refined: Tensor = fused @ out.affinity.transpose(1, 2)  # each patch gathers from those it attends to
+        return refined.view_as(patch_maps)
+
+    def class_maps(self, images: Tensor) -> Tensor:
+        """Return class maps (B, K, h, w), >= 0, not divided by their maximum.
+
+        Affinity lifts every patch a little, so the smallest value of each map is taken off, as in the published
+        min-max. Attention shares one unit among all patches: of several scales the smallest has the largest values.
+        """
+        maps = self.raw_maps(images)
+        return maps - maps.amin(dim=(2, 3), keepdim=True)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return the transformer at the configured learning rate and the head at ``fit.head_lr`` times it.
+
+        Class tokens and positions are not decayed, as is usual with ViTs.
+        """
+        tokens = [self.backbone.cls_token, self.backbone.pos_embed]
+        spared = {id(parameter) for parameter in tokens}
+        return [
+            ParameterGroup([p for p in self.backbone.parameters() if id(p) not in spared]),
+            ParameterGroup(tokens, weight_decay=0.0),
+            ParameterGroup(list(self.head.parameters()), head=True),
+        ]

@@ -1,0 +1,184 @@
+"""What CSD needs around the training of a localizer: stage one's masks, the source photos, pictures of the pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import interpolate
+
+from hintseg.cam import choose_threshold
+from hintseg.config.loader import parse_config
+from hintseg.config.run import CsdConfig, RunConfig
+from hintseg.data.dataset import PhotoDataset, collate
+from hintseg.data.sources import SourcePool
+from hintseg.data.transforms import TrainingTransform
+from hintseg.errors import ConfigError, LabelError, RunError
+from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
+from hintseg.methods.csd import check_wrappable, make_pastes
+from hintseg.methods.method import Method
+from hintseg.pipeline.folder import RunFolder
+from hintseg.registry import methods, resolve
+from hintseg.reporting.pictures import PairPanel, write_pairs
+from hintseg.store.maps import read_maps
+from hintseg.store.masks import read_label_png
+from hintseg.training import machine
+from hintseg.types import IGNORE, Photo
+
+Bytes = npt.NDArray[np.uint8]
+
+FEWEST_SOURCES = 10
+"""Photos with a single tag below which CSD is refused: each would be pasted all the time."""
+
+BASELINE = "baseline"
+"""Folder in the run folder where the baseline is trained: a run folder of its own."""
+
+
+@dataclass(frozen=True)
+class Decoupling:
+    """What a localizer's training with CSD takes.
+
+    Attributes:
+        settings: CSD's settings.
+        masks: Returns the stage-one mask of a photo, (H, W) uint8, or None.
+        sources: The photos with a single tag and a mask of it.
+    """
+
+    settings: CsdConfig
+    masks: Callable[[Photo], Bytes | None]
+    sources: SourcePool
+
+
+def check_data(config: RunConfig, photos: Sequence[Photo], classes: Sequence[str]) -> None:
+    """Refuse what CSD cannot learn from, before anything is trained.
+
+    Raises:
+        LabelError: Too few photos with a single tag, or none with several.
+        ConfigError: The localizer does not tell its raw class maps.
+    """
+    if config.localize is None:
+        raise ConfigError("'csd' wraps a localizer and there is none; leave it out with csd=null")
+    kind: type[Method] = resolve("method", config.localize.method, methods())
+    check_wrappable(kind, config.localize.method)
+    tags = tag_matrix(photos, len(classes))
+    alone = single_tag_counts(tags)
+    if alone.sum() < FEWEST_SOURCES:
+        each = ", ".join(f"{name} {count}" for name, count in zip(classes, alone, strict=True) if count) or "none"
+        raise LabelError(
+            f"{alone.sum()} of {len(photos)} training photos have a single tag ({each}); CSD learns from such photos "
+            f"and needs at least {FEWEST_SOURCES}. Add photos that show one class only, or train without it: csd=null, "
+            "or --recipe vwe"
+        )
+    if not (tags.sum(axis=1) > 1).any():
+        raise LabelError(
+            f"none of {len(photos)} training photos has two tags: CSD tells classes apart that appear together, and "
+            "here none do. Train without it: csd=null, or --recipe vwe"
+        )
+
+
+def baseline_config(config: RunConfig) -> RunConfig:
+    """Return the settings of stage one: the same run without CSD, up to its masks."""
+    return parse_config(config.model_dump(mode="json") | {"csd": None, "segment": None})
+
+
+def decoupling(run: RunFolder, config: RunConfig, photos: Sequence[Photo]) -> Decoupling | None:
+    """Return what the localizer's training with CSD takes; None for a run without CSD.
+
+    Raises:
+        RunError: The baseline has no masks, or is of other classes.
+        LabelError: Stage one left the masks of all photos with a single tag empty.
+    """
+    settings = config.csd
+    if settings is None:
+        return None
+    baseline = RunFolder.open(settings.baseline or run.path / BASELINE)
+    made = baseline.masks_of_photos()
+    if made is None:
+        raise RunError(f"{baseline.path} has no finished masks, which CSD pastes by; finish that run first (--resume)")
+    if baseline.classes != run.classes:
+        raise RunError(
+            f"csd.baseline={baseline.path} was trained on classes {', '.join(baseline.classes)}, this run has "
+            f"{', '.join(run.classes)}; give a run on the same data, or leave csd.baseline out"
+        )
+    masks = _mask_reader(baseline, *made, config, photos)
+    alone = [photo for photo in photos if len(photo.hints.tags or ()) == 1]
+    found = [p for p in alone if (mask := masks(p)) is not None and np.isin(mask, list(p.hints.tags or ())).any()]
+    if not found:
+        raise LabelError(
+            f"the masks in {made[1]} show the class of none of the {len(alone)} photos with a single tag: the baseline "
+            "did not learn. See its report, or train without CSD: csd=null"
+        )
+    prior = cooccurrence_prior(tag_matrix(photos, len(run.classes)), diagonal=settings.diagonal)
+    return Decoupling(settings, masks, SourcePool(found, prior if settings.resample else None))
+
+
+def _mask_reader(
+    baseline: RunFolder, stage: str, folder: Path, config: RunConfig, photos: Sequence[Photo]
+) -> Callable[[Photo], Bytes | None]:
+    """Return a reader of stage one's masks.
+
+    Without background the mask of a photo with a single tag is that class everywhere. Pasting it would leave nothing of
+    the target, so it is cut to the cells where its map is strong (`maps.area` of all such photos' pixels).
+    """
+    maps = baseline.path / (stage if (baseline.path / stage / "maps").is_dir() else "localize") / "maps"
+    threshold: float | None = None
+    if not baseline.background:
+        alone = [p for p in photos if len(p.hints.tags or ()) == 1 and (maps / f"{p.id}.npz").is_file()]
+        scores = (torch.from_numpy(read_maps(maps / f"{p.id}.npz")[1]) for p in alone)
+        threshold = choose_threshold(scores, area=config.maps.area) if alone else None
+
+    def read(photo: Photo) -> Bytes | None:
+        path = folder / f"{photo.id}.png"
+        if not path.is_file():
+            return None
+        mask = read_label_png(path)
+        if threshold is not None and len(photo.hints.tags or ()) == 1:
+            score = torch.from_numpy(read_maps(maps / f"{photo.id}.npz")[1].astype(np.float32))
+            grown = interpolate(score[None], mask.shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+            mask = np.where(grown < threshold, np.uint8(IGNORE), mask)
+        return mask
+
+    return read
+
+
+@torch.no_grad()
+def draw_pairs(run: RunFolder, method: Method, found: Decoupling, photos: Sequence[Photo], config: RunConfig) -> None:
+    """Write ``RUN/localize/pairs.png``: a few sources, targets and pastes, and the maps of the source's class on each.
+
+    The four maps of a row share one scale.
+    """
+    several = [p for p in photos if len(p.hints.tags or ()) > 1 and found.masks(p) is not None]
+    chosen = several[:: max(1, len(several) // max(1, config.trainer.pictures))][: config.trainer.pictures]
+    if not chosen or machine.rank() != 0:
+        return
+    fit = method.config.fit
+    transform = TrainingTransform(int(fit.crop), (1.0, 1.0), longest=config.data.longest)
+    dataset = PhotoDataset(chosen, len(run.classes), transform, found.masks, sources=found.sources, seed=config.seed)
+    batch = collate([dataset[i] for i in range(len(chosen))])
+    if batch.source is None:
+        return
+    pastes = make_pastes(batch, torch.zeros(len(chosen), 2, dtype=torch.int64))
+    names = ("source", "target", "with object", "with background")
+    images = (pastes.source, pastes.target, pastes.foreground, pastes.background)
+    where = machine.device(config.trainer)
+    method.to(where).eval()
+    with machine.autocast(config.trainer):
+        maps = [method.class_maps(image.to(where)).float().cpu() for image in images]
+    method.to("cpu")
+    rows = []
+    for i, (source, target) in enumerate(zip(batch.source.ids, batch.ids, strict=True)):
+        label = int(batch.source.tags[i].argmax())
+        own = [one[i, label] for one in maps]  # four of (h, w)
+        most = max(float(one.max()) for one in own) or 1.0
+        pictures = [(image[i].permute(1, 2, 0) * 255).round().byte().numpy() for image in images]
+        panels = [PairPanel(name, picture, None) for name, picture in zip(names, pictures, strict=True)]
+        panels += [
+            PairPanel(f"map {name}" if name.startswith("with") else f"map of {name}", picture, (one / most).numpy())
+            for name, picture, one in zip(names, pictures, own, strict=True)
+        ]
+        rows.append((f"{run.classes[label]} of {source} into {target}", panels))
+    write_pairs(run.stage("localize") / "pairs.png", rows)

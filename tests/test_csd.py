@@ -1,0 +1,624 @@
+"""CSD: Eqs. 1-6 against slow plain versions, pastes pixel by pixel, resampling, and the recipe with its stage one."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+import hintseg
+from hintseg.cli.tables import check_tables
+from hintseg.config.loader import load_config
+from hintseg.config.run import CsdConfig
+from hintseg.config.settings import BackboneConfig, MethodConfig
+from hintseg.data.dataset import PhotoDataset, collate
+from hintseg.data.shapes import write_shapes
+from hintseg.data.sources import SourcePool
+from hintseg.data.transforms import TrainingTransform
+from hintseg.errors import ConfigError, LabelError, PhotoError, RunError, ShapeError
+from hintseg.hints.check import check
+from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
+from hintseg.losses.consistency import consistency, with_dummy
+from hintseg.methods.cam import Cam, CamConfig
+from hintseg.methods.csd import Csd, covered, make_pastes, reliable
+from hintseg.methods.irn import Irn, IrnConfig
+from hintseg.methods.method import Method
+from hintseg.methods.vwe import Vwe, VweConfig
+from hintseg.pipeline.decoupling import check_data
+from hintseg.reporting.pictures import PairPanel, write_pairs
+from hintseg.training.watch import Watch
+from hintseg.training.weights import load_weights
+from hintseg.types import IGNORE, Batch, Hints, HintSet, ParameterGroup, Photo, Progress
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
+SMALL = BackboneConfig(name="test_resnet", weights="random", freeze="norm")
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def batch(images, tags, masks, source=None):
+    b, _, h, w = images.shape
+    return Batch([str(i) for i in range(b)], images, tags, masks, torch.tensor([[0, 0, w, h]] * b), source)
+
+
+def blocks(count, side=8, seed=0, values=(0, 1, 2, 255)):
+    """Random masks of blocks of two pixels, (count, side, side) uint8."""
+    rng = np.random.default_rng(seed)
+    small = rng.choice(np.array(values, np.uint8), (count, side // 2, side // 2))
+    return torch.from_numpy(small.repeat(2, axis=1).repeat(2, axis=2))
+
+
+def pairs():
+    """Three photos of 8 pixels and 3 classes; the first and the last have two tags, and sources of classes 2 and 1."""
+    source = batch(rand(2, 3, 8, 8, seed=1), torch.tensor([[0.0, 1, 0], [1, 0, 0]]), blocks(2, seed=2))
+    tags = torch.tensor([[1.0, 1, 0], [0, 0, 1], [0, 1, 1]])
+    return batch(rand(3, 3, 8, 8), tags, blocks(3, seed=3, values=(0, 0, 1, 2)), source)
+
+
+class Plain(Method):
+    """A localizer whose maps are a mix of the colours of 2 x 2 pixels; it notes how its maps are asked for."""
+
+    config = MethodConfig(method="plain")
+
+    def __init__(self):
+        super().__init__()
+        self.mix = torch.nn.Parameter(torch.randn(3, 3, generator=torch.Generator().manual_seed(5)) * 3)
+        self.asked = []
+
+    def losses(self, batch, progress):
+        return {"loss_own": self.raw_maps(batch.images).square().mean()}
+
+    def raw_maps(self, images):
+        self.asked.append((len(images), self.training, torch.is_grad_enabled()))
+        return torch.einsum("kc,bchw->bkhw", self.mix, torch.nn.functional.avg_pool2d(images, 2))
+
+    def class_maps(self, images):
+        return self.raw_maps(images).relu()
+
+    def parameter_groups(self):
+        return [ParameterGroup(list(self.parameters()))]
+
+
+# --- Eq. 1 and resampling -------------------------------------------------------------------------------------------
+
+
+def plain_counts(tags, diagonal):
+    classes = len(tags[0])
+    counts = [[0] * classes for _ in range(classes)]
+    for row in tags:
+        for i in range(classes):
+            for j in range(classes):
+                alone = sum(row) == 1 or diagonal == "all"
+                counts[i][j] += bool(row[i] and row[j] and (i != j or alone))
+    return counts
+
+
+@pytest.mark.parametrize("diagonal", ["single", "all"])
+def test_prior_equals_the_equation(diagonal):
+    tags = np.random.default_rng(0).integers(0, 2, (30, 4))
+    tags[:, 3] = 0  # a class no photo shows
+    counts = plain_counts(tags, diagonal)
+    expected = [[n / max(sum(row), 1) for n in row] for row in counts]
+    assert cooccurrence_prior(tags, diagonal=diagonal).tolist() == expected
+    assert single_tag_counts(tags).tolist() == [sum(r[k] for r in tags if sum(r) == 1) for k in range(4)]
+
+
+@needs_shared
+def test_prior_equals_the_published_numbers():
+    known = np.load(SHARED / "reference" / "csd_psd.npz")
+    tags = known["labels"].astype(int)
+    assert (cooccurrence_prior(tags, diagonal="all").astype(np.float32) == known["prior_paper"]).all()
+    counts = np.array(plain_counts(tags, "single"))  # the earlier code's counts have lonely photos on the diagonal
+    softmax = np.exp(0.1 * counts) / np.exp(0.1 * counts).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(softmax, known["prior_code"], atol=1e-7)
+    np.testing.assert_allclose(cooccurrence_prior(tags) * counts.sum(axis=1, keepdims=True), counts)
+
+
+def photo(name, *tags, path=None):
+    return Photo(name, path or Path(name), Hints(tags=frozenset(tags)))
+
+
+def test_sources_are_drawn_by_what_comes_together():
+    photos = [photo("a", 1), photo("b", 1), photo("c", 2), photo("d", 4)]
+    prior = np.array([[0.4, 0.3, 0.3, 0], [0.5, 0.25, 0.15, 0.1], [0, 0, 0.5, 0.5], [0, 0, 1, 0]])
+    pool = SourcePool(photos, prior)
+    # Rows 1 and 2 sum to (.9, .55, .45, .1); class 3 has no source photo: / 1.55.
+    expected = {"a": 0.9 / 1.55 / 2, "b": 0.9 / 1.55 / 2, "c": 0.55 / 1.55, "d": 0.1 / 1.55}
+    random = np.random.default_rng(0)
+    drawn = [pool.draw({1, 2}, random).id for _ in range(4000)]
+    for name, share in expected.items():
+        assert drawn.count(name) / 4000 == pytest.approx(share, abs=0.025)
+
+
+def test_all_sources_are_alike_without_resampling_and_where_classes_tell_nothing():
+    photos = [photo("a", 1), photo("b", 1), photo("c", 2)]
+    lonely = np.array([[0.0, 0, 1], [0, 0, 1], [0, 0, 1]])  # only class 3 comes along, and has no source photo
+    for prior in (None, lonely):
+        random = np.random.default_rng(0)
+        drawn = [SourcePool(photos, prior).draw({1, 3}, random).id for _ in range(3000)]
+        assert all(drawn.count(name) / 3000 == pytest.approx(1 / 3, abs=0.03) for name in "abc")
+    with pytest.raises(PhotoError, match="0 source photos"):
+        SourcePool([], None)
+
+
+# --- Eqs. 2-6 -------------------------------------------------------------------------------------------------------
+
+
+def softmax(scores):
+    exponentials = [math.exp(s - max(scores)) for s in scores]
+    return [e / sum(exponentials) for e in exponentials]
+
+
+def plain_consistency(teacher, student, cells):
+    """Value and gradient (to the student) of the KL divergence, cell by cell."""
+    photos, _, height, width = teacher.shape
+    scale = 196 / (height * width) / photos
+    value, gradient = 0.0, torch.zeros_like(student)
+    for b in range(photos):
+        for y in range(height):
+            for x in range(width):
+                if cells[b, y, x]:
+                    p, q = softmax(teacher[b, :, y, x].tolist()), softmax(student[b, :, y, x].tolist())
+                    value += scale * sum(i * math.log(i / j) for i, j in zip(p, q, strict=True))
+                    gradient[b, :, y, x] = scale * (torch.tensor(q) - torch.tensor(p))
+    return value, gradient
+
+
+def test_consistency_equals_the_equation():
+    teacher, student = rand(2, 3, 4, 5) * 6 - 3, (rand(2, 3, 4, 5, seed=1) * 6 - 3).requires_grad_()
+    teacher.requires_grad_()
+    cells = rand(2, 4, 5, seed=2) > 0.5
+    loss = consistency(teacher, student, cells)
+    loss.backward()
+    value, gradient = plain_consistency(teacher.detach(), student.detach(), cells)
+    assert loss.item() == pytest.approx(value, rel=1e-5)
+    torch.testing.assert_close(student.grad, gradient, rtol=1e-4, atol=1e-5)
+    assert teacher.grad is None
+
+
+def test_background_map_has_two_channels():
+    maps = rand(2, 3, 2, 2)
+    two = with_dummy(maps, 0.1)
+    assert two.shape == (2, 2, 2, 2)
+    torch.testing.assert_close(two[:, 0], maps[:, 0] + maps[:, 1] + maps[:, 2])
+    assert (two[:, 1] == 0.1).all()
+
+
+def test_loss_does_not_depend_on_the_grid():
+    teacher, student, cells = rand(2, 3, 4, 4), rand(2, 3, 4, 4, seed=1), rand(2, 4, 4, seed=2) > 0.5
+    fine = [t.repeat_interleave(3, dim=-1).repeat_interleave(3, dim=-2) for t in (teacher, student, cells)]
+    torch.testing.assert_close(consistency(teacher, student, cells), consistency(*fine))
+
+
+def plain_pastes(data, offsets):
+    """Both pastes, pixel by pixel; also which pixels were pasted."""
+    several = [i for i, row in enumerate(data.tags.tolist()) if sum(row) > 1]
+    made = []
+    for p, (t, (dy, dx)) in enumerate(zip(several, offsets.tolist(), strict=True)):
+        label = data.source.tags[p].tolist().index(1) + 1
+        one = [data.images[t].clone(), data.images[t].clone(), torch.zeros(8, 8) > 0, torch.zeros(8, 8) > 0]
+        for y in range(8):
+            for x in range(8):
+                if not (0 <= y - dy < 8 and 0 <= x - dx < 8):
+                    continue
+                value = int(data.source.masks[p, y - dy, x - dx])
+                if value == label:
+                    one[0][:, y, x], one[2][y, x] = data.source.images[p, :, y - dy, x - dx], True
+                if value == 0 and data.masks[t, y, x] == 0:
+                    one[1][:, y, x], one[3][y, x] = data.source.images[p, :, y - dy, x - dx], True
+        made.append(one)
+    return [torch.stack(column) for column in zip(*made, strict=True)]
+
+
+@pytest.mark.parametrize("offsets", [[[0, 0], [0, 0]], [[2, -4], [-2, 6]], [[9, 0], [0, -20]]])
+def test_pastes_pixel_by_pixel(offsets):
+    data, moves = pairs(), torch.tensor(offsets)
+    pastes = make_pastes(data, moves)
+    foreground, background, objects, surroundings = plain_pastes(data, moves)
+    assert torch.equal(pastes.foreground, foreground)
+    assert torch.equal(pastes.background, background)
+    assert torch.equal(pastes.objects, objects)
+    assert torch.equal(pastes.surroundings, surroundings)
+    assert torch.equal(pastes.target, data.images[[0, 2]])
+    assert pastes.objects.any() == (abs(offsets[0][0]) < 8)
+    assert not (pastes.surroundings & (data.masks[[0, 2]] != 0)).any()  # the targets' objects stay
+
+
+def test_covered_cells_are_wholly_covered():
+    pixels = rand(1, 6, 6) > 0.2
+    expected = [[bool(pixels[0, 2 * y : 2 * y + 2, 3 * x : 3 * x + 3].all()) for x in range(2)] for y in range(3)]
+    assert 0 < sum(map(sum, expected)) < 6
+    assert covered(pixels, (3, 2))[0].tolist() == expected
+
+
+def test_reliable_cells_are_those_the_teacher_sees():
+    teacher = torch.tensor([[[[9.0, 9.0, 9.0, 9.0]], [[-2.0, 4.0, 1.0, 80.0]]]])  # class 2 is the source's
+    source = batch(rand(1, 3, 1, 4), torch.tensor([[0.0, 1]]), torch.tensor([[[0, 2, 2, 255]]], dtype=torch.uint8))
+    assert reliable(teacher, source, 0.5).tolist() == [[[False, True, True, False]]]  # stretched: 0, 1, .5; padding
+    assert reliable(teacher, source, 0.6).tolist() == [[[False, True, False, False]]]
+    assert reliable(teacher, source, 0.0).all()
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+def test_losses_equal_the_equations(shift):
+    data, progress = pairs(), Progress(3, 10)
+    settings = CsdConfig(foreground=0.3, background=0.7, dummy=0.2, reliable=0.7, shift=shift)
+    wrapped = Csd(Plain(), settings).train()
+    losses = wrapped.losses(data, progress)
+    offsets = wrapped._offsets(2, progress)
+    assert offsets.any() == bool(shift)
+    foreground, background, objects, surroundings = plain_pastes(data, offsets * 2)
+    with torch.no_grad():
+        plain = Plain()
+        at_home = plain.raw_maps(data.source.images)
+        moved = torch.zeros_like(at_home)
+        trusted = torch.zeros(2, 4, 4, dtype=torch.bool)
+        for p, (dy, dx) in enumerate(offsets.tolist()):
+            label = data.source.tags[p].tolist().index(1)
+            known = (data.source.masks[p] != 255).reshape(4, 2, 4, 2).all(dim=3).all(dim=1)
+            own = at_home[p, label]
+            stretched = (own - own[known].min()) / (own[known].max() - own[known].min())
+            for y in range(4):
+                for x in range(4):
+                    if 0 <= y - dy < 4 and 0 <= x - dx < 4:
+                        moved[p, :, y, x] = at_home[p, :, y - dy, x - dx]
+                        trusted[p, y, x] = known[y - dy, x - dx] and stretched[y - dy, x - dx] >= 0.7
+        cells = [m.reshape(2, 4, 2, 4, 2).all(dim=4).all(dim=2) for m in (objects, surroundings)]
+        assert (cells[0] & trusted).any()
+        assert shift or (cells[0] & ~trusted).any()
+        assert cells[1].any()
+        fg, _ = plain_consistency(moved, plain.raw_maps(foreground), cells[0] & trusted)
+        two = [
+            torch.stack([m.sum(dim=1), torch.full((2, 4, 4), 0.2)], dim=1) for m in (moved, plain.raw_maps(background))
+        ]
+        bg, _ = plain_consistency(*two, cells[1])
+    assert set(losses) == {"loss_own", "loss_fg", "loss_bg"}
+    assert losses["loss_fg"].item() == pytest.approx(0.3 * fg, rel=1e-4)
+    assert losses["loss_bg"].item() == pytest.approx(0.7 * bg, rel=1e-4)
+
+
+def test_teacher_is_in_evaluation_mode_without_gradient_and_students_go_together():
+    wrapped = Csd(Plain(), CsdConfig()).train()
+    wrapped.losses(pairs(), Progress(0, 1))
+    # photos, training mode, gradient: the localizer's own step, two sources, two objects and two backgrounds
+    assert wrapped.localizer.asked == [(3, True, True), (2, False, False), (4, True, True)]
+    assert wrapped.localizer.training
+
+
+@pytest.mark.parametrize(("settings", "asked"), [({"background": 0}, 2), ({"foreground": 0}, 2)])
+def test_each_loss_alone(settings, asked):
+    both, one = (Csd(Plain(), CsdConfig(reliable=0, **s)) for s in ({}, settings))
+    expected, losses = (c.losses(pairs(), Progress(0, 1)) for c in (both, one))
+    gone = "loss_bg" if "background" in settings else "loss_fg"
+    assert one.localizer.asked[-1][0] == asked
+    torch.testing.assert_close(losses, expected | {gone: torch.zeros(())})
+    neither = Csd(Plain(), CsdConfig(foreground=0, background=0))
+    assert neither.losses(pairs(), Progress(0, 1))["loss_fg"] == 0
+    assert len(neither.localizer.asked) == 1
+
+
+def test_nothing_to_paste_is_no_loss():
+    for change in ("no object", "no pair", "no background", "no known pixel"):
+        data = pairs()
+        if change == "no object":
+            data.source.masks[:] = 0
+        elif change == "no background":
+            data.masks[:] = 1
+        elif change == "no known pixel":
+            data.source.masks[:] = IGNORE
+        else:
+            data.source, data.tags[:] = None, torch.eye(3)
+        wrapped = Csd(Plain(), CsdConfig())
+        losses = wrapped.losses(data, Progress(0, 1))
+        sum(losses.values()).backward()
+        assert wrapped.localizer.mix.grad.isfinite().all()
+        assert losses["loss_fg"] == 0 or change == "no background"
+        assert losses["loss_bg"] == 0 or change == "no object"
+
+
+def test_shifts_are_drawn_from_the_step_and_need_whole_cells():
+    wrapped = Csd(Plain(), CsdConfig(shift=3))
+    draws = [wrapped._offsets(50, Progress(step, 9)) for step in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    assert set(draws[0].flatten().tolist()) == set(range(-3, 4))
+    data = pairs()
+    for one in (data, data.source):
+        one.images, one.masks = one.images[..., :7], one.masks[..., :7]
+    with pytest.raises(ShapeError, match=r"8 x 7 pixels have 4 x 3 cells.*csd.shift=0"):
+        wrapped.losses(data, Progress(0, 1))
+    assert Csd(Plain(), CsdConfig()).losses(data, Progress(0, 1))["loss_bg"].isfinite()
+
+
+# --- localizers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"), [(Cam, CamConfig(backbone=SMALL)), (Vwe, VweConfig(backbone=SMALL, words=8))]
+)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_localizers_learn_from_pastes(kind, config, mixed):
+    torch.manual_seed(0)
+    wrapped = Csd(kind(config, 3, True), CsdConfig(reliable=0)).train()
+    halves = torch.tensor([[1, 0], [2, 0]], dtype=torch.uint8).repeat_interleave(16, 1)  # object left, background right
+    source = batch(rand(2, 3, 32, 32, seed=1), torch.eye(3)[:2], halves[:, None].repeat_interleave(32, 1))
+    data = batch(
+        rand(2, 3, 32, 32), torch.tensor([[1.0, 1, 0], [0, 1, 1]]), torch.zeros(2, 32, 32, dtype=torch.uint8), source
+    )
+    torch.testing.assert_close(wrapped.raw_maps(data.images).relu(), wrapped.class_maps(data.images))
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):  # casts of weights are cached: the teacher's must not be
+        losses = wrapped.losses(data, Progress(0, 1))
+    assert losses["loss_fg"] > 0
+    assert losses["loss_bg"] > 0
+    (losses["loss_fg"] + losses["loss_bg"]).backward()
+    moving = {name.split(".")[1] for name, p in wrapped.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moving == {"backbone", "classifier" if kind is Cam else "image_classifier"}
+    plain = kind(config, 3, True).train()
+    plain.load_state_dict(wrapped.localizer.state_dict())
+    own = plain.losses(data, Progress(0, 1))
+    if not mixed:
+        torch.testing.assert_close({name: losses[name] for name in own}, own)
+    assert wrapped.parameter_groups()[0].parameters == wrapped.localizer.parameter_groups()[0].parameters
+
+
+def test_the_localizer_is_prepared_as_without_csd():
+    data = pairs()
+    data.images = rand(3, 3, 32, 32)
+    torch.manual_seed(0)
+    alone, within = (Cam(CamConfig(backbone=SMALL), 3, True) for _ in range(2))
+    within.load_state_dict(alone.state_dict())
+    alone.prepare([data])
+    Csd(within, CsdConfig()).prepare([data])
+    assert alone.feature_scale.factor != 1
+    torch.testing.assert_close(within.state_dict(), alone.state_dict())
+
+
+def test_methods_without_raw_maps_are_refused():
+    with pytest.raises(ConfigError, match=r"'irn' does not tell its class maps.*csd=null"):
+        Csd(Irn(IrnConfig(backbone=SMALL), 2, True), CsdConfig())
+
+
+def test_masks_are_needed():
+    data = pairs()
+    data.masks = None
+    with pytest.raises(ConfigError, match="the batch has none"):
+        Csd(Plain(), CsdConfig()).losses(data, Progress(0, 1))
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Six photos of noise; 0, 2 and 4 have two tags, 1 and 3 one, 5 none."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    found = []
+    for i, tags in enumerate([(1, 2), (1,), (2, 3), (3,), (1, 3), ()]):
+        Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        found.append(photo(str(i), *tags, path=folder / f"{i}.png"))
+    return found
+
+
+def test_batches_bring_a_source_for_each_photo_with_several_tags(photos):
+    masks = {p.id: np.full((40, 50), i, np.uint8) for i, p in enumerate(photos)}
+    transform = TrainingTransform(32, (0.9, 1.1), 0.2)
+    plain, paired = (
+        PhotoDataset(photos, 3, transform, lambda p: masks[p.id], sources=pool, seed=4)
+        for pool in (None, SourcePool([photos[1], photos[3]], None))
+    )
+    items = [paired[i] for i in range(6)]
+    made = collate(items)
+    assert made.source is not None
+    assert len(made.source.ids) == int((made.tags.sum(dim=1) > 1).sum()) == 3
+    assert set(made.source.ids) <= {"1", "3"}
+    assert (made.source.tags.sum(dim=1) == 1).all()
+    assert made.source.source is None
+    for name, mask in zip(made.source.ids, made.source.masks, strict=True):
+        assert set(mask.unique().tolist()) <= {int(name), IGNORE}
+    alone = collate([plain[i] for i in range(6)])
+    assert alone.source is None
+    assert torch.equal(alone.images, made.images)  # its own views do not change
+    assert made.to("cpu").source is not None
+    assert collate([paired[1], paired[5]]).source is None
+    again = collate([paired[i] for i in range(6)])
+    assert again.source.ids == made.source.ids
+    assert torch.equal(again.source.images, made.source.images)
+    paired.set_epoch(1)
+    assert not torch.equal(collate([paired[i] for i in range(6)]).source.images, made.source.images)
+
+
+# --- settings and refusals ------------------------------------------------------------------------------------------
+
+
+def test_settings():
+    config = load_config("csd_irn", ["csd.shift=1"], data={"path": "photos"})
+    assert (config.csd.foreground, config.csd.background, config.csd.shift, config.csd.resample) == (0.01, 0.1, 1, True)
+    assert load_config("vwe", ["csd={}"], data={"path": "photos"}).csd == CsdConfig()
+    assert load_config("csd_irn", ["csd=null"], data={"path": "photos"}).csd is None
+    for recipe, word, part in (
+        ("csd_irn", "csd.foregroun=1", "did you mean 'csd.foreground'?"),
+        ("full", "csd={}", "'csd' wraps a localizer and there is none"),
+        ("cam", "localize.method=csd", r"'csd' wraps a localizer; set csd=\{\} beside"),
+    ):
+        with pytest.raises(ConfigError, match=part.replace("?", r"\?")):
+            load_config(recipe, [word], data={"path": "photos"})
+
+
+def test_too_few_photos_with_one_tag():
+    config = load_config("csd_irn", data={"path": "photos"})
+    many = [photo(str(i), 1, 2) for i in range(20)]
+    few = [*many, *(photo(f"s{i}", 1 + i % 3) for i in range(9))]
+    with pytest.raises(LabelError, match=r"9 of 29 .* single tag \(ant 3, bee 3, cow 3\).* at least 10.*csd=null"):
+        check_data(config, few, ("ant", "bee", "cow"))
+    check_data(config, [*few, photo("one more", 3)], ("ant", "bee", "cow"))
+    with pytest.raises(LabelError, match="none of 12 training photos has two tags"):
+        check_data(config, [photo(str(i), 1) for i in range(12)], ("ant", "bee", "cow"))
+    with pytest.raises(LabelError, match=r"0 of 20 training photos have a single tag \(none\)"):
+        check_data(config, many, ("ant", "bee", "cow"))
+
+
+def test_check_shows_lonely_photos_and_the_prior(photos):
+    def printed(hint_set):
+        console = Console(width=200, file=io.StringIO())
+        for part in check_tables(check(hint_set)):
+            console.print(part)
+        return console.file.getvalue()
+
+    report = check(HintSet("set", ("ant", "bee", "cow"), tuple(photos)))
+    assert report.alone_per_class == {"ant": 1, "bee": 0, "cow": 1}
+    assert report.prior == ((1 / 3, 1 / 3, 1 / 3), (0.5, 0.0, 0.5), (1 / 3, 1 / 3, 1 / 3))
+    text = printed(HintSet("set", ("ant", "bee", "cow"), tuple(photos)))
+    assert "prior of CSD, %" in text
+    assert any(line.split("│")[1:4] == ["2 bee", "50", " ."] for line in text.splitlines())
+    many = tuple(f"c{i}" for i in range(1, 31))
+    text = printed(HintSet("set", many, tuple(photos)))
+    (line,) = (line for line in text.splitlines() if "│ c2 " in line)
+    assert "c1 50, c3 50" in line
+    assert "photos with both classes" not in text
+    assert tag_matrix([*photos, Photo("x", Path("x"))], 3).tolist()[:2] == [[1, 1, 0], [1, 0, 0]]
+
+
+def test_pictures_of_pairs(tmp_path):
+    red = np.zeros((20, 20, 3), np.uint8)
+    red[..., 0] = 255
+    panels = [PairPanel("source", red, None), PairPanel("map of source", red, np.ones((2, 2), np.float32))]
+    write_pairs(tmp_path / "pairs.png", [("a into b", panels)])
+    picture = np.array(Image.open(tmp_path / "pairs.png"))
+    assert (picture[90, 75] == (255, 0, 0)).all()
+    assert (picture[90, 231] != (255, 0, 0)).any()
+
+
+# --- the recipe -----------------------------------------------------------------------------------------------------
+
+QUICK = [
+    "backbone.name=test_resnet",
+    "backbone.weights=random",
+    "trainer.workers=0",
+    "trainer.precision=32-true",
+    "trainer.pictures=2",
+    *(f"{stage}.fit.{word}" for stage in ("localize", "refine", "segment") for word in ("epochs=1", "crop=32")),
+    *(f"{stage}.fit.batch_size=8" for stage in ("localize", "refine", "segment")),
+    "maps.scales=[1.0]",
+    "test.scales=[1.0]",
+]
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shapes") / "photos"
+    write_shapes(folder, train=40, val=4, size=40)
+    return folder
+
+
+class Stop(Watch):
+    """Stops the run when it begins its `count`-th training."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.left = count
+
+    def start(self, title, total):
+        self.left -= title.startswith("training")
+        if not self.left:
+            raise KeyboardInterrupt
+        super().start(title, total)
+
+
+@pytest.fixture(scope="module")
+def run(shapes, tmp_path_factory):
+    """A run that was stopped when CSD's own training began, and gone on with."""
+    out = tmp_path_factory.mktemp("runs") / "csd"
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        hintseg.train(shapes, out, recipe="csd_irn", settings=QUICK, watch=Stop(3))
+    weights = out / "baseline" / "localize" / "model.safetensors"
+    assert not (out / "localize" / "model.safetensors").exists()
+    before = weights.stat().st_mtime_ns
+    finished = hintseg.train(shapes, out, recipe="csd_irn", settings=QUICK, resume=True)
+    assert weights.stat().st_mtime_ns == before
+    return finished
+
+
+def test_recipe_does_everything_in_one_command(run):
+    stages = [json.loads((run.path / part / "manifest.json").read_text())["stages"] for part in (".", "baseline")]
+    assert [list(s) for s in stages] == [["localize", "refine", "segment"], ["localize", "refine"]]
+    assert all(stage["done"] for part in stages for stage in part.values())
+    heads = [(run.path / part / "localize/log.csv").read_text().splitlines()[0] for part in (".", "baseline")]
+    assert heads == ["step,epoch,lr,loss,loss_img,loss_fg,loss_bg", "step,epoch,lr,loss,loss_img"]
+    method = load_weights(run.path / "localize" / "model.safetensors")[0]
+    assert isinstance(method, Cam)  # the plain localizer
+    assert {row["stage"] for row in run.metrics} == {"localize", "refine", "segment"}
+
+
+def test_report_shows_the_pairs(run):
+    page = (run.path / "report.html").read_text()
+    assert base64.b64encode((run.path / "localize/pairs.png").read_bytes()).decode() in page
+    assert "Pastes of CSD" in page
+    assert "mIoU before," in page
+    assert "Pastes of CSD" not in (run.path / "baseline" / "report.html").read_text()
+
+
+def test_a_finished_baseline_is_used_again(run, shapes, tmp_path):
+    settings = [w for w in QUICK if not w.startswith(("refine", "segment", "test"))]
+    own = ["refine=null", "segment=null", "csd.shift=1", "csd.resample=false"]
+    given = f"csd.baseline={run.path / 'baseline'}"
+    other = hintseg.train(shapes, tmp_path / "run", recipe="csd_irn", settings=[*settings, *own, given])
+    assert not (other.path / "baseline").exists()
+    assert "mIoU before," in (other.path / "report.html").read_text()
+    empty = tmp_path / "empty"
+    (empty / "localize").mkdir(parents=True)
+    (empty / "config.yaml").write_text("")
+    (empty / "manifest.json").write_text('{"stages": {}, "data": {"classes": [], "background": true}}')
+    with pytest.raises(RunError, match="has no finished masks"):
+        hintseg.train(shapes, tmp_path / "2", recipe="csd_irn", settings=[*settings, *own, f"csd.baseline={empty}"])
+    manifest = json.loads((run.path / "baseline" / "manifest.json").read_text())
+    manifest["data"]["classes"][0] = "elephant"
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    (changed / "refine").symlink_to(run.path / "baseline" / "refine")
+    (changed / "config.yaml").write_text("")
+    (changed / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match="was trained on classes elephant"):
+        hintseg.train(shapes, tmp_path / "3", recipe="csd_irn", settings=[*settings, *own, f"csd.baseline={changed}"])
+
+
+def test_without_background_objects_are_cut_to_where_the_maps_are_strong(shapes, tmp_path):
+    settings = [w for w in QUICK if not w.startswith(("refine", "segment", "test"))]
+    own = ["refine=null", "segment=null", "data.background=none", "csd={}", "localize.words=8"]
+    run = hintseg.train(shapes, tmp_path / "run", recipe="vwe", settings=[*settings, *own])
+    from hintseg.pipeline.decoupling import decoupling
+    from hintseg.pipeline.folder import RunFolder, split_photos
+
+    folder = RunFolder.open(run.path)
+    split = split_photos(hintseg.hints.read_hints(shapes, background=False), folder.config)
+    found = decoupling(folder, folder.config, split.train)
+    assert found is not None
+    share = np.mean([(found.masks(p) != IGNORE).mean() for p in found.sources.photos])
+    assert 0.2 < share < 0.8  # `maps.area` is two fifths of all
+    assert all(set(np.unique(found.masks(p))) <= {*p.hints.tags, IGNORE} for p in found.sources.photos)
+    log = (run.path / "localize/log.csv").read_text().splitlines()
+    assert log[0] == "step,epoch,lr,loss,loss_img,loss_word,loss_w2i,loss_fg,loss_bg"
+    assert {line.rpartition(",")[2] for line in log[1:]} == {"0.0"}  # no background to paste
+
+
+def test_recipe_on_mctformer(shapes, tmp_path):
+    vit = ("name=vit_tiny_patch16_224", "output_stride=8", "depth=2", "width=24", "heads=3")
+    settings = [w for w in QUICK if not w.startswith(("segment", "test", "maps"))]
+    own = [*(f"localize.backbone.{word}" for word in vit), "refine.cell=4", "segment=null"]
+    run = hintseg.train(shapes, tmp_path / "run", recipe="csd_mct", settings=[*settings, *own])
+    log = (run.path / "localize/log.csv").read_text().splitlines()
+    assert log[0].endswith("loss_fg,loss_bg")
+    assert any(float(line.split(",")[-2]) > 0 for line in log[1:])
+    assert {row["stage"] for row in run.metrics} == {"localize", "refine"}
+    assert hintseg.load(run.path / "baseline").metrics

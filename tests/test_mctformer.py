@@ -1,0 +1,427 @@
+"""MCTformer: maps and scores against the published numbers and plain loops; any size, little memory, training."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import hintseg
+from hintseg.cam import multi_scale, normalise
+from hintseg.config.auto import Facts, resolve_fit
+from hintseg.config.loader import load_config
+from hintseg.data.shapes import write_shapes
+from hintseg.errors import ConfigError, HintsegWarning, WeightsError
+from hintseg.losses.classification import multi_label_soft_margin
+from hintseg.methods.mctformer import MctConfig, MctFormer
+from hintseg.nn.vit import ClassTokenVit, VitConfig
+from hintseg.training.weights import load_weights, save_weights
+from hintseg.types import Batch, Progress
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
+TINY = VitConfig(weights="random", output_stride=8, depth=2, width=24, heads=3)
+PROGRESS = Progress(0, 10)
+
+
+def rand(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make(classes: int = 3, **settings: object) -> MctFormer:
+    """A tiny one whose attention is far from even: at the start all tokens look everywhere alike."""
+    torch.manual_seed(0)
+    method = MctFormer(MctConfig.model_validate({"backbone": TINY} | settings), classes, True).eval()
+    for block in method.backbone.blocks:
+        nn.init.normal_(block.attn.qkv.weight, std=0.4)
+    return method
+
+
+def batch_of(images: Tensor, tags: Tensor) -> Batch:
+    return Batch([str(i) for i in range(len(images))], images, tags, None, torch.zeros(len(images), 4))
+
+
+# --- the published numbers ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published() -> tuple[MctFormer, dict[str, Tensor]]:
+    """The published network, loaded by name, and its numbers."""
+    state = load_file(SHARED / "reference" / "mct_tiny.safetensors")
+    config = MctConfig(backbone=VitConfig(weights="random", depth=4, width=48, heads=3))
+    method = MctFormer(config, 5, True).eval()
+    method.backbone.pos_embed = nn.Parameter(state["pos_embed"])  # for images of 64 pixels
+    named = {name if name.startswith("head.") else f"backbone.{name}": value for name, value in state.items()}
+    missing, unexpected = method.load_state_dict(named, strict=False)
+    assert set(missing) == {"backbone.mean", "backbone.std", "prior.offset"}
+    assert set(unexpected) == {"backbone.norm.weight", "backbone.norm.bias"}  # in the file, but not applied
+    method.backbone.mean.zero_()  # its input is normalised already
+    method.backbone.std.fill_(1)
+    with np.load(SHARED / "reference" / "mct.npz") as file:
+        return method, {name: torch.from_numpy(file[name]) for name in file}
+
+
+@needs_shared
+@torch.no_grad()
+def test_scores_and_fused_maps_equal_the_published_ones(published) -> None:
+    method, data = published
+    classes, patches = method.backbone(data["x"])
+    torch.testing.assert_close(classes.mean(dim=2), data["cls_logits"], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(method.head(patches).mean(dim=(2, 3)), data["patch_logits"], rtol=1e-3, atol=1e-6)
+    out = method.backbone.attention(data["x"], layers=3)
+    torch.testing.assert_close(out.class_to_patch.view(2, 5, 4, 4), data["cam_transcam"], rtol=1e-3, atol=1e-6)
+    patch_maps = torch.relu(method.head(out.patches))
+    torch.testing.assert_close(patch_maps, data["cam_patchcam"], rtol=1e-3, atol=1e-6)
+    fused = out.class_to_patch.view_as(patch_maps) * patch_maps
+    torch.testing.assert_close(fused, data["cam_fused"], rtol=1e-3, atol=1e-6)
+
+
+@needs_shared
+@torch.no_grad()
+def test_a_photo_that_is_not_square_equals_the_published_one(published) -> None:
+    method, data = published
+    out = method.backbone.attention(data["x2"], layers=3)
+    torch.testing.assert_close(out.classes.mean(dim=2), data["cls_logits2"], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(out.affinity, data["patch_attn2"].sum(dim=0), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(method.raw_maps(data["x2"]), data["refined2"], rtol=1e-3, atol=1e-7)
+
+
+# --- plain versions -------------------------------------------------------------------------------------------------
+
+
+def stored_attention(method: MctFormer, images: Tensor) -> Tensor:
+    """Attention of every head of every layer, (layers, B, heads, T, T): what the network must not keep."""
+    found: list[Tensor] = []
+
+    def watch(block: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        qkv = block.attn.qkv(block.norm1(args[0]))
+        query, key, _ = qkv.view(*qkv.shape[:2], 3, 3, -1).permute(2, 0, 3, 1, 4)
+        found.append((query @ key.transpose(2, 3) / query.shape[-1] ** 0.5).softmax(dim=-1))
+
+    hooks = [block.register_forward_hook(watch) for block in method.backbone.blocks]
+    method.backbone(images)
+    for hook in hooks:
+        hook.remove()
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@torch.no_grad()
+def test_averaged_attention_equals_stored_attention(layers: int) -> None:
+    method, images = make(), rand(2, 3, 40, 56)
+    stored = stored_attention(method, images)
+    out = method.backbone.attention(images, layers=layers)
+    assert stored.std(dim=2).max() > 0.1  # heads differ, so an average says something
+    torch.testing.assert_close(out.class_to_patch, stored[-layers:].mean(dim=2).sum(dim=0)[:, :3, 3:])
+    torch.testing.assert_close(out.affinity, stored.mean(dim=2).sum(dim=0)[:, 3:, 3:])
+    classes, patches = method.backbone(images)  # the fused kernel of the training pass
+    torch.testing.assert_close(out.classes, classes, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(out.patches, patches, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_maps_equal_plain_loops() -> None:
+    method, images = make(attention_layers=1), rand(1, 3, 24, 32)
+    stored = stored_attention(method, images).mean(dim=2)[:, 0]  # (layers, T, T)
+    patch_maps = method.head(method.backbone(images)[1])[0].flatten(1)
+    assert 0 < (patch_maps > 0).sum() < patch_maps.numel()
+    expected = torch.zeros(3, 12)
+    for k in range(3):
+        fused = [float(stored[-1, k, 3 + j]) * max(float(patch_maps[k, j]), 0.0) for j in range(12)]
+        for i in range(12):
+            expected[k, i] = sum(float(layer[3 + i, 3 + j]) * fused[j] for layer in stored for j in range(12))
+    raw = method.raw_maps(images)[0].flatten(1)
+    torch.testing.assert_close(raw, expected, rtol=1e-4, atol=1e-7)
+    maps = method.class_maps(images)[0].flatten(1)
+    torch.testing.assert_close(maps, expected - expected.amin(dim=1, keepdim=True), rtol=1e-3, atol=1e-6)
+
+
+def test_losses_are_those_of_class_tokens_and_patches() -> None:
+    method, images, tags = make(), rand(2, 3, 40, 56), torch.tensor([[1.0, 0, 1], [0, 0, 0]])
+    method.prior.measure([torch.tensor([[1.0, 0, 0], [1, 1, 0]])])
+    classes, patches = method.backbone(images)
+    offset = method.prior.offset
+    expected = {
+        "loss_class": multi_label_soft_margin(classes.mean(dim=2) + offset, tags),
+        "loss_patch": multi_label_soft_margin(method.head(patches).mean(dim=(2, 3)) + offset, tags),
+    }
+    torch.testing.assert_close(method.losses(batch_of(images, tags), PROGRESS), expected)
+
+
+# --- sizes, memory --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 47), (33, 90), (5, 9)])
+@torch.no_grad()
+def test_any_size_gives_maps(size: tuple[int, int]) -> None:
+    method = make()
+    maps = method.class_maps(rand(1, 3, *size))
+    assert maps.shape == (1, 3, *(max(1, round(side / 8)) for side in size))
+    assert maps.isfinite().all()
+    assert maps.min() == 0
+
+
+@torch.no_grad()
+def test_positions_are_interpolated_between_grids() -> None:
+    method = make()
+    count = method.backbone.cls_token.shape[1]
+    ramp = torch.linspace(0, 1, 28).repeat(28, 1).flatten()  # the named network's grid at patch 8: it rises with x
+    method.backbone.pos_embed[:, count:] = ramp[:, None]
+    method.backbone.patch_embed.proj.weight.zero_()
+    method.backbone.patch_embed.proj.bias.zero_()
+    tokens, grid = method.backbone._embed(rand(1, 3, 80, 160))
+    positions = tokens[0, count:, 0].view(grid)
+    assert grid == (10, 20)
+    torch.testing.assert_close(positions, positions[:1].expand(10, -1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(positions[0, 2:18], (torch.arange(2, 18) + 0.5) / 20, rtol=0, atol=0.03)
+
+
+def test_maps_of_scales_and_flips_are_merged() -> None:
+    method, images = make(), rand(2, 3, 48, 64)
+    merged = multi_scale(method.class_maps, images, scales=(1.0, 0.5), flip="sum", size=(12, 16))
+    mirrored = multi_scale(method.class_maps, images.flip(3), scales=(1.0, 0.5), flip="sum", size=(12, 16))
+    assert merged.shape == (2, 3, 12, 16)
+    torch.testing.assert_close(mirrored.flip(3), merged, rtol=1e-3, atol=1e-5)
+    normalised = normalise(merged, torch.tensor([[1.0, 0, 1], [1, 1, 0]]))
+    assert normalised.amax() <= 1
+    assert normalised[0, 1].max() == 0
+
+
+class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+    """Adds up the bytes of all tensors that are alive at once, at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, int] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        import weakref
+
+        result = func(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(value, Tensor):
+                storage = value.untyped_storage()
+                key = storage._cdata
+                if key not in self.alive:
+                    self.alive[key] = storage.nbytes()
+                    weakref.finalize(storage, self.alive.pop, key, None)
+        self.most = max(self.most, sum(self.alive.values()))
+        return result
+
+
+@torch.no_grad()
+def test_no_map_of_every_head_and_layer_is_kept() -> None:
+    backbone = VitConfig(weights="random", output_stride=8, depth=6, width=24, heads=6)
+    method, images = make(backbone=backbone), rand(1, 3, 160, 160)
+    one = 4 * 403**2  # bytes of one map of 3 class tokens and 400 patches
+    with Largest() as tensors:
+        method.raw_maps(images)
+    assert tensors.most < 6 * one  # 36 maps if all were stored
+
+
+# --- weights --------------------------------------------------------------------------------------------------------
+
+
+def test_learned_weights_are_copied_to_every_class_token(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = timm.create_model("vit_tiny_patch16_224", num_classes=7)
+    save_file(net.state_dict(), tmp_path / "vit.safetensors", {"mean": "[0.1, 0.2, 0.3]"})
+    vit = ClassTokenVit(VitConfig(name="vit_tiny_patch16_224", weights=str(tmp_path / "vit.safetensors")), 4)
+    assert vit.pretrained
+    torch.testing.assert_close(vit.mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
+    torch.testing.assert_close(vit.cls_token, net.cls_token.expand(-1, 4, -1))
+    torch.testing.assert_close(vit.pos_embed[:, :4], net.pos_embed[:, :1].expand(-1, 4, -1))
+    torch.testing.assert_close(vit.pos_embed[:, 4:], net.pos_embed[:, 1:])
+    torch.testing.assert_close(vit.blocks[11].mlp.fc2.weight, net.blocks[11].mlp.fc2.weight)
+
+
+def test_one_class_equals_timm() -> None:
+    torch.manual_seed(0)
+    net = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=0).eval()
+    vit = ClassTokenVit(VitConfig(name="vit_tiny_patch16_224", weights="random", depth=2), 1).eval()
+    vit.load_state_dict(
+        {name: value for name, value in net.state_dict().items() if name in vit.state_dict()}, strict=False
+    )
+    images = rand(1, 3, 224, 224)
+    with torch.no_grad():
+        classes, patches = vit(images)
+        tokens = torch.cat([classes, patches.flatten(2).transpose(1, 2)], dim=1)
+        expected = net.forward_features((images - vit.mean) / vit.std)
+        torch.testing.assert_close(net.norm(tokens), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_random_class_tokens_differ_and_come_with_a_warning_if_unasked(monkeypatch) -> None:
+    tokens = ClassTokenVit(TINY, 3).cls_token[0]
+    assert (tokens[0] - tokens[1]).abs().max() > 0
+    made = timm.create_model
+
+    def offline(name: str, pretrained: bool = False, **settings: object) -> nn.Module:
+        if pretrained:
+            raise OSError("no network")
+        return made(name, depth=1, **settings)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.warns(HintsegWarning, match="could not be had \\(no network\\)"):
+        assert not ClassTokenVit(VitConfig(), 2).pretrained
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ClassTokenVit(VitConfig(weights="random"), 2)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    save_file({"conv1.weight": torch.zeros(2, 3, 3, 3)}, tmp_path / "resnet.safetensors")
+    with pytest.raises(WeightsError, match="belongs to another network"):
+        ClassTokenVit(VitConfig(name="vit_tiny_patch16_224", weights=str(tmp_path / "resnet.safetensors")), 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "resnet18"}, "'resnet18' is no plain vision transformer"),
+        ({"name": "deit_tiny_distilled_patch16_224"}, "is no plain vision transformer"),
+        ({"name": "no_such_vit"}, "unknown network"),
+        ({"freeze": "early"}, "set freeze=none and levels=1"),
+        ({"levels": 4}, "set freeze=none and levels=1"),
+        ({"weights": "pretrained", "depth": 3}, "leave out backbone.depth, width and heads"),
+        ({"width": 50, "heads": 3}, "backbone.width=50 and heads=3"),
+    ],
+)
+def test_what_does_not_fit_is_refused(settings: dict[str, object], message: str) -> None:
+    config = VitConfig.model_validate({"weights": "random"} | settings)
+    with pytest.raises(ConfigError, match=message):
+        ClassTokenVit(config, 2)
+
+
+def test_trained_weights_are_built_again(tmp_path: Path) -> None:
+    method, images = make(), rand(1, 3, 40, 48)
+    save_weights(method, tmp_path / "model.safetensors", classes=("a", "b", "c"), background=True)
+    again, _, _ = load_weights(tmp_path / "model.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(again.class_maps(images), method.class_maps(images))
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def test_random_weights_learn_a_batch() -> None:
+    torch.manual_seed(0)
+    method = MctFormer(MctConfig(backbone=TINY), 2, True).train()
+    images, tags = rand(4, 3, 32, 32) * 0.2, torch.tensor([[1.0, 0], [0, 1], [1, 1], [0, 0]])
+    images[:, 0, 4:16, 4:16] += 0.7 * tags[:, :1, None]
+    images[:, 2, 16:28, 12:28] += 0.7 * tags[:, 1:, None]
+    optimizer = torch.optim.AdamW(method.parameters(), lr=0.003)
+    history = []
+    for _ in range(60):
+        losses = method.losses(batch_of(images, tags), PROGRESS)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        history.append({name: value.item() for name, value in losses.items()})
+    assert history[-1]["loss_class"] < history[0]["loss_class"] / 2
+    assert history[-1]["loss_patch"] < history[0]["loss_patch"] / 2
+
+
+def test_the_gradient_of_raw_maps_reaches_all_parts() -> None:
+    method = make().train()
+    method.raw_maps(rand(1, 3, 32, 48))[0, 0].sum().backward()
+    for part in (
+        method.head.weight,
+        method.backbone.cls_token,
+        method.backbone.pos_embed,
+        method.backbone.patch_embed.proj.weight,
+        *(block.attn.qkv.weight for block in method.backbone.blocks),
+    ):
+        assert part.grad is not None
+        assert part.grad.abs().sum() > 0
+    # The attention alone, and the patch map alone, both pull: neither is detached.
+    only_head = torch.autograd.grad(method.raw_maps(rand(1, 3, 32, 48)).sum(), method.head.bias)[0]
+    assert only_head.abs().sum() > 0
+
+
+def test_raw_maps_have_the_gradient_of_the_plain_version() -> None:
+    method, images = make(), rand(2, 3, 24, 32)
+    pattern, wanted = rand(2, 3, 3, 4, seed=1), list(method.parameters())
+    stored = stored_attention(method, images).mean(dim=2)
+    fused = stored.sum(dim=0)[:, :3, 3:] * torch.relu(method.head(method.backbone(images)[1])).flatten(2)
+    plain = (stored.sum(dim=0)[:, 3:, 3:] @ fused.transpose(1, 2)).transpose(1, 2).view(2, 3, 3, 4)
+    found = torch.autograd.grad((method.raw_maps(images) * pattern).sum(), wanted, allow_unused=True)
+    expected = torch.autograd.grad((plain * pattern).sum(), wanted, allow_unused=True)
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_parameter_groups_hold_every_parameter_once() -> None:
+    method = make()
+    whole, tokens, head = method.parameter_groups()
+    held = [id(p) for group in (whole, tokens, head) for p in group.parameters]
+    assert sorted(held) == sorted(id(p) for p in method.parameters())
+    assert tokens.weight_decay == 0
+    assert [group.head for group in (whole, tokens, head)] == [False, False, True]
+
+
+def test_auto_trains_learned_transformers_with_adamw() -> None:
+    facts = Facts(photos=355, side=213, pretrained=True, gpu=False)
+    assert resolve_fit(MctConfig(), facts).optimizer == "adamw"
+    assert resolve_fit(MctConfig(), facts).lr == 0.0001
+
+
+def test_one_class_and_bfloat16_are_finite() -> None:
+    method = make(classes=1).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = method.losses(batch_of(rand(2, 3, 32, 32), torch.ones(2, 1)), PROGRESS)
+        with torch.no_grad():
+            maps = method.eval().class_maps(rand(1, 3, 40, 56))
+    assert all(value.isfinite() and value.dtype == torch.float32 for value in losses.values())
+    assert maps.isfinite().all()
+    assert maps.dtype == torch.float32
+
+
+# --- the recipe -----------------------------------------------------------------------------------------------------
+
+
+def test_the_published_settings_are_valid() -> None:
+    config = load_config("paper/mctformer-voc12", data={"path": "VOC"})
+    assert isinstance(config.localize, MctConfig)
+    assert config.localize.backbone.name == "deit_small_patch16_224"
+    assert config.localize.fit.lr == 5e-4 * 64 / 512
+
+
+def test_recipe_end_to_end(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "data", train=8, val=2, size=64)
+    settings = [
+        "backbone.name=resnet10t",
+        "backbone.weights=random",
+        "backbone.output_stride=8",
+        "trainer.workers=0",
+        "trainer.precision=32-true",
+        "localize.backbone.name=vit_tiny_patch16_224",
+        "localize.backbone.output_stride=8",
+        "localize.backbone.depth=2",
+        "localize.backbone.width=24",
+        "localize.backbone.heads=3",
+        "localize.fit.epochs=2",
+        "refine.cell=4",
+        "refine.fit.epochs=1",
+        "segment=null",
+        *(f"{stage}.fit.{key}" for stage in ("localize", "refine") for key in ("batch_size=4", "crop=64")),
+    ]
+    run = hintseg.train(tmp_path / "data", tmp_path / "run", recipe="mctformer", settings=settings)
+    kinds = {(row["stage"], row["kind"], row["oracle"]) for row in run.metrics}
+    assert {("localize", "seed", False), ("refine", "pseudo mask", False)} <= kinds
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    assert manifest["stages"]["localize"]["method"] == "mctformer"
+    assert manifest["stages"]["refine"]["method"] == "affinitynet"
+    assert len(list((run.path / "refine" / "labels").glob("*.png"))) == 8
+    assert len(list((run.path / "refine" / "masks").glob("*.png"))) == 8
+    header = (run.path / "refine" / "log.csv").read_text().splitlines()[0]
+    assert header.endswith("affinity_positive,affinity_negative")
