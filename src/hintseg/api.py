@@ -168,9 +168,11 @@ def predict(
     """
     from hintseg.hints.photos import find_photos
     from hintseg.pipeline.stages import predict_photos
+    from hintseg.training import machine
     from hintseg.training.watch import Watch
     from hintseg.training.weights import load_weights
 
+    machine.join()
     folder, photos = RunFolder.open(run), Path(photos)
     if photos.is_file():
         chosen = [Photo(photos.stem, photos)]
@@ -280,13 +282,23 @@ def _write_out(out: Path, found: Iterable[tuple[Photo, Bytes]], run: RunFolder, 
     from hintseg.store.coco import write_coco
     from hintseg.store.masks import MaskStore
     from hintseg.store.overlay import write_overlay
+    from hintseg.store.pool import write_pool
+    from hintseg.training import machine
 
     store = MaskStore(out / "png", run.classes, run.background)
-    for photo, mask in found:
+
+    def write(photo: Photo, mask: Bytes) -> None:
         store.write(photo.id, mask)
         if overlays:
             write_overlay(out / "overlays" / f"{photo.id}.jpg", read_photo(photo.path), mask)
-    store.finish()
-    write_coco(out / "coco.json", store)
-    (out / "classes.txt").write_text("\n".join(run.classes) + "\n", encoding="utf-8")
+
+    with write_pool() as later:
+        for photo, mask in found:
+            later(write, photo, mask)
+    machine.barrier()
+    if machine.rank() == 0:
+        store.finish()
+        write_coco(out / "coco.json", store)
+        (out / "classes.txt").write_text("\n".join(run.classes) + "\n", encoding="utf-8")
+    machine.barrier()
     return out

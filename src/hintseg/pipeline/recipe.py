@@ -29,6 +29,7 @@ def run_recipe(
         HintsegError: Anything the user can mend: labels, settings, the folder.
     """
     watch = watch or Watch()
+    machine.join()
     data = config.data
     hint_set = read_hints(
         data.path,
@@ -46,7 +47,8 @@ def run_recipe(
             f"{len(split.train)} photos to learn from, {len(split.val)} to validate, {len(hint_set.classes)} classes"
         )
         watch.line(f"data: {facts}, from {data.path}")
-    else:  # a process that Lightning started beside the first one
+    machine.barrier()
+    if machine.rank() != 0:  # a process that Lightning or torchrun started beside the first one
         run = RunFolder.open(out)
     for stage in STAGES:
         if getattr(config, stage) is not None and not run.done(stage):
