@@ -12,9 +12,8 @@ import torch
 
 from hintseg.errors import ShapeError
 from hintseg.refine import DenseCrf, _lattice_numba, _lattice_torch, dense_crf, label_probabilities
-from hintseg.refine._lattice import coding
+from hintseg.refine._lattice import coding, kernel
 from hintseg.refine._parallel import run
-from hintseg.refine.dense_crf import _kernel
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
@@ -58,7 +57,8 @@ def with_torch_version(rgb: torch.Tensor, scores: torch.Tensor, sets=SETS["afa_b
     (px, weight), bilateral = sets
     crf = DenseCrf(rgb, gaussian=None, bilateral=None)
     rgb = rgb.float()
-    crf._mean_field = _lattice_torch.MeanField([_kernel(rgb, px, None, weight), _kernel(rgb, *bilateral)])
+    crf._mean_field = _lattice_torch.MeanField([kernel(rgb, px), kernel(rgb, *bilateral[:2])])
+    crf._weights = (weight, bilateral[2])
     return crf.infer(scores)
 
 

@@ -184,10 +184,10 @@ def masks(run: Path | str, out: Path | str | None = None, *, overlays: bool = Tr
     rows = {row["id"]: row for row in read_json(folder.path / "photos.json")}
     names = store.ids()
     found = ((Photo(name, Path(rows[name]["path"])), store.read(name)) for name in names)
+    files = {name: f"{name}{Path(rows[name]['path']).suffix}" for name in names}
     objects = folder.path / "propose" / "instances" if made[0] == "propose" else None
-    return _write_out(
-        target, found if watch is None else watch.each("writing masks", found, len(names)), folder, overlays, objects
-    )
+    shown = found if watch is None else watch.each("writing masks", found, len(names))
+    return _write_out(target, shown, folder, files, overlays, objects)
 
 
 def predict(
@@ -216,9 +216,11 @@ def predict(
     """
     from hintseg.hints.photos import find_photos
     from hintseg.pipeline.stages import predict_photos
+    from hintseg.training import machine
     from hintseg.training.watch import Watch
     from hintseg.training.weights import load_weights
 
+    machine.join()
     folder, photos = RunFolder.open(run), Path(photos)
     if photos.is_file():
         chosen = [Photo(photos.stem, photos)]
@@ -227,7 +229,8 @@ def predict(
     method, _, _ = load_weights(folder.path / "segment" / "model.safetensors")
     config = folder.config
     found = ((photo, mask) for photo, mask, _ in predict_photos(method, chosen, config, watch or Watch()))
-    return _write_out(Path(out), found, folder, overlays)
+    files = {photo.id: f"{photo.id}{photo.path.suffix}" for photo in chosen}
+    return _write_out(Path(out), found, folder, files, overlays)
 
 
 def evaluate(
@@ -329,34 +332,57 @@ def _words(settings: Settings) -> list[str]:
 
 
 def _write_out(
-    out: Path, found: Iterable[tuple[Photo, Bytes]], run: RunFolder, overlays: bool, objects: Path | None = None
+    out: Path,
+    found: Iterable[tuple[Photo, Bytes]],
+    run: RunFolder,
+    files: Mapping[str, str],
+    overlays: bool,
+    objects: Path | None = None,
 ) -> Path:
-    """Write masks as PNG, COCO and overlays, and those of single objects in the forms other tools read."""
+    """Write masks as PNG, COCO and overlays, and those of single objects in the forms other tools read.
+
+    `files` holds the photos' file names by id, `objects` the folder of their objects, where there is one.
+    """
     from hintseg.data.photos import read_photo
-    from hintseg.store import instances as of_objects
     from hintseg.store.coco import write_coco
     from hintseg.store.masks import MaskStore
     from hintseg.store.overlay import write_overlay
+    from hintseg.store.pool import write_pool
+    from hintseg.training import machine
 
-    store, files = MaskStore(out / "png", run.classes, run.background), {}
-    for photo, mask in found:
+    store = MaskStore(out / "png", run.classes, run.background)
+
+    def write(photo: Photo, mask: Bytes) -> None:
         store.write(photo.id, mask)
-        files[photo.id] = f"{photo.id}{photo.path.suffix}"
         if overlays:
             write_overlay(out / "overlays" / f"{photo.id}.jpg", read_photo(photo.path), mask)
-    store.finish()
-    if objects is None:
-        write_coco(out / "coco.json", store, files=files)
-    else:
 
-        def read() -> Iterator[tuple[str, of_objects.Instances]]:
-            return ((id, of_objects.read_instances(objects / f"{id}.npz")) for id in files)
-
-        for id, each in read():
-            of_objects.write_instance_png(out / "instances" / f"{id}.png", each)
-        for name, polygons in (("coco.json", False), ("coco_polygons.json", True)):
-            named = ((files[id], each) for id, each in read())
-            of_objects.write_coco_instances(out / name, named, run.classes, polygons=polygons)
-        of_objects.write_yolo(out / "yolo", read(), run.classes)
-    (out / "classes.txt").write_text("\n".join(run.classes) + "\n", encoding="utf-8")
+    with write_pool() as later:
+        for photo, mask in found:
+            later(write, photo, mask)
+    machine.barrier()
+    if machine.rank() == 0:
+        store.finish()
+        if objects is None:
+            write_coco(out / "coco.json", store, files=files)
+        else:
+            _write_objects(out, objects, files, run.classes)
+        (out / "classes.txt").write_text("\n".join(run.classes) + "\n", encoding="utf-8")
+    machine.barrier()
     return out
+
+
+def _write_objects(out: Path, objects: Path, files: Mapping[str, str], classes: Sequence[str]) -> None:
+    from hintseg.store import instances as store
+    from hintseg.store.pool import write_pool
+
+    def read() -> Iterator[tuple[str, store.Instances]]:
+        return ((id, store.read_instances(objects / f"{id}.npz")) for id in files)
+
+    with write_pool() as later:
+        for id, each in read():
+            later(store.write_instance_png, out / "instances" / f"{id}.png", each)
+    for name, polygons in (("coco.json", False), ("coco_polygons.json", True)):
+        named = ((files[id], each) for id, each in read())
+        store.write_coco_instances(out / name, named, classes, polygons=polygons)
+    store.write_yolo(out / "yolo", read(), classes)

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from hintseg.cli import check, demo, evaluate, export, listing, masks, predict, report, train
+from hintseg.cli import bench, check, demo, evaluate, export, listing, masks, predict, report, train
 from hintseg.errors import HintsegError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("list")(listing.listing)
 app.command("demo")(demo.demo)
+app.command("bench")(bench.bench)
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ def run_recipe(
         HintsegError: Anything the user can mend: labels, settings, the folder.
     """
     watch = watch or Watch()
+    machine.join()
     data = config.data
     hint_set = read_hints(
         data.path,
@@ -51,7 +52,8 @@ def run_recipe(
             f"{len(split.train)} photos to learn from, {len(split.val)} to validate, {len(hint_set.classes)} classes"
         )
         watch.line(f"data: {facts}, from {data.path}")
-    else:  # a process that Lightning started beside the first one
+    machine.barrier()
+    if machine.rank() != 0:  # a process that Lightning or torchrun started beside the first one
         run = RunFolder.open(out)
     if config.csd is not None and config.csd.baseline is None and not run.done("localize"):
         if machine.rank() == 0:

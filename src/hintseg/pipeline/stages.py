@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from hintseg.pipeline.learn import learn
 from hintseg.refine import dense_crf, pamr, par
 from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png, write_mask
+from hintseg.store.pool import write_pool
 from hintseg.training import machine
 from hintseg.training.watch import Watch
 from hintseg.types import BACKGROUND, IGNORE, Photo
@@ -91,8 +93,9 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
     method = _train(run, "segment", settings, photos, config, watch, _label_reader(folder))
     if val:
         store = MaskStore(run.stage("segment") / "masks", run.classes, run.background)
-        for photo, mask, quality in predict_photos(method, val, config, watch):
-            store.write(photo.id, mask, quality=quality)
+        with write_pool() as later:
+            for photo, mask, quality in predict_photos(method, val, config, watch):
+                later(store.write, photo.id, mask, quality=quality)
         machine.barrier()
         crf = "DenseCRF" if config.test.crf else "no CRF"
         flips = " with flips" if config.test.flip else ""
@@ -162,19 +165,22 @@ def _write_class_maps(run: RunFolder, method: Method, photos: Sequence[Photo], c
     missing = [photo for photo in photos if not (folder / f"{photo.id}.npz").is_file()]
     mine = missing[machine.rank() :: machine.world()]
     watch.start("class maps", len(mine))
-    for group, pixels in equal_size_batches(mine, BATCH, longest=config.data.longest):
-        height, width = pixels.shape[-2:]
-        size = (-(-height // MAP_STRIDE), -(-width // MAP_STRIDE))
-        tags = torch.zeros(len(group), len(run.classes))
-        for row, photo in zip(tags, group, strict=True):
-            row[[tag - 1 for tag in photo.hints.tags or ()]] = 1
-        with torch.inference_mode(), machine.autocast(config.trainer):
-            images = pixels.to(where).float() / 255
-            merged = multi_scale(method.class_maps, images, scales=config.maps.scales, flip=config.maps.flip, size=size)
-        maps = normalise(merged.float(), tags.to(where)).cpu().numpy()
-        for photo, one in zip(group, maps, strict=True):
-            _write_scores(folder, photo, one[[tag - 1 for tag in sorted(photo.hints.tags or ())]])
-            watch.advance()
+    with write_pool() as later:
+        for group, pixels in equal_size_batches(mine, BATCH, longest=config.data.longest):
+            height, width = pixels.shape[-2:]
+            size = (-(-height // MAP_STRIDE), -(-width // MAP_STRIDE))
+            tags = torch.zeros(len(group), len(run.classes))
+            for row, photo in zip(tags, group, strict=True):
+                row[[tag - 1 for tag in photo.hints.tags or ()]] = 1
+            with torch.inference_mode(), machine.autocast(config.trainer):
+                images = pixels.to(where).float() / 255
+                merged = multi_scale(
+                    method.class_maps, images, scales=config.maps.scales, flip=config.maps.flip, size=size
+                )
+            maps = normalise(merged.float(), tags.to(where)).cpu().numpy()
+            for photo, one in zip(group, maps, strict=True):
+                later(_write_scores, folder, photo, one[[tag - 1 for tag in sorted(photo.hints.tags or ())]])
+                watch.advance()
     watch.stop()
     machine.barrier()
     method.to("cpu")
@@ -232,22 +238,31 @@ def _cut(
     watch: Watch,
 ) -> None:
     """Cut a stage's maps into masks; with truth at hand, sweep the threshold in the same pass (the oracle)."""
-    if machine.rank() != 0:
-        return
     threshold, how_chosen = chosen
     store = MaskStore(run.stage(stage) / "masks", run.classes, run.background)
-    sweep = SeedSweep(len(run.classes))
-    swept = 0
-    mine = _readable(run, stage, photos)
-    for photo in watch.each(f"cutting {kind}s", mine, len(mine)):
+    sweep, swept, adding = SeedSweep(len(run.classes)), 0, Lock()
+    mine = _readable(run, stage, photos)[machine.rank() :: machine.world()]
+
+    def cut(photo: Photo) -> None:
+        nonlocal sweep, swept
         keys, scores = _scores(run, stage, photo)
-        store.write(
-            photo.id, seeds(scores, torch.from_numpy(keys), threshold).numpy(), quality=_margin(scores, threshold)
-        )
+        mask = seeds(scores, torch.from_numpy(keys), threshold).numpy()
+        store.write(photo.id, mask, quality=_margin(scores, threshold))
         truth = run.path / "truth" / f"{photo.id}.png"
         if threshold is not None and truth.is_file():
-            sweep.add(read_label_png(truth), keys, scores.numpy())
-            swept += 1
+            part = SeedSweep(len(run.classes))
+            part.add(read_label_png(truth), keys, scores.numpy())
+            with adding:
+                sweep, swept = sweep + part, swept + 1
+
+    with write_pool() as later:
+        for photo in watch.each(f"cutting {kind}s", mine, len(mine)):
+            later(cut, photo)
+    parts = machine.gather((sweep, swept))
+    if machine.rank() != 0:
+        return
+    sweep = sum((part for part, _ in parts), SeedSweep(len(run.classes)))
+    swept = sum(count for _, count in parts)
     store.finish()
     best, _ = sweep.best() if swept else (None, 0.0)
     facts = {
@@ -324,12 +339,13 @@ def _write_labels(
     missing = [p for p in _readable(run, "localize", photos) if not (folder / f"{p.id}.png").is_file()]
     mine = missing[machine.rank() :: machine.world()]
     watch.start("labels for the refiner", len(mine))
-    for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
-        keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
-        mask = settings.labels(torch.from_numpy(maps), torch.from_numpy(keys), pixels[0], threshold=threshold)
-        grown = interpolate(mask[None, None].float(), photo_size(group[0].path), mode="nearest-exact")
-        write_mask(folder / f"{group[0].id}.png", grown[0, 0].byte().numpy())
-        watch.advance()
+    with write_pool() as later:
+        for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
+            keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
+            mask = settings.labels(torch.from_numpy(maps), torch.from_numpy(keys), pixels[0], threshold=threshold)
+            grown = interpolate(mask[None, None].float(), photo_size(group[0].path), mode="nearest-exact")
+            later(write_mask, folder / f"{group[0].id}.png", grown[0, 0].byte().numpy())
+            watch.advance()
     watch.stop()
     machine.barrier()
     return _label_reader(folder)
@@ -345,12 +361,13 @@ def _walk(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunCo
     missing = [p for p in _readable(run, "localize", photos) if not (folder / f"{p.id}.npz").is_file()]
     mine = missing[machine.rank() :: machine.world()]
     watch.start("random walk", len(mine))
-    for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
-        keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
-        with machine.autocast(config.trainer):
-            scores = method.refine(pixels.to(where).float() / 255, torch.from_numpy(maps).to(where))
-        write_maps(folder / f"{group[0].id}.npz", keys, scores.float().clamp(0, 1).cpu().numpy())
-        watch.advance()
+    with write_pool() as later:
+        for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
+            keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
+            with machine.autocast(config.trainer):
+                scores = method.refine(pixels.to(where).float() / 255, torch.from_numpy(maps).to(where))
+            later(write_maps, folder / f"{group[0].id}.npz", keys, scores.float().clamp(0, 1).cpu().numpy())
+            watch.advance()
     watch.stop()
     machine.barrier()
     method.to("cpu")
@@ -369,28 +386,29 @@ def _refine_by_function(
     store = MaskStore(run.stage("refine") / "masks", run.classes, run.background)
     mine = _readable(run, "localize", photos)[machine.rank() :: machine.world()]
     watch.start(f"refining with {settings.method}", len(mine))
-    for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
-        keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
-        ids, size = torch.from_numpy(keys), (pixels.shape[-2], pixels.shape[-1])
-        scores = _grow(torch.from_numpy(maps)[None], size)[0] if len(maps) else torch.zeros(0, *size)
-        if threshold is not None:
-            scores = torch.cat([torch.full((1, *size), threshold), scores])
-            ids = torch.cat([ids.new_full((1,), BACKGROUND), ids])
-        if len(ids) > 1:
-            rows, rgb = scores[None].to(where), pixels.to(where)
-            if isinstance(settings, DenseCrfRefine):
-                refined = dense_crf(rows / rows.sum(dim=1, keepdim=True), rgb, **_kernels(settings))[0].cpu()
+    with write_pool() as later:
+        for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
+            keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
+            ids, size = torch.from_numpy(keys), (pixels.shape[-2], pixels.shape[-1])
+            scores = _grow(torch.from_numpy(maps)[None], size)[0] if len(maps) else torch.zeros(0, *size)
+            if threshold is not None:
+                scores = torch.cat([torch.full((1, *size), threshold), scores])
+                ids = torch.cat([ids.new_full((1,), BACKGROUND), ids])
+            if len(ids) > 1:
+                rows, rgb = scores[None].to(where), pixels.to(where)
+                if isinstance(settings, DenseCrfRefine):
+                    refined = dense_crf(rows / rows.sum(dim=1, keepdim=True), rgb, **_kernels(settings))[0].cpu()
+                else:
+                    spread = par if settings.method == "par" else pamr
+                    refined = spread(rows, rgb, dilations=settings.dilations, iterations=settings.iterations)[0].cpu()
+                scores = refined / refined.sum(dim=0, keepdim=True).clamp(min=1e-6)
+            own = photo_size(group[0].path)
+            if len(ids):
+                mask, quality = ids[_grow(scores[None], own)[0].argmax(dim=0)].numpy(), _margin(scores, None)
             else:
-                spread = par if settings.method == "par" else pamr
-                refined = spread(rows, rgb, dilations=settings.dilations, iterations=settings.iterations)[0].cpu()
-            scores = refined / refined.sum(dim=0, keepdim=True).clamp(min=1e-6)
-        own = photo_size(group[0].path)
-        if len(ids):
-            mask, quality = ids[_grow(scores[None], own)[0].argmax(dim=0)].numpy(), _margin(scores, None)
-        else:
-            mask, quality = np.full(own, IGNORE, np.uint8), 0.0
-        store.write(group[0].id, mask, quality=quality)
-        watch.advance()
+                mask, quality = np.full(own, IGNORE, np.uint8), 0.0
+            later(store.write, group[0].id, mask, quality=quality)
+            watch.advance()
     watch.stop()
     machine.barrier()
     if machine.rank() == 0:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,8 +22,42 @@ class Kernel(NamedTuple):
     """(B, N, d), float32, in units of the standard deviation."""
     extent: tuple[float, ...]
     """The features lie in 0..extent, (d,)."""
-    weight: float
-    """Factor of its messages."""
+    grid: tuple[int, int, float] | None
+    """(H, W, sigma) of a kernel on position alone: it is the same for all photos of a size."""
+
+
+def kernel(photos: Tensor, sigma_px: float, sigma_rgb: float | None = None) -> Kernel:
+    """Make the kernel on the positions in photos (B, 3, H, W), and on their colours if `sigma_rgb` is given."""
+    height, width = photos.shape[2:]
+    y, x = torch.meshgrid(*(torch.arange(n, device=photos.device) for n in (height, width)), indexing="ij")
+    planes = (torch.stack([x, y]).float() / sigma_px).expand(len(photos), -1, -1, -1)
+    extent = [(width - 1) / sigma_px, (height - 1) / sigma_px]
+    if sigma_rgb is not None:
+        planes = torch.cat([planes, photos / sigma_rgb], dim=1)
+        extent += [255 / sigma_rgb] * 3
+    grid = None if sigma_rgb is not None else (height, width, sigma_px)
+    return Kernel(planes.flatten(2).transpose(1, 2).contiguous(), tuple(extent), grid)
+
+
+class MeanField(Protocol):
+    """Mean field with a Potts model on the lattices of a batch (Krahenbuhl and Koltun, NIPS 2011, algorithm 1)."""
+
+    vertices: tuple[int, ...]
+    """Lattice vertices of each kernel, all photos together."""
+
+    def __call__(self, probabilities: Tensor, present: Tensor, iterations: int, weights: Sequence[float]) -> Tensor:
+        """Infer the marginals.
+
+        Args:
+            probabilities: (B, C, N), float.
+            present: The channels that a photo holds, (B, C), bool.
+            iterations: Number of updates, >= 0.
+            weights: Factors of the kernels' messages.
+
+        Returns:
+            The marginals, (B, C, N); 0 in the channels a photo does not hold.
+        """
+        ...
 
 
 class Coding(NamedTuple):

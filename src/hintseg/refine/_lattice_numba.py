@@ -14,6 +14,7 @@ Values are kept in groups of four channels, (G, N, 4): four running sums fit the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numba
@@ -22,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hintseg.refine._lattice import LEAST, Coding, Kernel, coding
+from hintseg.refine._lattice import LEAST, Coding, Kernel, coding, kernel
 from hintseg.refine._parallel import run
 
 Floats = NDArray[np.float32]
@@ -88,68 +89,82 @@ def _weighted(lattice: Lattice, weight: Floats) -> Lattice:
 def filter_values(lattice: Lattice, values: Floats) -> Floats:
     """Filter values (G, N, 4); the constant factor of the lattice, which normalisation cancels, is left out."""
     out = np.zeros_like(values)
-    _add_filtered(lattice, 1.0, values, out)
+    _add_filtered(lattice, 1.0, values, out, out, _rows(lattice))
     return out
 
 
 class MeanField:
-    """Mean field with a Potts model, photo by photo (Krahenbuhl and Koltun, NIPS 2011, algorithm 1)."""
+    """Mean field photo by photo; see `hintseg.refine._lattice.MeanField`."""
 
     def __init__(self, kernels: Sequence[Kernel]) -> None:
         """Build and normalise the lattices of all photos."""
-        self._kernels: list[tuple[list[Lattice], float]] = []
-        for kernel in kernels:
-            code = coding(kernel.extent)
-            lattices = [normalise(build(features.numpy(), code)) for features in kernel.features]
-            self._kernels.append((lattices, kernel.weight))
+        self._lattices = [_lattices(kernel) for kernel in kernels]
+        self.vertices = tuple(sum(len(lattice.start) - 1 for lattice in row) for row in self._lattices)
 
-    def __call__(self, probabilities: Tensor, present: Tensor, iterations: int) -> Tensor:
-        """Infer the marginals.
-
-        Args:
-            probabilities: (B, C, N), float.
-            present: The channels that a photo holds, (B, C), bool.
-            iterations: Number of updates, >= 0.
-
-        Returns:
-            The marginals, (B, C, N); 0 in the channels a photo does not hold.
-        """
+    def __call__(self, probabilities: Tensor, present: Tensor, iterations: int, weights: Sequence[float]) -> Tensor:
+        """Infer the marginals."""
         marginals = torch.zeros_like(probabilities)
         for b, channels in enumerate(row.nonzero().flatten() for row in present):
             if len(channels):
-                kernels = [(lattices[b], weight) for lattices, weight in self._kernels]
-                q = _infer(probabilities[b, channels].float().numpy(), kernels, iterations)
+                lattices = [row[b] for row in self._lattices]
+                q = _infer(probabilities[b, channels].float().numpy(), lattices, weights, iterations)
                 marginals[b, channels] = torch.from_numpy(q).to(marginals.dtype)
         return marginals
 
 
-def _infer(probabilities: Floats, kernels: Sequence[tuple[Lattice, float]], iterations: int) -> Floats:
+def _lattices(kernel: Kernel) -> list[Lattice]:
+    if kernel.grid is not None:
+        return [_position(*kernel.grid)] * len(kernel.features)
+    code = coding(kernel.extent)
+    return [normalise(build(features.numpy(), code)) for features in kernel.features]
+
+
+@lru_cache(maxsize=4)
+def _position(height: int, width: int, sigma: float) -> Lattice:
+    """Build the lattice of a kernel on position alone: photos of a size share it (50 bytes per pixel are kept)."""
+    made = kernel(torch.empty(1, 3, height, width), sigma)
+    return normalise(build(made.features[0].numpy(), coding(made.extent)))
+
+
+def _infer(probabilities: Floats, lattices: Sequence[Lattice], weights: Sequence[float], iterations: int) -> Floats:
     count, size = probabilities.shape
     logarithms = np.zeros((-(-count // 4), size, 4), np.float32)
     run(_logarithm, size, probabilities, logarithms, grain=_GRAIN)
     q = logarithms.copy()
     run(_softmax, size, q, count, grain=_GRAIN)
     logits = np.empty_like(q)
+    rows = [_rows(lattice) for lattice in lattices]
     for _ in range(iterations):
-        np.copyto(logits, logarithms)
-        for lattice, weight in kernels:
+        before = logarithms
+        for lattice, weight, row in zip(lattices, weights, rows, strict=True):
             # Potts: a class pays for the others' mass, which is a constant less its own.
-            _add_filtered(lattice, weight, q, logits)
+            _add_filtered(lattice, weight, q, before, logits, row)
+            before = logits
+        if not lattices:
+            np.copyto(logits, logarithms)
         run(_softmax, size, logits, count, grain=_GRAIN)
         q, logits = logits, q
     return q.transpose(0, 2, 1).reshape(-1, size)[:count]
 
 
-def _add_filtered(lattice: Lattice, factor: float, values: Floats, out: Floats) -> None:
+def _rows(lattice: Lattice) -> tuple[Floats, Floats]:
+    """Make room for the values of the vertices, twice; the last row stays zero."""
+    size = len(lattice.start)
+    return np.zeros((size, 4), np.float32), np.zeros((size, 4), np.float32)
+
+
+def _add_filtered(
+    lattice: Lattice, factor: float, values: Floats, before: Floats, out: Floats, rows: tuple[Floats, Floats]
+) -> None:
+    """Write before + factor * filtered values to `out`, all (G, N, 4)."""
     vertices = len(lattice.start) - 1
-    now = np.zeros((vertices + 1, 4), np.float32)
-    after = np.zeros_like(now)
-    for group, target in zip(values, out, strict=True):
+    now, after = rows
+    for group, base, target in zip(values, before, out, strict=True):
         run(_splat, lattice.pixel.size, lattice.start, lattice.pixel, lattice.pixel_weight, group, now, grain=_GRAIN)
         for direction in lattice.neighbours:
-            run(_blur, vertices, direction, now, after, grain=_GRAIN)
+            run(_blur, vertices, direction, now, after, grain=2 * _GRAIN)
             now, after = after, now
-        run(_slice, len(group), lattice.vertex, lattice.weight, np.float32(factor), now, target, grain=_GRAIN)
+        run(_slice, len(group), lattice.vertex, lattice.weight, np.float32(factor), now, base, target, grain=_GRAIN)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -354,7 +369,14 @@ def _blur(begin: int, end: int, neighbours: Indices, values: Floats, out: Floats
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _slice(
-    begin: int, end: int, vertex: Indices, weight: Floats, factor: np.float32, values: Floats, out: Floats
+    begin: int,
+    end: int,
+    vertex: Indices,
+    weight: Floats,
+    factor: np.float32,
+    values: Floats,
+    before: Floats,
+    out: Floats,
 ) -> None:
     classes = vertex.shape[1]
     for p in range(begin, end):
@@ -366,10 +388,10 @@ def _slice(
             s1 += w * values[v, 1]
             s2 += w * values[v, 2]
             s3 += w * values[v, 3]
-        out[p, 0] += factor * s0
-        out[p, 1] += factor * s1
-        out[p, 2] += factor * s2
-        out[p, 3] += factor * s3
+        out[p, 0] = before[p, 0] + factor * s0
+        out[p, 1] = before[p, 1] + factor * s1
+        out[p, 2] = before[p, 2] + factor * s2
+        out[p, 3] = before[p, 3] + factor * s3
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

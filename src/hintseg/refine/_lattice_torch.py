@@ -107,26 +107,16 @@ def filter_values(lattice: Lattice, values: Tensor) -> Tensor:
 
 
 class MeanField:
-    """Mean field with a Potts model, all photos at once (Krahenbuhl and Koltun, NIPS 2011, algorithm 1)."""
+    """Mean field for all photos at once; see `hintseg.refine._lattice.MeanField`."""
 
     def __init__(self, kernels: Sequence[Kernel]) -> None:
         """Build and normalise the lattices."""
-        self._kernels: list[tuple[Lattice, float]] = []
-        for kernel in kernels:
-            code = coding(kernel.extent, photos=len(kernel.features))
-            self._kernels.append((normalise(build(kernel.features, code)), kernel.weight))
+        codes = [coding(kernel.extent, photos=len(kernel.features)) for kernel in kernels]
+        self._lattices = [normalise(build(k.features, code)) for k, code in zip(kernels, codes, strict=True)]
+        self.vertices = tuple(lattice.neighbours.shape[2] - 1 for lattice in self._lattices)
 
-    def __call__(self, probabilities: Tensor, present: Tensor, iterations: int) -> Tensor:
-        """Infer the marginals.
-
-        Args:
-            probabilities: (B, C, N), float.
-            present: The channels that a photo holds, (B, C), bool.
-            iterations: Number of updates, >= 0.
-
-        Returns:
-            The marginals, (B, C, N); 0 in the channels a photo does not hold.
-        """
+    def __call__(self, probabilities: Tensor, present: Tensor, iterations: int, weights: Sequence[float]) -> Tensor:
+        """Infer the marginals."""
         # Each photo's own channels first: as many are computed as the richest photo holds.
         most = int(present.sum(dim=1).max()) if len(present) else 0
         chosen = present.int().argsort(dim=1, descending=True, stable=True)[:, :most]
@@ -138,7 +128,7 @@ class MeanField:
         q = logarithms.softmax(dim=1)
         for _ in range(iterations):
             logits = logarithms
-            for lattice, weight in self._kernels:
+            for lattice, weight in zip(self._lattices, weights, strict=True):
                 # Potts: a class pays for the others' mass, which is a constant less its own.
                 logits = logits + weight * filter_values(lattice, q)
             q = logits.softmax(dim=1)

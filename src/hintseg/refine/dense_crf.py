@@ -6,7 +6,7 @@ symmetrically, so that kernel weights mean the same near the border and on rare 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.nn.functional import one_hot
 
 from hintseg.errors import ShapeError
 from hintseg.refine._checks import as_photos, check_scores
-from hintseg.refine._lattice import Kernel
+from hintseg.refine._lattice import MeanField, kernel
 
 
 def dense_crf(
@@ -70,6 +70,12 @@ def dense_crf(
 class DenseCrf:
     """The kernels of a batch of photos, built once and used for any number of runs.
 
+    Runs may differ in classes, probabilities, iterations and weights: the lattices depend on the photos and the
+    standard deviations alone.
+
+    Attributes:
+        vertices: Lattice vertices of each kernel, all photos together; time and memory grow with them.
+
     Example:
         >>> crf = DenseCrf(torch.zeros(1, 3, 4, 6, dtype=torch.uint8), bilateral=(50, 5, 10))
         >>> labels = torch.zeros(1, 4, 6, dtype=torch.int64)
@@ -96,15 +102,17 @@ class DenseCrf:
                 too small for the lattice.
         """
         photos = as_photos(rgb)
-        kernels = []
+        kernels, weights = [], []
         if gaussian is not None:
             sigma_px, weight = _checked("gaussian", gaussian, "(sigma_px, weight)")
-            kernels.append(_kernel(photos, sigma_px, None, weight))
+            kernels.append(kernel(photos, sigma_px))
+            weights.append(weight)
         if bilateral is not None:
             sigma_px, sigma_rgb, weight = _checked("bilateral", bilateral, "(sigma_px, sigma_rgb, weight)")
-            kernels.append(_kernel(photos, sigma_px, sigma_rgb, weight))
-        self._rgb = rgb
-        self._mean_field: Callable[[Tensor, Tensor, int], Tensor]
+            kernels.append(kernel(photos, sigma_px, sigma_rgb))
+            weights.append(weight)
+        self._rgb, self._weights = rgb, tuple(weights)
+        self._mean_field: MeanField
         if photos.device.type == "cpu":
             from hintseg.refine import _lattice_numba
 
@@ -113,21 +121,24 @@ class DenseCrf:
             from hintseg.refine import _lattice_torch
 
             self._mean_field = _lattice_torch.MeanField(kernels)
+        self.vertices = self._mean_field.vertices
 
     @torch.no_grad()
-    def infer(self, probabilities: Tensor, iterations: int = 10) -> Tensor:
+    def infer(self, probabilities: Tensor, iterations: int = 10, *, weights: Sequence[float] | None = None) -> Tensor:
         """Run mean field.
 
         Args:
             probabilities: Class probabilities, (B, C, H, W), float in 0..1, for the same photos; clipped from below
                 at 1e-5. A channel that is exactly zero in a whole photo stays zero there and costs nothing.
             iterations: Number of updates, >= 0.
+            weights: Weights of the kernels, >= 0, the Gaussian's first, in place of those they were made with.
 
         Returns:
             Marginal probabilities, (B, C, H, W), in the dtype of `probabilities`.
 
         Raises:
-            ShapeError: `probabilities` do not fit the photos or leave 0..1, or `iterations` is negative.
+            ShapeError: `probabilities` do not fit the photos or leave 0..1, `iterations` is negative, or `weights` are
+                not one number of 0 or more per kernel.
         """
         check_scores(probabilities, self._rgb, name="probabilities")
         if probabilities.shape[2:] != self._rgb.shape[2:]:
@@ -141,7 +152,10 @@ class DenseCrf:
             raise ShapeError("probabilities have values outside 0..1 (or NaN); give a softmax or clipped scores")
         if iterations < 0:
             raise ShapeError(f"iterations is {iterations}; give 0 or more, such as 10")
-        return self._mean_field(flat, high > 0, iterations).view(probabilities.shape)
+        chosen = self._weights if weights is None else tuple(weights)
+        if len(chosen) != len(self._weights) or min(chosen, default=0) < 0:
+            raise ShapeError(f"weights are {chosen}; give one of 0 or more for each of {len(self._weights)} kernels")
+        return self._mean_field(flat, high > 0, iterations, chosen).view(probabilities.shape)
 
 
 def label_probabilities(labels: Tensor, n_classes: int, gt_prob: float = 0.7) -> Tensor:
@@ -189,15 +203,3 @@ def _checked(name: str, setting: tuple[float, ...], meaning: str) -> tuple[float
     if len(setting) != meaning.count(",") + 1 or min(sigmas, default=0) <= 0 or weight < 0:
         raise ShapeError(f"{name} is {tuple(setting)}; give {meaning} with sigmas above 0 and a weight of 0 or more")
     return tuple(setting)
-
-
-def _kernel(photos: Tensor, sigma_px: float, sigma_rgb: float | None, weight: float) -> Kernel:
-    """Make the features of one kernel: pixel coordinates, and colours if `sigma_rgb` is given."""
-    height, width = photos.shape[2:]
-    y, x = torch.meshgrid(*(torch.arange(n, device=photos.device) for n in (height, width)), indexing="ij")
-    planes = (torch.stack([x, y]).float() / sigma_px).expand(len(photos), -1, -1, -1)
-    extent = [(width - 1) / sigma_px, (height - 1) / sigma_px]
-    if sigma_rgb is not None:
-        planes = torch.cat([planes, photos / sigma_rgb], dim=1)
-        extent += [255 / sigma_rgb] * 3
-    return Kernel(planes.flatten(2).transpose(1, 2).contiguous(), tuple(extent), weight)

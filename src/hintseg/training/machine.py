@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import torch
 from torch import distributed
 
 from hintseg.config.settings import TrainerConfig
+
+T = TypeVar("T")
 
 
 def device(trainer: TrainerConfig) -> torch.device:
@@ -66,7 +70,27 @@ def world() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
+def join() -> None:
+    """Meet the other processes where a launcher (torchrun) started all of them; Lightning's own meet in training."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or distributed.is_initialized():
+        return
+    gpu = torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if gpu else "gloo")
+    atexit.register(distributed.destroy_process_group)
+
+
 def barrier() -> None:
     """Wait until every process is here."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
+
+
+def gather(value: T) -> list[T]:
+    """Return what every process gives, by rank, to each of them; all must call it."""
+    if world() == 1:
+        return [value]
+    values: list[T | None] = [None] * world()
+    distributed.all_gather_object(values, value)
+    return [found for found in values if found is not None]

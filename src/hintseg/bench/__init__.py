@@ -1,0 +1,8 @@
+"""`hintseg bench`: how fast this machine refines, against a plain version of the same mathematics."""
+
+from __future__ import annotations
+
+from hintseg.bench.measuring import Row, machine_facts, measure, rates
+from hintseg.bench.operations import OPERATIONS, Case, Operation
+
+__all__ = ["OPERATIONS", "Case", "Operation", "Row", "machine_facts", "measure", "rates"]

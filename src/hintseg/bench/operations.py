@@ -1,0 +1,260 @@
+"""The operations that `hintseg bench` measures, one row each.
+
+A row names a function of the package, the function of the same mathematics in `benchmarks/plain.py` of the source
+tree, and a maker of the arguments that both take. To add one: write the maker, the plain function, and an entry in
+`OPERATIONS`.
+
+Bytes are those that must pass between memory and the cores if every value of a pass is moved once and what is used
+again within a few rows stays in the cache; operations are additions and multiplications. Both count ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, one_hot
+from torch.utils.flop_counter import FlopCounterMode
+
+from hintseg.cam import multi_scale
+from hintseg.evaluation.sweep import THRESHOLDS, SeedSweep
+from hintseg.refine import DenseCrf, dense_crf, edge_transition, pamr, par, path_offsets, random_walk
+from hintseg.store.masks import MaskStore
+from hintseg.store.pool import write_pool
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class Case(NamedTuple):
+    """What one run of an operation is given."""
+
+    shape: str
+    """The sizes, in words."""
+    photos: int
+    """Photos in it."""
+    arguments: dict[str, Any]
+    """By name; ours and the plain version take the same."""
+    bytes: int
+    """Bytes ours moves."""
+    operations: int
+    """Additions and multiplications of ours; 0 where it is not arithmetic."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One row of the table.
+
+    Attributes:
+        name: What `hintseg bench NAME` calls it.
+        make: Makes the arguments on a device; small ones if the flag is set.
+        ours: The package's function.
+        plain: Name of the plain version in `benchmarks/plain.py`.
+        cuda: Whether it runs on an accelerator.
+        slow: Whether the plain version takes minutes: it is then run on demand only.
+    """
+
+    name: str
+    make: Callable[[torch.device, bool], Case]
+    ours: Callable[..., Any]
+    plain: str
+    cuda: bool = True
+    slow: bool = False
+
+
+def photos(count: int, height: int, width: int) -> Tensor:
+    """Make photos (B, 3, H, W) uint8: shaded regions with sharp borders, texture and faint noise.
+
+    The colour lattice of a DenseCRF has about as many vertices as on real photos (0.1 million at 321 x 481).
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def smooth(rows: int, columns: int, channels: int) -> Tensor:
+        coarse = torch.rand(count, channels, rows, columns, generator=generator)
+        return interpolate(coarse, (height, width), mode="bicubic", align_corners=False)
+
+    regions = one_hot(smooth(4, 6, 6).argmax(dim=1), 6).movedim(-1, 1).float()
+    colours = torch.rand(count, 3, 6, generator=generator) * 160 + 30
+    shaded = torch.einsum("bkhw,bck->bchw", regions, colours) + (smooth(5, 7, 3) - 0.5) * 80
+    texture = (smooth(max(1, height // 4), max(1, width // 4), 1) - 0.5) * 50
+    noise = torch.randn(count, 3, height, width, generator=generator) * 2
+    return (shaded + texture + noise).clamp(0, 255).byte()
+
+
+def scores(count: int, channels: int, height: int, width: int) -> Tensor:
+    """Make probabilities (B, C, H, W): smooth, as class maps are, and unsure in places."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.randn(count, channels, max(2, height // 16), max(2, width // 16), generator=generator) * 2
+    return interpolate(coarse, (height, width), mode="bilinear", align_corners=False).softmax(dim=1)
+
+
+def _par(count: int, height: int, width: int) -> Callable[[torch.device, bool], Case]:
+    def make(device: torch.device, tiny: bool) -> Case:
+        h, w = (17, 21) if tiny else (height, width)
+        channels, iterations, near = 4, 10, 48
+        # Affinities: the photo in, 48 out; each step reads them once for all channels. Of their operations, 24 a
+        # neighbour are the three channels' distances and about 6 the softmax.
+        moved = 12 + 4 * near + iterations * (4 * near + 8 * channels)
+        done = 30 * near + iterations * 2 * near * channels
+        arguments = {
+            "scores": scores(count, channels, h, w).to(device),
+            "rgb": photos(count, h, w).to(device),
+            "iterations": iterations,
+        }
+        shape = f"{_times(count)}{h} x {w}, {channels} channels, {iterations} steps"
+        return Case(shape, count, arguments, count * h * w * moved, count * h * w * done)
+
+    return make
+
+
+def _walk(height: int, width: int) -> Callable[[torch.device, bool], Case]:
+    def make(device: torch.device, tiny: bool) -> Case:
+        h, w = (7, 9) if tiny else (height, width)
+        classes, steps, radius = 2, 256, 5
+        edge = 1 - (2 * scores(1, 2, h, w)[0, 0] - 1).abs()  # where two classes meet
+        reach = 2 * len(path_offsets(radius)) + 1
+        # A step reads every entry (a value of 8 bytes, its column of 4) and every score, and writes every score.
+        moved = steps * h * w * (12 * reach + 16 * classes)
+        done = steps * h * w * 2 * reach * classes
+        arguments = {
+            "scores": scores(1, classes, h, w)[0].to(device),
+            "edge": edge.to(device),
+            "radius": radius,
+            "steps": steps,
+        }
+        shape = f"{h} x {w} cells, radius {radius}, {steps} steps, {classes} classes"
+        return Case(shape, 1, arguments, moved, done)
+
+    return make
+
+
+def walk_along_edges(scores: Tensor, edge: Tensor, radius: float, steps: int) -> Tensor:
+    """Turn edges into affinities and walk along them."""
+    return random_walk(scores, edge_transition(edge, radius=radius), steps=steps)
+
+
+def _crf(count: int, height: int, width: int, classes: int) -> Callable[[torch.device, bool], Case]:
+    def make(device: torch.device, tiny: bool) -> Case:
+        h, w = (13, 19) if tiny else (height, width)
+        present, iterations = 3, 10
+        probabilities = torch.zeros(count, classes, h, w)
+        probabilities[:, [c * classes // present for c in range(present)]] = scores(count, present, h, w)
+        rgb = photos(count, h, w).to(device)
+        moved = done = 0
+        for dimensions, vertices in zip((2, 5), DenseCrf(rgb).vertices, strict=True):
+            entries = count * h * w * (dimensions + 1)
+            links = vertices * (dimensions + 1)
+            # Splat and slice read a weight and a place for every entry, blur two places for every link; values are
+            # four floats, read and written once a pass. Building the lattice is not counted.
+            passes = 16 * entries + 16 * (2 * count * h * w + vertices) + links * (8 + 32)
+            moved += iterations * passes
+            done += iterations * present * (4 * entries + 3 * links)
+        moved += iterations * 32 * count * h * w  # softmax
+        arguments = {"probabilities": probabilities.to(device), "rgb": rgb, "iterations": iterations}
+        shape = f"{_times(count)}{h} x {w}, {classes} classes"
+        shape += f" of which {present} present" if classes > present else ""
+        return Case(f"{shape}, {iterations} iterations", count, arguments, moved, done)
+
+    return make
+
+
+def _sweep(device: torch.device, tiny: bool) -> Case:
+    count, height, width, classes = (2, 20, 24, 3) if tiny else (4, 375, 500, 3)
+    maps = [one.numpy() for one in scores(count, classes, -(-height // 4), -(-width // 4))]
+    truth = [one.argmax(dim=0).byte().numpy() for one in scores(count, classes + 1, height, width).flip(3)]
+    # Per pixel: a float per map, the score, and five integers of 8 bytes for winner, truth, bin and cell.
+    moved = count * height * width * (4 * classes + 4 + 5 * 8)
+    done = count * height * width * (8 * classes + 8)
+    arguments = {"truth": truth, "maps": maps, "thresholds": THRESHOLDS}
+    shape = f"{len(THRESHOLDS)} thresholds, {count} photos of {height} x {width}, {classes} classes"
+    return Case(shape, count, arguments, moved, done)
+
+
+def sweep_once(
+    truth: Sequence[Bytes], maps: Sequence[npt.NDArray[np.float32]], thresholds: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """Score all thresholds in one pass; return the IoU, (T, K + 1)."""
+    sweep = SeedSweep(len(maps[0]), thresholds)
+    for true, one in zip(truth, maps, strict=True):
+        sweep.add(true, list(range(1, len(one) + 1)), one)
+    return sweep.iou()
+
+
+def _multi_scale(device: torch.device, tiny: bool) -> Case:
+    from hintseg.config.settings import BackboneConfig  # here: only this row needs networks, which are slow to import
+    from hintseg.methods.cam import Cam, CamConfig
+
+    count, height, width, classes = (2, 48, 64, 3) if tiny else (8, 160, 240, 20)
+    torch.manual_seed(0)
+    config = CamConfig(backbone=BackboneConfig(name="resnet10t", weights="random"))
+    method = Cam(config, classes, True).to(device).eval()
+    scales = (1.0, 0.5, 1.5, 2.0)
+    arguments: dict[str, Any] = {
+        "class_maps": method.class_maps,
+        "images": photos(count, height, width).to(device).float() / 255,
+    }
+    arguments |= {"scales": scales, "flip": "max"}
+    moved = 0
+
+    def count_bytes(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal moved
+        values = [*inputs, output, *module.parameters()]
+        moved += sum(4 * value.numel() for value in values if isinstance(value, Tensor))
+
+    layers = [layer for layer in method.modules() if not list(layer.children())]
+    hooks = [layer.register_forward_hook(count_bytes) for layer in layers]
+    with FlopCounterMode(display=False) as flops:
+        multi_scale(**arguments)
+    for hook in hooks:
+        hook.remove()
+    shape = f"{count} x {height} x {width}, resnet10t, scales {', '.join(f'{s:g}' for s in scales)}, flips"
+    return Case(shape, count, arguments, moved, flops.get_total_flops())
+
+
+def _masks(device: torch.device, tiny: bool) -> Case:
+    count, height, width, classes = (3, 20, 24, 20) if tiny else (64, 375, 500, 20)
+    labels = scores(count, classes + 1, height, width).argmax(dim=1).byte().numpy()
+    shape = f"{count} masks of {height} x {width}, written and read"
+    return Case(shape, count, {"masks": list(labels)}, 4 * count * height * width, 0)
+
+
+def write_and_read(masks: Sequence[Bytes]) -> list[Bytes]:
+    """Write masks as palette PNGs and read them again."""
+    with TemporaryDirectory() as folder:
+        store = MaskStore(Path(folder), [str(label) for label in range(1, 255)])
+        names = [f"{number:06}" for number in range(len(masks))]
+        with write_pool() as later:
+            for name, mask in zip(names, masks, strict=True):
+                later(store.write, name, mask)
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(store.read, names))
+
+
+def _times(count: int) -> str:
+    return f"{count} x " if count > 1 else ""
+
+
+OPERATIONS = {
+    row.name: row
+    for row in (
+        Operation("par", _par(1, 321, 481), par, "par"),
+        Operation("pamr", _par(1, 321, 481), pamr, "pamr"),
+        Operation("random_walk", _walk(81, 121), walk_along_edges, "random_walk", slow=True),
+        Operation("random_walk_small", _walk(41, 61), walk_along_edges, "random_walk"),
+        Operation("dense_crf", _crf(1, 321, 481, 3), dense_crf, "dense_crf"),
+        Operation("dense_crf_21", _crf(1, 321, 481, 21), dense_crf, "dense_crf"),
+        Operation("threshold_sweep", _sweep, sweep_once, "threshold_sweep", cuda=False),
+        Operation("multi_scale_cam", _multi_scale, multi_scale, "multi_scale_cam"),
+        Operation("masks", _masks, write_and_read, "masks", cuda=False),
+        Operation("par_512", _par(16, 512, 512), par, "par", slow=True),
+        Operation("dense_crf_512", _crf(16, 512, 512, 3), dense_crf, "dense_crf", slow=True),
+    )
+}
+"""Rows of the table by name, in the order they are shown."""

@@ -1,0 +1,112 @@
+"""`hintseg bench`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hintseg.bench import Row
+
+
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="Operations to measure; all if left out.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[
+        list[int] | None, typer.Option(help="CPU threads; may be given several times. All of torch's if left out.")
+    ] = None,
+    slow: Annotated[bool, typer.Option("--slow", help="Run plain versions that take minutes, too.")] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Small sizes, to try the command.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure refiners and maps on this machine against plain versions of the same mathematics.
+
+    Both take turns in one process after a warm-up; times are medians of 5. Peak memory is measured in a fresh process
+    each, beside the arguments. Shares are the bytes and operations that ours moves and does, over what the machine
+    reaches in a large copy and a large matrix product.
+    """
+    from dataclasses import asdict
+    from json import dumps
+
+    import torch
+    from rich.console import Console
+
+    from hintseg.bench import OPERATIONS, machine_facts, measure, rates
+    from hintseg.bench.measuring import PLAIN
+    from hintseg.errors import ConfigError, did_you_mean
+
+    for name in names or ():
+        if name not in OPERATIONS:
+            hint = did_you_mean(name, list(OPERATIONS))
+            raise ConfigError(f"no operation '{name}'{hint} (there are {', '.join(OPERATIONS)})")
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"device '{device}' is unknown; give cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda asked for, but torch sees no such device; leave --device out")
+    if threads and min(threads) < 1:
+        raise ConfigError(f"--threads {min(threads)} given, 1 or more is needed")
+    where = torch.device(device)
+    chosen = [row for row in OPERATIONS.values() if not names or row.name in names]
+    left_out = [row.name for row in chosen if where.type == "cuda" and not row.cuda]
+    chosen = [row for row in chosen if row.name not in left_out]
+    console = Console(stderr=json)
+    reached, rows = [], []
+    for count in threads or [torch.get_num_threads()]:
+        with console.status(f"rates of the machine, {count} threads"):
+            reached.append(rates(where, count, tiny=tiny))
+        for operation in chosen:
+            with console.status(f"{operation.name}, {count} threads"):
+                rows.append(measure(operation, where, reached[-1], slow=slow, tiny=tiny))
+    if json:
+        facts = {"machine": machine_facts(where), "rates": [asdict(rate) for rate in reached]}
+        typer.echo(dumps(facts | {"rows": [asdict(row) for row in rows]}))
+        return
+    console.print(_table(rows))
+    for rate in reached:
+        speeds = f"copies {rate.copy / 1e9:.1f} GB/s, multiplies {rate.multiply / 1e9:.0f} GFLOP/s"
+        console.print(f"{rate.threads} threads: {speeds}", highlight=False)
+    console.print(", ".join(f"{key} {value}" for key, value in machine_facts(where).items()), highlight=False)
+    if not PLAIN.is_file():
+        console.print(
+            "The plain versions are not part of the installed package; run this in a source checkout "
+            "(benchmarks/plain.py) to compare.",
+            highlight=False,
+        )
+    elif not slow and any(row.slow for row in chosen):
+        console.print("Where no plain time is shown it takes minutes: --slow runs it, too.", highlight=False)
+    if left_out:
+        console.print(f"Not on an accelerator: {', '.join(left_out)}.", highlight=False)
+
+
+def _table(rows: list[Row]) -> Table:
+    from rich.table import Table
+
+    table = Table("operation", "shape")
+    heads = ("threads", "ours", "plain", "ratio", "peak", "plain", "differ by", "moves", "does", "copy", "multiply")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for row in rows:
+        once = " (1 run)" if row.plain_runs == 1 else ""
+        table.add_row(
+            row.name,
+            row.shape,
+            str(row.threads),
+            _seconds(row.seconds),
+            "-" if row.plain_seconds is None else _seconds(row.plain_seconds) + once,
+            "-" if row.ratio is None else f"{row.ratio:.1f}x",
+            f"{row.peak / 2**20:.0f} MiB",
+            "-" if row.plain_peak is None else f"{row.plain_peak / 2**20:.0f} MiB",
+            "-" if row.difference is None else f"{row.difference:.0e}",
+            f"{row.bytes / 1e6:.0f} MB",
+            f"{row.operations / 1e6:.0f} M" if row.operations else "-",
+            f"{row.copy_share:.0%}",
+            f"{row.multiply_share:.0%}" if row.operations else "-",
+        )
+    return table
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.1f} ms"

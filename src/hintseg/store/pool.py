@@ -1,0 +1,47 @@
+"""Files encoded and written on threads, beside the work that makes them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+WAITING = 16
+"""Writes that may wait; more make the caller wait, so that a slow disk does not fill the memory."""
+
+
+@contextmanager
+def write_pool(workers: int = 2) -> Iterator[Callable[..., None]]:
+    """Yield `later(function, *arguments, **settings)`, which runs the call on a thread.
+
+    All calls are done when the block ends. The error of a call is raised by a later one or at the end of the block;
+    after an error in the block itself, calls that have not begun are dropped.
+
+    Args:
+        workers: Threads. Encoders of PNG, JPEG and zlib release the interpreter lock.
+
+    Example:
+        >>> found = []
+        >>> with write_pool() as later:
+        ...     for number in range(3):
+        ...         later(found.append, number)
+        >>> sorted(found)
+        [0, 1, 2]
+    """
+    waiting: deque[Future[Any]] = deque()
+
+    def later(function: Callable[..., Any], *arguments: Any, **settings: Any) -> None:
+        while waiting and (waiting[0].done() or len(waiting) >= WAITING):
+            waiting.popleft().result()
+        waiting.append(pool.submit(function, *arguments, **settings))
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="hintseg-write") as pool:
+        try:
+            yield later
+            while waiting:
+                waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
