@@ -266,7 +266,7 @@ def _row(photo: Photo, split: str, truth: bool) -> dict[str, Any]:
         "path": str(photo.path.resolve()),
         "split": split,
         "tags": None if hints.tags is None else sorted(hints.tags),
-        "boxes": None if hints.boxes is None else [[b.label, b.x0, b.y0, b.x1, b.y1] for b in hints.boxes],
+        "boxes": None if hints.boxes is None else [[b.label, *b.corners] for b in hints.boxes if not b.crowd],
         "points": None if hints.points is None else [[p.label, p.x, p.y] for p in hints.points],
         "scribbles": None if hints.scribbles is None else str(hints.scribbles.path),
         "truth": truth,

@@ -26,8 +26,10 @@ from hintseg.evaluation.folders import evaluate_folders
 from hintseg.evaluation.sweep import SeedSweep
 from hintseg.methods.csd import Csd
 from hintseg.methods.deeplab import multi_scale_logits
+from hintseg.methods.lgsa import LgsaDeepLabV2
 from hintseg.methods.method import Method
 from hintseg.methods.refiner import Refiner, RefinerConfig
+from hintseg.pipeline.affinity import write_affinity
 from hintseg.pipeline.decoupling import Decoupling, decoupling, draw_pairs
 from hintseg.pipeline.folder import RunFolder, read_json, write_json
 from hintseg.pipeline.learn import learn
@@ -103,6 +105,9 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
         if machine.rank() == 0:
             store.finish()
             run.add_metrics("segment", _score(run, "segment", "segmentation", "val", how, None))
+            if isinstance(method, LgsaDeepLabV2) and method.attention:
+                shown = config.trainer.pictures
+                write_affinity(run, method, val[:: max(1, len(val) // max(1, shown))][:shown], config)
 
 
 def predict_photos(

@@ -69,6 +69,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "legend": [{"name": n, "colour": _css(k)} for k, n in enumerate(run.classes, start=1)],
         "unknown_colour": _css(255),
         "galleries": [g for g in (_gallery(run, "train"), _gallery(run, "val")) if g],
+        "affinities": [row for photo in run.photos if (row := _affinity(run, photo))],
         "curves": [(stage, figures.training_curves(log)) for stage in run.stages if (log := run.log(stage))],
         "costs": [_cost(name, stage) for name, stage in run.stages.items()],
         "command": run.manifest.get("command", "not recorded"),
@@ -194,6 +195,12 @@ def _photo(run: RunFiles, photo: dict[str, Any], stages: Sequence[str]) -> dict[
             (name, pictures.data_uri(picture)) for name, picture in pictures.panels(run, photo, stages, apart=True)
         ],
     }
+
+
+def _affinity(run: RunFiles, photo: dict[str, Any]) -> list[tuple[str, str]]:
+    if photo.get("split") != "val":
+        return []
+    return [(name, pictures.data_uri(picture)) for name, picture in pictures.affinity_panels(run, photo)]
 
 
 def _cost(name: str, stage: dict[str, Any]) -> dict[str, Any]:

@@ -140,6 +140,43 @@ def panels(
     return [hints, *masks, *each]
 
 
+def affinity_panels(run: RunFiles, photo: dict[str, Any]) -> list[tuple[str, Image.Image]]:
+    """Return a photo with a few marked pixels, and where each takes its values from; nothing where that is not known.
+
+    Returns:
+        (caption, picture) pairs: the photo, then one heat map per pixel.
+    """
+    path = run.path / "segment" / "affinity" / f"{photo['id']}.npz"
+    if not path.is_file():
+        return []
+    try:
+        picture, _ = thumbnail(Path(photo["path"]))
+        with np.load(path, allow_pickle=False) as file:
+            queries, maps = file["queries"], file["maps"]
+    except (PhotoError, OSError, ValueError, KeyError):
+        return []  # the photo is gone or the file is broken: the rest of the report stands
+    marked = picture.copy()
+    for number, point in enumerate(queries, start=1):
+        _mark(marked, point, str(number))
+    shown = [("photo and pixels", marked)]
+    for number, (point, one) in enumerate(zip(queries, maps, strict=True), start=1):
+        shown.append((f"affinity of pixel {number}", _mark(heat(picture, one[None]), point, "")))
+    return shown
+
+
+def _mark(picture: Image.Image, point: Sequence[float], text: str) -> Image.Image:
+    """Draw a cross at a point given as shares of width and height, and a text beside it."""
+    x, y = point[0] * picture.width, point[1] * picture.height
+    draw = ImageDraw.Draw(picture)
+    for width, shade in ((4, (0, 0, 0)), (2, (255, 255, 255))):
+        draw.line((x - 6, y, x + 6, y), fill=shade, width=width)
+        draw.line((x, y - 6, x, y + 6), fill=shade, width=width)
+    draw.text(
+        (x + 6, y + 2), text, fill=(255, 255, 255), font=ImageFont.load_default(13), stroke_width=1, stroke_fill=0
+    )
+    return picture
+
+
 def write_pictures(run: Path, stage: str, ids: Sequence[str]) -> Path:
     """Draw a few photos as rows of photo, class map, mask and truth, and write them as ``RUN/STAGE/pictures.png``.
 

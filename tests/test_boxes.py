@@ -1,0 +1,174 @@
+"""From boxes to masks of objects and photos, and to a model."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import hintseg
+from hintseg.cli.app import app
+from hintseg.errors import ConfigError, LabelError, RunError
+from hintseg.store.instances import read_instances
+
+QUICK = [
+    "backbone.name=resnet10t",
+    "backbone.weights=random",
+    "trainer.workers=0",
+    "trainer.precision=32-true",
+    "propose.size=32",
+    "propose.smallest_side=0",
+    "propose.fit.epochs=2",
+    "propose.fit.batch_size=8",
+]
+SEGMENT = ["segment.fit.epochs=1", "segment.fit.batch_size=4", "segment.fit.crop=64", "test.scales=[1.0]"]
+
+
+def write_photos(folder, count=8):
+    """Bright squares (`sun`) and dark discs (`moon`) on noise: COCO JSON with outlines, one crowd, one empty photo."""
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    images, annotations, names = [], [], []
+
+    def add(photo, label, box, **more):
+        x0, y0, x1, y1 = box
+        outline = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+        annotations.append(
+            {"id": len(annotations) + 1, "image_id": photo, "category_id": label, "bbox": [x0, y0, x1 - x0, y1 - y0]}
+            | {"segmentation": outline, "area": 1, "iscrowd": 0}
+            | more
+        )
+
+    for i in range(1, count + 1):
+        rgb = rng.integers(90, 150, (60, 80, 3), dtype=np.uint8)
+        if i < count:  # the last photo shows nothing
+            rgb[10:34, 6:30] = (230, 210, 60)
+            add(i, 1, (6, 10, 30, 34))
+            rgb[30:50, 24:54] = (20, 20, 50)
+            add(i, 2, (24, 30, 54, 50))  # overlaps the square's box
+            add(i, 2, (70, 50, 71, 51))  # one pixel
+        if i == 1:
+            add(i, 1, (60, 5, 78, 20), iscrowd=1)
+        Image.fromarray(rgb).save(folder / "images" / f"p{i}.png")
+        images.append({"id": i, "file_name": f"p{i}.png", "width": 80, "height": 60})
+        names.append(f"p{i}")
+    categories = [{"id": 1, "name": "sun"}, {"id": 2, "name": "moon"}]
+    (folder / "instances.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("boxes"))
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    return hintseg.train(
+        data,
+        tmp_path_factory.mktemp("run") / "run",
+        recipe="boxes",
+        settings=[*QUICK, *SEGMENT, "data.val=all"],
+    )
+
+
+def test_boxes_become_masks_and_a_model(run):
+    rows = {row["kind"]: row for row in run.metrics}
+    assert list(rows) == ["filled boxes", "GrabCut", "CFS", "pseudo mask", "segmentation"]
+    assert rows["GrabCut"]["miou"] > 0.95, "bright squares on noise are what GrabCut is good at"
+    for name in ("grabcut", "cfs", "instances"):
+        found = read_instances(run.path / "propose" / name / "p1.npz")
+        assert found.labels.tolist() == [1, 2, 2], "the crowd is no object"
+        assert all(mask.any() for mask in found.masks)
+    log = list(csv.DictReader((run.path / "segment" / "log.csv").open()))
+    assert {"seg", "att"} <= log[0].keys()
+
+
+def test_crowds_are_unknown_and_photos_without_boxes_are_background(run):
+    mask = np.asarray(Image.open(run.path / "propose" / "masks" / "p1.png"))
+    assert (mask[5:20, 60:78] == 255).all()
+    assert not np.asarray(Image.open(run.path / "propose" / "masks" / "p8.png")).any()
+
+
+def test_report_shows_the_steps_and_counts_overlaps(run):
+    page = (run.path / "report.html").read_text()
+    for caption in ("GrabCut", "CFS", "mask from boxes", "truth", "affinity of pixel 1"):
+        assert f"<figcaption>{caption}</figcaption>" in page
+    assert "14 of 21 boxes overlap a box of another class" in page
+    assert "From the boxes of 8 training photos" in page
+
+
+def test_one_command_gives_all_forms(data, tmp_path):
+    words = [
+        "masks",
+        str(data),
+        *QUICK[:4],
+        "propose.method=grabcut",
+        "--from",
+        "boxes",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    found = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert found.exit_code == 0
+    with Image.open(out / "instances" / "p1.png") as image:
+        ids = np.asarray(image)
+    truth = np.zeros((60, 80), int)
+    truth[10:34, 6:30] = 1
+    truth[30:50, 24:54] = 2
+    assert ids[50, 70] == 3, "the box of one pixel is its own mask"
+    assert (ids == truth).mean() > 0.98
+    mask = np.asarray(Image.open(out / "png" / "p1.png"))
+    np.testing.assert_array_equal(mask[ids > 0], np.array([0, 1, 2, 2])[ids[ids > 0]])
+    coco = json.loads((out / "coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == [f"p{i}.png" for i in range(1, 9)]
+    assert len(coco["annotations"]) == 21
+    again = json.loads((out / "coco_polygons.json").read_text())
+    assert [a["area"] for a in again["annotations"]] == [a["area"] for a in coco["annotations"]]
+    assert len((out / "yolo" / "labels" / "p1.txt").read_text().splitlines()) == 3
+    assert (out / "yolo" / "labels" / "p8.txt").read_text() == ""
+    assert (out / "overlays" / "p1.jpg").is_file()
+    once_more = CliRunner().invoke(app, words)
+    assert isinstance(once_more.exception, RunError)
+    assert "--resume" in str(once_more.exception)
+    assert CliRunner().invoke(app, [*words, "--resume"]).exit_code == 0
+
+
+def test_a_stopped_stage_goes_on(data, tmp_path, monkeypatch):
+    from hintseg.pipeline import propose
+
+    real, calls = propose.write_instances, []
+
+    def failing(path, instances):
+        calls.append(path)
+        if len(calls) == 6:
+            raise RuntimeError("plug pulled")
+        real(path, instances)
+
+    settings = ["propose.method=grabcut", "segment=null"]
+    monkeypatch.setattr(propose, "write_instances", failing)
+    with pytest.raises(RuntimeError, match="plug pulled"):
+        hintseg.train(data, tmp_path / "run", recipe="boxes", settings=settings)
+    done = len(list((tmp_path / "run" / "propose" / "instances").glob("*.npz")))
+    calls.clear()
+    calls.extend(range(10))
+    hintseg.train(data, tmp_path / "run", recipe="boxes", settings=settings, resume=True)
+    assert len(calls) - 10 == 8 - done, "photos that were done are not cut again"
+
+
+def test_mistakes_say_what_to_do(data, tmp_path):
+    with pytest.raises(RunError, match="no run folder"):
+        hintseg.masks(data)
+    runner = CliRunner()
+    assert isinstance(runner.invoke(app, ["masks", str(data), "--from", "boxes"]).exception, ConfigError)
+    found = runner.invoke(app, ["masks", str(data), "propose.method=grabcut"]).exception
+    assert "--from boxes" in str(found)
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "tags.csv").write_text("a.png,cow\n")
+    with pytest.raises(LabelError, match="has boxes, which recipe 'boxes' learns from"):
+        hintseg.masks_from_boxes(tmp_path / "photos", tmp_path / "out", labels=tmp_path / "tags.csv")
