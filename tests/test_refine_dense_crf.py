@@ -235,6 +235,32 @@ def test_photo_without_any_class_gives_zeros(version) -> None:
     torch.testing.assert_close(out[0].sum(dim=0), torch.ones(6, 5))
 
 
+def test_weights_may_change_on_the_same_lattice() -> None:
+    rgb, scores = photos(2, 19, 15), probabilities(2, 3, 19, 15)
+    crf = DenseCrf(rgb, gaussian=(3, 3), bilateral=(50, 5, 10))
+    for weights in ((3, 10), (1, 4), (0, 10), (3, 0)):
+        expected = dense_crf(scores, rgb, gaussian=(3, weights[0]), bilateral=(50, 5, weights[1]))
+        assert torch.equal(crf.infer(scores, weights=weights), expected)
+    for wrong in ((3,), (3, 10, 1), (3, -1)):
+        with pytest.raises(ShapeError, match="one of 0 or more for each of 2 kernels"):
+            crf.infer(scores, weights=wrong)
+
+
+def test_photos_of_a_size_share_the_lattice_of_positions() -> None:
+    fields = [DenseCrf(photos(2, 11, 13, seed=seed), gaussian=(2, 1))._mean_field for seed in (1, 2)]
+    (first, second), (third, fourth) = (field._lattices[0] for field in fields)
+    assert first is second is third is fourth
+    assert fields[0].vertices[0] == 2 * (len(first.start) - 1)
+    other = DenseCrf(photos(1, 11, 13), gaussian=(2.5, 1))._mean_field._lattices[0][0]
+    assert other is not first
+
+
+def test_both_versions_count_the_same_vertices() -> None:
+    rgb = photos(2, 21, 17)
+    kernels = [kernel(rgb.float(), 3), kernel(rgb.float(), 64, 5)]
+    assert DenseCrf(rgb).vertices == _lattice_torch.MeanField(kernels).vertices
+
+
 def test_kernels_can_be_left_out() -> None:
     rgb, scores = photos(1, 15, 22), probabilities(1, 4, 15, 22)
     none = dense_crf(scores, rgb, gaussian=None, bilateral=None)
@@ -260,24 +286,46 @@ def test_mistakes_are_voted_down_within_a_colour() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (9, 1), (37, 53)])
 @pytest.mark.parametrize("classes", [1, 2, 5, 8])
 def test_sizes_and_class_counts(size: tuple[int, int], classes: int) -> None:
-    out = dense_crf(probabilities(1, classes, *size), photos(1, *size))
+    rgb, scores = photos(1, *size), probabilities(1, classes, *size)
+    out = dense_crf(scores, rgb)
     torch.testing.assert_close(out.sum(dim=1), torch.ones(1, *size))
+    torch.testing.assert_close(with_torch_version(rgb, scores), out, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(out, plain_crf(scores, rgb), rtol=1e-3, atol=1e-4)
 
 
-def test_flat_photo_gives_one_answer() -> None:
+def plain_crf(scores: torch.Tensor, rgb: torch.Tensor) -> torch.Tensor:
+    """Ten updates on the plain lattice, AFA's kernels."""
+    _, _, height, width = rgb.shape
+    place = np.stack(np.mgrid[:height, :width][::-1], axis=-1).reshape(-1, 2).astype(np.float32)
+    colour = rgb[0].flatten(1).t().numpy().astype(np.float32)
+    kernels = []
+    for features, weight in ((place / 3, 3), (np.concatenate([place / 64, colour / 5], axis=1), 4)):
+        # Rounded in float32 as the package does: float64 may take the neighbouring simplex.
+        every = plain_filter(features.astype(np.float64), np.eye(len(features)))
+        norm = 1 / np.sqrt(every.sum(axis=1))
+        kernels.append(weight * norm[:, None] * every * norm)
+    logarithms = scores[0].double().clamp(min=1e-5).log().flatten(1)
+    q = logarithms.softmax(dim=0)
+    for _ in range(10):
+        q = (logarithms + q @ torch.from_numpy(sum(kernels)).T).softmax(dim=0)
+    return q.view(scores.shape).float()
+
+
+@pytest.mark.parametrize("version", [dense_crf, lambda scores, rgb: with_torch_version(rgb, scores)])
+def test_flat_photo_gives_one_answer(version) -> None:
     rgb = torch.full((1, 3, 16, 16), 90, dtype=torch.uint8)
     scores = torch.tensor([0.4, 0.6]).view(1, 2, 1, 1).expand(1, 2, 16, 16)
-    assert (dense_crf(scores, rgb).argmax(dim=1) == 1).all()
+    assert (version(scores, rgb).argmax(dim=1) == 1).all()
 
 
+@pytest.mark.parametrize("version", [dense_crf, lambda scores, rgb: with_torch_version(rgb, scores)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_dtype_is_kept(dtype: torch.dtype) -> None:
+def test_dtype_is_kept(version, dtype: torch.dtype) -> None:
     rgb, scores = photos(1, 9, 12), probabilities(1, 3, 9, 12)
-    out = dense_crf(scores.to(dtype), rgb)
+    out = version(scores.to(dtype), rgb)
     assert out.dtype == dtype
-    torch.testing.assert_close(
-        out.float(), dense_crf(scores.to(dtype).float(), rgb.to(torch.float64)), atol=1e-2, rtol=0
-    )
+    expected = dense_crf(scores.to(dtype).float(), rgb.to(torch.float64))
+    torch.testing.assert_close(out.float(), expected, atol=1e-4 if dtype == torch.float64 else 1e-2, rtol=1e-3)
 
 
 def test_no_photo_gives_no_marginals() -> None:

@@ -118,9 +118,13 @@ def test_low_resolution_scores_are_resized_with_aligned_corners() -> None:
     torch.testing.assert_close(par(scores, rgb, iterations=0)[0, 0], 2 * y + x)
 
 
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("size", [(17, 33), (1, 1), (1, 9), (5, 1)])
 @pytest.mark.parametrize("variant", ["par", "pamr"])
-def test_torch_and_numba_versions_agree(variant: str) -> None:
-    photo, maps = random_photos(2, 3, 17, 33) / 255, random_scores(2, 3, 17, 33)
+def test_torch_and_numba_versions_agree(variant: str, size: tuple[int, int], flat: bool) -> None:
+    photo, maps = random_photos(2, 3, *size) / 255, random_scores(2, 3, *size)
+    if flat:
+        photo = torch.full_like(photo, 0.3)
     shifts = ParAffinity(photo, variant=variant).shifts
     position = torch.linspace(0, 0.01, len(shifts))
     setting = {"centres": 0, "squared": True, "scale": 0.3}
@@ -129,6 +133,30 @@ def test_torch_and_numba_versions_agree(variant: str) -> None:
     weight = affinity(photo, shifts, position, **setting)
     torch.testing.assert_close(_par_numba.affinity(photo, shifts, position, **setting), weight, rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(_par_numba.propagate(weight, shifts, maps, 4), propagate(weight, shifts, maps, 4))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 1), (3, 4)])
+@pytest.mark.parametrize(("refiner", "form"), [(par, "par"), (pamr, "pamr")])
+def test_photos_smaller_than_the_reach_equal_explicit_loops(refiner, form: str, size: tuple[int, int]) -> None:
+    rgb, scores = random_photos(1, 3, *size), random_scores(1, 1, *size)
+    out = refiner(scores, rgb, iterations=2)
+    expected = plain(scores[0], rgb[0], (1, 2, 4, 8, 12, 24), 2, form=form)
+    torch.testing.assert_close(out[0].double(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["par", "pamr"])
+def test_torch_version_does_not_depend_on_batch_or_channels(variant: str) -> None:
+    photo, maps = random_photos(3, 3, 9, 14) / 255, random_scores(3, 4, 9, 14)
+    shifts = ParAffinity(photo, variant=variant).shifts
+    setting = {"centres": 0, "squared": True, "scale": 0.3}
+    position = torch.zeros(len(shifts))
+    weight = affinity(photo, shifts, position, **setting)
+    together = propagate(weight, shifts, maps, 3)
+    for b in range(3):
+        own = affinity(photo[b : b + 1], shifts, position, **setting)
+        assert torch.equal(own[0], weight[b])
+        for c in range(4):
+            assert torch.equal(propagate(own, shifts, maps[b : b + 1, c : c + 1], 3)[0, 0], together[b, c])
 
 
 @pytest.mark.parametrize("refiner", [par, pamr])

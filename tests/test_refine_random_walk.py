@@ -164,6 +164,23 @@ def test_dtype_of_scores_is_kept(dtype: torch.dtype) -> None:
     torch.testing.assert_close(walked.float(), expected, rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (6, 1), (5, 9)])
+@pytest.mark.parametrize("edge", [0.0, 0.4, 1.0])
+def test_constant_edges_in_a_batch_equal_dense_matrix_powers(size: tuple[int, int], edge: float) -> None:
+    edges, scores = torch.full((2, *size), edge), rand(2, 1, *size)
+    edges[1] *= 0.5
+    walked = random_walk(scores, edge_transition(edges), steps=16)
+    for b in range(2):
+        matrix = plain_transition(edges[b].double().numpy(), 5, 10)
+        expected = scores[b].double().flatten(1).numpy() @ np.linalg.matrix_power(matrix, 16)
+        np.testing.assert_allclose(walked[b].flatten(1).numpy(), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_index_sets_of_a_grid_are_made_once() -> None:
+    first, second = (edge_transition(rand(9, 8, seed=seed)) for seed in (1, 2))
+    assert first.col_indices().data_ptr() == second.col_indices().data_ptr()
+
+
 def test_one_cell_and_no_photo() -> None:
     assert random_walk(torch.tensor([[[0.4]]]), edge_transition(torch.tensor([[0.9]]))).item() == pytest.approx(0.4)
     assert random_walk(torch.rand(0, 2, 3, 4), edge_transition(torch.rand(0, 3, 4))).shape == (0, 2, 3, 4)

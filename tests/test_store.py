@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 from pathlib import Path
+from threading import Event, Thread
+from time import sleep
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png, write_mask
 from hintseg.store.overlay import overlay, write_overlay
 from hintseg.store.palette import voc_palette
+from hintseg.store.pool import WAITING, write_pool
 from hintseg.types import Rle
 
 MASK = np.array([[0, 1, 2], [255, 2, 2]], np.uint8)
@@ -224,3 +227,62 @@ def test_overlay_tints_outlines_and_leaves_the_background(tmp_path):
     assert Image.open(tmp_path / "a.jpg").format == "JPEG"
     with pytest.raises(ShapeError, match="equal sizes"):
         overlay(rgb, mask[:10])
+
+
+def test_write_pool_does_all_and_tells_the_first_error():
+    done = []
+    with write_pool() as later:
+        for number in range(100):
+            later(done.append, number)
+    assert sorted(done) == list(range(100))
+
+    def fail():
+        raise RunError("the disk is full")
+
+    def work(then):
+        with write_pool(1) as later:
+            later(fail)
+            then(later)
+
+    with pytest.raises(RunError, match="the disk is full"):
+        work(lambda later: None)
+    with pytest.raises(RunError, match="the disk is full"):  # a later call tells, long before the end
+        work(lambda later: [later(sleep, 0.001) for _ in range(10**9)])
+
+
+def test_write_pool_drops_what_has_not_begun_after_an_error():
+    done = []
+
+    def work():
+        with write_pool(1) as later:
+            later(sleep, 0.05)
+            for number in range(WAITING - 1):
+                later(done.append, number)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
+    assert not done
+
+
+def test_write_pool_makes_the_caller_wait_when_writers_are_slow():
+    begun, gate = [], Event()
+
+    def slow():
+        gate.wait()
+
+    def fill(later):
+        for number in range(WAITING + 5):
+            begun.append(number)
+            later(slow)
+
+    with write_pool() as later:
+        caller = Thread(target=fill, args=(later,))
+        caller.start()
+        while len(begun) < WAITING + 1:
+            sleep(0.001)
+        caller.join(0.1)
+        assert len(begun) == WAITING + 1
+        gate.set()
+        caller.join()
+    assert len(begun) == WAITING + 5

@@ -306,7 +306,8 @@ def _margin(scores: Tensor, threshold: float | None) -> float:
     rows = scores if threshold is None else torch.cat([scores, scores.new_full((1, *scores.shape[1:]), threshold)])
     if len(rows) < 2:
         return 1.0
-    first, second = rows.topk(2, dim=0).values
+    first, winner = rows.max(dim=0)
+    second = rows.scatter(0, winner[None], -torch.inf).amax(dim=0)  # a top-2 takes twice as long
     return float((first - second).mean().clamp(0, 1))
 
 
@@ -407,17 +408,22 @@ def _refine_by_function(
                     spread = par if settings.method == "par" else pamr
                     refined = spread(rows, rgb, dilations=settings.dilations, iterations=settings.iterations)[0].cpu()
                 scores = refined / refined.sum(dim=0, keepdim=True).clamp(min=1e-6)
-            own = photo_size(group[0].path)
-            if len(ids):
-                mask, quality = ids[_grow(scores[None], own)[0].argmax(dim=0)].numpy(), _margin(scores, None)
-            else:
-                mask, quality = np.full(own, IGNORE, np.uint8), 0.0
-            later(store.write, group[0].id, mask, quality=quality)
+            later(_write_strongest, store, group[0], ids, scores)
             watch.advance()
     watch.stop()
     machine.barrier()
     if machine.rank() == 0:
         store.finish()
+
+
+def _write_strongest(store: MaskStore, photo: Photo, ids: Tensor, scores: Tensor) -> None:
+    """Write the mask of the largest of n scores (n, h, w) of the labels `ids`; without any, nothing is known."""
+    size = photo_size(photo.path)
+    if len(ids):
+        mask, quality = ids[_grow(scores[None], size)[0].argmax(dim=0)].numpy(), _margin(scores, None)
+    else:
+        mask, quality = np.full(size, IGNORE, np.uint8), 0.0
+    store.write(photo.id, mask, quality=quality)
 
 
 def _kernels(settings: DenseCrfRefine) -> dict[str, Any]:

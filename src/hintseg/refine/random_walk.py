@@ -278,11 +278,24 @@ def random_walk(scores: Tensor, transition: Tensor, *, steps: int = 256) -> Tens
         )
     if steps < 0:
         raise ShapeError(f"steps is {steps}; give 0 or more, such as 256")
-    if scores.ndim == 4:
-        walked = [random_walk(one, transition[b], steps=steps) for b, one in enumerate(scores)]
-        return torch.stack(walked) if walked else scores.clone()
-    values = scores.double().flatten(1).t().contiguous()
-    matrix = transition.double()
+    if not scores.numel():
+        return scores.clone()
+    # The photos of a batch are one walk on grids side by side: a step is one product, whatever their number.
+    batch = scores.reshape(-1, scores.shape[-3], cells)
+    values = batch.double().transpose(1, 2).reshape(-1, batch.shape[1])
+    matrix = _side_by_side(transition) if scores.ndim == 4 else transition.double()
     for _ in range(steps):
         values = matrix @ values
-    return values.t().reshape(scores.shape).to(scores.dtype)
+    return values.view(len(batch), cells, -1).transpose(1, 2).reshape(scores.shape).to(scores.dtype)
+
+
+def _side_by_side(transition: Tensor) -> Tensor:
+    """Turn a batch of CSR matrices (B, n, n) into one of their blocks, (B * n, B * n), float64."""
+    crow, column, value = transition.crow_indices(), transition.col_indices(), transition.values()
+    photos, entries = column.shape
+    number = torch.arange(photos, device=crow.device)[:, None]
+    rows = (crow[:, :-1] + entries * number).flatten()
+    size = photos * transition.shape[-1]
+    ends = torch.cat([rows, rows.new_tensor([photos * entries])])
+    columns = (column + transition.shape[-1] * number).flatten()
+    return torch.sparse_csr_tensor(ends, columns, value.flatten().double(), (size, size), check_invariants=False)

@@ -1,0 +1,96 @@
+"""Several processes share the work: what they make together is what one makes alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hintseg
+from hintseg.data.shapes import write_shapes
+from hintseg.hints import read_hints
+from hintseg.pipeline import stages
+from hintseg.pipeline.folder import RunFolder, split_photos
+from hintseg.store.maps import write_maps
+from hintseg.store.masks import read_label_png
+from hintseg.training import machine
+from hintseg.training.watch import Watch
+
+QUICK = [
+    "backbone.name=resnet10t",
+    "backbone.weights=random",
+    "trainer.workers=0",
+    "trainer.pictures=0",
+    "segment.fit.epochs=1",
+    "segment.fit.crop=64",
+    "test.scales=[1.0]",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> RunFolder:
+    """A run on true masks, whose photos have made-up class maps."""
+    folder = tmp_path_factory.mktemp("processes")
+    write_shapes(folder / "data", train=7, val=2, size=48)
+    made = RunFolder.open(hintseg.train(folder / "data", folder / "run", recipe="full", settings=QUICK).path)
+    generator = np.random.default_rng(0)
+    for photo in split_photos(read_hints(folder / "data"), made.config).train:
+        keys = sorted(photo.hints.tags or ())
+        maps = generator.random((len(keys), 12, 12))
+        write_maps(made.path / "localize" / "maps" / f"{photo.id}.npz", keys, maps)
+    return made
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_cutting_is_dealt_out_and_sweeps_are_merged(run: RunFolder, monkeypatch) -> None:
+    photos = split_photos(read_hints(run.config.data.path), run.config).train
+
+    def cut(rank: int, world: int, found: list) -> None:
+        monkeypatch.setattr(machine, "rank", lambda: rank)
+        monkeypatch.setattr(machine, "world", lambda: world)
+        monkeypatch.setattr(machine, "gather", lambda value: [*found, value] if rank == 0 else found.append(value))
+        stages._cut(run, "localize", "seed", photos, (0.3, "given"), "test", Watch())
+
+    cut(0, 1, [])
+    alone, sweep = (
+        files(run.path / "localize" / "masks"),
+        json.loads((run.path / "localize" / "sweep.json").read_text()),
+    )
+    rows = json.loads((run.path / "metrics.json").read_text())
+    assert len(alone) == len(photos) + 1
+    for name in alone:
+        (run.path / "localize" / "masks" / name).unlink()
+    found: list = []
+    cut(1, 3, found)
+    cut(2, 3, found)
+    assert 0 < len(files(run.path / "localize" / "masks")) < len(photos)
+    cut(0, 3, found)
+    assert files(run.path / "localize" / "masks") == alone
+    assert json.loads((run.path / "localize" / "sweep.json").read_text()) == sweep
+    assert json.loads((run.path / "metrics.json").read_text()) == rows
+
+
+def test_torchrun_predicts_what_one_process_predicts(run: RunFolder, tmp_path) -> None:
+    photos = run.config.data.path / "JPEGImages"
+    alone = hintseg.predict(run.path, photos, tmp_path / "alone")
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    words = ["hintseg", "predict", str(run.path), str(photos), "--out", str(tmp_path / "both")]
+    subprocess.run([sys.executable, "-m", *launcher, *words], check=True, timeout=120)
+    assert files(tmp_path / "both").keys() == files(alone).keys()
+    coco = [json.loads((folder / "coco.json").read_text()) for folder in (alone, tmp_path / "both")]
+    assert coco[0]["images"] == coco[1]["images"]
+    assert len(coco[0]["images"]) == 9
+    for path in (alone / "png").glob("*.png"):
+        one, other = read_label_png(path), read_label_png(tmp_path / "both" / "png" / path.name)
+        assert (one == other).mean() > 0.99  # batches of another size round differently
+
+
+def test_gathering_alone_gives_ones_own() -> None:
+    assert machine.gather({"a": 1}) == [{"a": 1}]
