@@ -69,7 +69,7 @@ class AffinityNetConfig(RefinerConfig):
 
         Example:
             >>> AffinityNetConfig().powers(0.15), AffinityNetConfig(low_power=1.0, high_power=12.0).powers(0.4)
-            ((3.376, 33.224), (1.0, 12.0))
+            ((3.376, 33.225), (1.0, 12.0))
         """
         seeds_at = 0.15 if threshold is None else threshold
         low = _power(min(2 * seeds_at, (1 + seeds_at) / 2)) if self.low_power == "auto" else self.low_power
