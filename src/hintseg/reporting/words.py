@@ -222,9 +222,7 @@ def overlap_sentence(run: RunFiles) -> str:
         total += len(rows)
     if not overlapping:
         return ""
-    return (
-        f"{overlapping} of {total} boxes overlap a box of another class: there the smaller box is taken for the front."
-    )
+    return f"{overlapping} of {total} boxes overlap a box of another class: the smaller box is taken to be in front."
 
 
 def data_warnings(run: RunFiles) -> list[str]:
