@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import numpy as np
@@ -204,3 +205,33 @@ def masks(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
             with Image.open(io.BytesIO(Path(folder, f"{number}.png").read_bytes())) as image:
                 found.append(np.array(image))
     return found
+
+
+def lgsa_loss(query: Tensor, key: Tensor, value: Tensor, labels: Tensor) -> Tensor:
+    """Attention, its affinity loss and the gradients (Xie et al., Eqs. 4, 6 and 7), with whole N x N matrices."""
+    affinity = torch.softmax(query @ key.transpose(1, 2), dim=2)
+    target = (labels[:, :, None] == labels[:, None, :]).to(affinity.dtype)
+    target = target / target.sum(dim=1, keepdim=True)
+    total = (affinity @ value).square().mean() + 1e4 * F.mse_loss(affinity, target)
+    return torch.stack(torch.autograd.grad(total, (query, key, value)))
+
+
+@torch.inference_mode()
+def mct_maps(method: Any, images: Tensor) -> Tensor:
+    """MCTformer's fused and refined maps from the attention of all layers and heads, stored and averaged at the end."""
+    net = method.backbone
+    tokens, grid = net._embed(images)
+    kept = []
+    for block in net.blocks:
+        attention = block.attn
+        qkv = attention.qkv(block.norm1(tokens)).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        weights = (qkv[0] * attention.scale @ qkv[1].transpose(2, 3)).softmax(dim=3)
+        kept.append(weights)
+        tokens = tokens + attention.proj((weights @ qkv[2]).transpose(1, 2).flatten(2))
+        tokens = tokens + block.mlp(block.norm2(tokens))
+    count = net.cls_token.shape[1]
+    attention = torch.stack(kept).mean(dim=2)  # (layers, B, K + N, K + N)
+    patch_maps = torch.relu(method.head(net._split(tokens, grid)[1]))
+    to_patch = attention[-method.config.attention_layers :].sum(dim=0)[:, :count, count:]
+    affinity = attention[:, :, count:, count:].sum(dim=0)
+    return ((to_patch * patch_maps.flatten(2)) @ affinity.transpose(1, 2)).view_as(patch_maps)

@@ -26,6 +26,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hintseg.cam import multi_scale
 from hintseg.evaluation.sweep import THRESHOLDS, SeedSweep
+from hintseg.methods.mctformer import MctConfig, MctFormer
+from hintseg.nn.attention import attend
+from hintseg.nn.vit import VitConfig
 from hintseg.refine import DenseCrf, dense_crf, edge_transition, pamr, par, path_offsets, random_walk
 from hintseg.store.masks import MaskStore
 from hintseg.store.pool import write_pool
@@ -237,6 +240,50 @@ def write_and_read(masks: Sequence[Bytes]) -> list[Bytes]:
             return list(pool.map(store.read, names))
 
 
+def _lgsa(cells: int) -> Callable[[torch.device, bool], Case]:
+    def make(device: torch.device, tiny: bool) -> Case:
+        count, classes, channels = 2, 4, 64
+        size = 35 if tiny else cells
+        generator = torch.Generator().manual_seed(0)
+        named = {}
+        for name in ("query", "key", "value"):
+            values = torch.randn(count, size, channels, generator=generator) * channels**-0.25
+            named[name] = values.to(device).requires_grad_()
+        labels = torch.randint(classes, (count, size), generator=generator, dtype=torch.uint8).to(device)
+        # Products of N x N by C': two forward, six backward, and those with the target's factors.
+        done = count * size**2 * (2 * 8 * channels + 8 * classes)
+        moved = 4 * 4 * 8 * count * size * channels
+        shape = f"{count} x {size} cells, {channels} channels, {classes} classes, forward and backward"
+        return Case(shape, count, {**named, "labels": labels}, moved, done)
+
+    return make
+
+
+def lgsa_step(query: Tensor, key: Tensor, value: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradients of attention with its affinity loss, (3, B, N, C')."""
+    out, loss = attend(query, key, value, labels)
+    return torch.stack(torch.autograd.grad(out.square().mean() + 1e4 * loss, (query, key, value)))
+
+
+def _mct(device: torch.device, tiny: bool) -> Case:
+    side, classes = (32, 3) if tiny else (480, 20)
+    small: dict[str, Any] = {"depth": 3, "width": 24, "heads": 3} if tiny else {}
+    torch.manual_seed(0)
+    method = MctFormer(MctConfig(backbone=VitConfig(weights="random", **small)), classes, True).eval().to(device)
+    arguments: dict[str, Any] = {"method": method, "images": photos(1, side, side).to(device).float() / 255}
+    with FlopCounterMode(display=False) as flops:
+        mct_maps(**arguments)
+    layers, tokens = len(method.backbone.blocks), (side // 16) ** 2 + classes
+    moved = 4 * (sum(p.numel() for p in method.parameters()) + 2 * layers * tokens**2)
+    return Case(f"DeiT-S, {side} x {side}, {classes} classes", 1, arguments, moved, flops.get_total_flops())
+
+
+@torch.inference_mode()
+def mct_maps(method: MctFormer, images: Tensor) -> Tensor:
+    """Return MCTformer's fused and refined maps, (B, K, h, w)."""
+    return method.raw_maps(images)
+
+
 def _times(count: int) -> str:
     return f"{count} x " if count > 1 else ""
 
@@ -250,6 +297,9 @@ OPERATIONS = {
         Operation("random_walk_small", _walk(41, 61), walk_along_edges, "random_walk"),
         Operation("dense_crf", _crf(1, 321, 481, 3), dense_crf, "dense_crf"),
         Operation("dense_crf_21", _crf(1, 321, 481, 21), dense_crf, "dense_crf"),
+        Operation("lgsa_loss", _lgsa(4225), lgsa_step, "lgsa_loss"),
+        Operation("lgsa_loss_small", _lgsa(1681), lgsa_step, "lgsa_loss"),
+        Operation("mct_maps", _mct, mct_maps, "mct_maps"),
         Operation("threshold_sweep", _sweep, sweep_once, "threshold_sweep", cuda=False),
         Operation("multi_scale_cam", _multi_scale, multi_scale, "multi_scale_cam"),
         Operation("masks", _masks, write_and_read, "masks", cuda=False),
