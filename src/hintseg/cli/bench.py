@@ -64,7 +64,11 @@ def bench(
         facts = {"machine": machine_facts(where), "rates": [asdict(rate) for rate in reached]}
         typer.echo(dumps(facts | {"rows": [asdict(row) for row in rows]}))
         return
-    console.print(_table(rows))
+    console.print(_speeds(rows))
+    if any(row.plain_runs == 1 for row in rows):
+        console.print("* one run only", highlight=False)
+    console.print("\nBytes and operations of ours, and which share of the machine's reach that is:", highlight=False)
+    console.print(_work(rows))
     for rate in reached:
         speeds = f"copies {rate.copy / 1e9:.1f} GB/s, multiplies {rate.multiply / 1e9:.0f} GFLOP/s"
         console.print(f"{rate.threads} threads: {speeds}", highlight=False)
@@ -81,29 +85,42 @@ def bench(
         console.print(f"Not on an accelerator: {', '.join(left_out)}.", highlight=False)
 
 
-def _table(rows: list[Row]) -> Table:
+def _speeds(rows: list[Row]) -> Table:
+    """Times and memory, narrow enough for a terminal of 80 columns."""
     from rich.table import Table
 
-    table = Table("operation", "shape")
-    heads = ("threads", "ours", "plain", "ratio", "peak", "plain", "differ by", "moves", "does", "copy", "multiply")
-    for head in heads:
-        table.add_column(head, justify="right")
+    table = Table("operation", box=None)
+    for head in ("threads", "ours", "plain", "ratio", "peak", "plain", "differ by"):
+        table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
-        once = " (1 run)" if row.plain_runs == 1 else ""
         table.add_row(
             row.name,
-            row.shape,
             str(row.threads),
             _seconds(row.seconds),
-            "-" if row.plain_seconds is None else _seconds(row.plain_seconds) + once,
+            "-" if row.plain_seconds is None else _seconds(row.plain_seconds) + ("*" if row.plain_runs == 1 else ""),
             "-" if row.ratio is None else f"{row.ratio:.1f}x",
             f"{row.peak / 2**20:.0f} MiB",
             "-" if row.plain_peak is None else f"{row.plain_peak / 2**20:.0f} MiB",
             "-" if row.difference is None else f"{row.difference:.0e}",
-            f"{row.bytes / 1e6:.0f} MB",
-            f"{row.operations / 1e6:.0f} M" if row.operations else "-",
+        )
+    return table
+
+
+def _work(rows: list[Row]) -> Table:
+    """What was done, and which share of the machine's reach that is."""
+    from rich.table import Table
+
+    table = Table("operation", "threads", "bytes", "operations", "copy", "multiply", "shape", box=None)
+    for row in rows:
+        done = row.operations > 0
+        table.add_row(
+            row.name,
+            str(row.threads),
+            f"{row.bytes / 1e6:.0f} M",
+            f"{row.operations / 1e6:.0f} M" if done else "-",
             f"{row.copy_share:.0%}",
-            f"{row.multiply_share:.0%}" if row.operations else "-",
+            f"{row.multiply_share:.0%}" if done else "-",
+            row.shape,
         )
     return table
 
