@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import hintseg
 from hintseg.config.loader import load_config
 from hintseg.config.settings import BackboneConfig
+from hintseg.data.shapes import write_shapes
 from hintseg.errors import ConfigError, ShapeError
 from hintseg.exporting import export_onnx
 from hintseg.losses.affinity import labels_on_grid
@@ -22,6 +24,7 @@ from hintseg.losses.segmentation import pixel_cross_entropy
 from hintseg.methods.lgsa import LgsaConfig, LgsaDeepLabV2
 from hintseg.nn import attention
 from hintseg.nn.attention import Affinity, Lgsa, NonLocal, attend, cascade
+from hintseg.training.weights import load_weights
 from hintseg.types import Batch, Progress
 
 PROGRESS = Progress(0, 10)
@@ -448,6 +451,23 @@ def test_heat_maps_are_rows_of_the_last_map() -> None:
     assert not found.requires_grad
     with pytest.raises(ConfigError, match="attention=none has no affinity"):
         network(attention="none").affinity(images, torch.zeros(1, 1, 2))
+
+
+def test_a_run_trains_predicts_and_logs_both_losses(tmp_path) -> None:
+    write_shapes(tmp_path / "data", train=6, val=2, size=64)
+    settings = [
+        *("backbone.name=resnet10t", "backbone.weights=random", "backbone.levels=3", "backbone.output_stride=8"),
+        *("segment.method=lgsa", "segment.fit.epochs=2", "segment.fit.batch_size=3", "segment.fit.crop=64"),
+        *("segment.fit.first_epoch=0.1", "test.scales=[1.0]", "trainer.workers=0", "trainer.pictures=0"),
+    ]
+    run = hintseg.train(tmp_path / "data", tmp_path / "run", recipe="full", settings=settings)
+    assert [row["kind"] for row in run.metrics] == ["segmentation"]
+    header, *rows = (run.path / "segment" / "log.csv").read_text().splitlines()
+    assert header == "step,epoch,lr,loss,seg,att"
+    assert len(rows) == 4
+    method = load_weights(run.path / "segment" / "model.safetensors")[0]
+    assert isinstance(method, LgsaDeepLabV2)
+    assert method.affinity(torch.rand(1, 3, 64, 64), torch.full((1, 1, 2), 0.5)).shape == (1, 1, 8, 8)
 
 
 class Patches(nn.Module):

@@ -163,7 +163,7 @@ def _blocks(query: Tensor) -> Iterator[tuple[slice, slice]]:
 
 def _softmax_rows(query: Tensor, key: Tensor) -> Tensor:
     """Return rows of W, (B, R, N), for queries (B, R, C') and keys (B, N, C'): Eq. 4."""
-    return _wide(query @ key.transpose(1, 2)).softmax(dim=2)
+    return _wide(torch.bmm(query, key.transpose(1, 2))).softmax(dim=2)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -1,0 +1,88 @@
+"""The LGSA paper's Tables 3 and 5 on any data set: DeepLabv2 with no, free and guided attention, on the same masks.
+
+python benchmarks/lgsa_table.py DATA [KEY=VALUE ...] --out OUT [--masks RUN] [--seeds 0 1 2] [--rows none lgsa-2 ...]
+
+Every row is one training of the segmenter. With `--masks` all rows learn from the masks of that run, such as
+
+    hintseg train DATA --recipe boxes --out RUN segment=null
+
+without it from true masks. `{seed}` in DATA and RUN stands for the seed. The number in a row's name is its modules, or
+alpha with two modules; alpha 10,000 is `lgsa-2`, alpha 0 without walk is `non-local-2`. Finished runs are not run
+again. Prints markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+from pathlib import Path
+
+import hintseg
+from hintseg.config.loader import dump_config, load_config
+
+ROWS = {"none": ["attention=none"]}
+for count in (1, 2, 3):
+    ROWS[f"non-local-{count}"] = ["attention=non_local", f"modules={count}"]
+for count in (1, 2, 3):
+    ROWS[f"lgsa-{count}"] = [f"modules={count}", "walk=false"]
+    ROWS[f"lgsa-{count}-walk"] = [f"modules={count}"]
+ROWS["alpha-0-walk"] = ["alpha=0.0"]
+for alpha in (5000, 20000):
+    ROWS[f"alpha-{alpha}"] = [f"alpha={alpha}.0", "walk=false"]
+    ROWS[f"alpha-{alpha}-walk"] = [f"alpha={alpha}.0"]
+
+
+def borrow(masks: Path, out: Path, data: Path, words: list[str], seed: int) -> None:
+    """Start a run that has its masks already: those of the run `masks`."""
+    if out.is_dir():
+        return
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(masks, part, ignore=shutil.ignore_patterns("segment", "*.safetensors", "report.html"))
+    config = load_config(masks / "config.yaml", words, data={"path": str(data), "format": "auto"})
+    (part / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    manifest = json.loads((masks / "manifest.json").read_text())
+    manifest["seed"] = seed
+    manifest["stages"]["segment"] = {"done": False}
+    (part / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    metrics = json.loads((masks / "metrics.json").read_text())
+    (part / "metrics.json").write_text(json.dumps([row for row in metrics if row["stage"] != "segment"]))
+    part.rename(out)
+
+
+def main() -> None:
+    """Run the rows and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("settings", nargs="*")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--masks")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    args = parser.parse_intermixed_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    print("| attention | seeds | segmentation, val |\n|---|---|---|")
+    for row in args.rows:
+        found = []
+        for seed in args.seeds:
+            out, data = args.out / f"{row}-{seed}", Path(args.data.format(seed=seed))
+            own = [f"segment.{word}" for word in ROWS[row]]
+            words = ["segment.method=lgsa", "segment.fit.first_epoch=0.1", *own, *args.settings, f"seed={seed}"]
+            recipe: str | Path = "full"
+            if args.masks:
+                masks = Path(args.masks.format(seed=seed))
+                recipe = masks / "config.yaml"
+                borrow(masks, out, data, words, seed)
+            run = hintseg.train(data, out, recipe=recipe, settings=words, resume=True)
+            found += [100 * m["miou"] for m in run.metrics if m["stage"] == "segment"]
+        cell = f"{statistics.mean(found):.1f} ± {statistics.pstdev(found):.1f}" if found else ""
+        print(f"| {row} | {len(args.seeds)} | {cell} |", flush=True)
+    for row in args.rows:
+        facts = json.loads((args.out / f"{row}-{args.seeds[0]}" / "manifest.json").read_text())["stages"]["segment"]
+        print(f"{row}: {facts['seconds']} s, peak {facts['peak_memory_mb']} MiB, {facts['steps']} steps")
+
+
+if __name__ == "__main__":
+    main()
