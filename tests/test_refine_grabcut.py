@@ -306,3 +306,27 @@ def test_wrong_proposals_are_refused(change, message: str) -> None:
         given = {"rgb": picture()[0], "box": (5, 5, 20, 20)} | change
         with pytest.raises(ShapeError, match=message):
             box_proposal(given.pop("rgb"), given.pop("box"), **given)
+
+
+def test_neighbours_of_the_class_are_not_background():
+    """A disc among like discs: with those taken for background, its colours are the background's."""
+    random = np.random.default_rng(0)
+    rgb = random.integers(60, 72, (77, 77, 3), dtype=np.uint8)
+    y, x = np.mgrid[:77, :77]
+    middles = [(12 + 26 * row, 12 + 26 * column) for row in range(3) for column in range(3)]
+    for row, column in middles:
+        disc = (y - row) ** 2 + (x - column) ** 2 < 150
+        rgb[disc] = random.integers(120, 200, (int(disc.sum()), 3), dtype=np.uint8)
+    boxes = [(column - 12, row - 12, column + 13, row + 13) for row, column in middles]
+    centre, others = boxes.pop(4), boxes
+    truth = ((y - 38) ** 2 + (x - 38) ** 2 < 150)[26:51, 26:51]
+
+    def iou(mask):
+        return (mask & truth).sum() / (mask | truth).sum()
+
+    alone, spared = box_proposal(rgb, centre), box_proposal(rgb, centre, others)
+    assert iou(spared) > 0.95 > iou(alone)
+    unsure = np.full(rgb.shape[:2], 0.5, np.float32)
+    assert iou(refine_proposal(rgb, unsure, centre, others)) > 0.95 > iou(refine_proposal(rgb, unsure, centre))
+    outside = [(-30, -30, -10, 80), (200, 200, 300, 300)]
+    np.testing.assert_array_equal(box_proposal(rgb, centre, outside), alone)

@@ -69,6 +69,8 @@ class GrabCutPropose(Settings):
         iterations: Cuts per box.
         smallest: Results that cover less of the box than this share are replaced by the filled box.
         longest: Larger crops are reduced to this side, pixels, meanwhile; null: never.
+        neighbours: Whether the pixels of other boxes of the class are spared when GrabCut learns the background's
+            colours. The paper does not say so; see `hintseg.refine.box_proposal`.
     """
 
     method: Literal["grabcut"] = "grabcut"
@@ -76,6 +78,7 @@ class GrabCutPropose(Settings):
     iterations: Count = 5
     smallest: Annotated[float, Field(ge=0, lt=1)] = 0.1
     longest: Annotated[int, Field(ge=32)] | None = 320
+    neighbours: bool = True
 
 
 class TestConfig(Settings):

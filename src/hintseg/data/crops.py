@@ -76,6 +76,7 @@ class CropDataset(EpochDataset):
         scale: Each of the four margins is multiplied by a random number of this range: objects change size and place.
         jitter: Brightness, contrast and saturation are multiplied by random factors in 1 - jitter .. 1 + jitter.
         smallest_side: Boxes with a shorter side, pixels, are left out.
+        worth: Says of box `index` of a photo whether to learn from it; where that leaves no box, all are learned from.
         per_epoch: Boxes of an epoch at most; the epochs take turns, so that all are seen equally often. None: all.
         seed: The run's seed.
 
@@ -94,6 +95,7 @@ class CropDataset(EpochDataset):
         scale: tuple[float, float] = (0.5, 1.5),
         jitter: float = 0.0,
         smallest_side: float = 0.0,
+        worth: Callable[[Photo, int], bool] = lambda photo, index: True,
         per_epoch: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -104,6 +106,7 @@ class CropDataset(EpochDataset):
             for index in object_boxes(photo)
             if _short_side(photo, index) >= smallest_side
         ]
+        self.items = [item for item in self.items if worth(self.photos[item[0]], item[1])] or self.items
         if not self.items:
             raise PhotoError(
                 f"{len(self.photos)} photos have 0 boxes whose shorter side is at least {smallest_side:g} px; at "

@@ -38,6 +38,9 @@ class CfsConfig(MethodConfig):
         iterations: Cuts of each GrabCut.
         smallest: A first GrabCut that finds less than this share of the box gives way to the filled box.
         longest: GrabCut works on crops reduced to this side, pixels, where they are larger; null: as they are.
+        neighbours: Whether both GrabCuts spare the pixels of other boxes of the class; see `refine.box_proposal`.
+        learn_filled: Whether boxes are learned from in which the first GrabCut found nothing, so that their proposal is
+            the filled box. The paper does not say. They teach that objects are rectangles.
         smallest_side: Boxes with a shorter side, pixels, are not learned from. `auto` is the paper's 50 where at least
             half of the boxes pass, and else what keeps the larger half of them.
         per_epoch: Boxes of an epoch at most, in turns; `auto` is all of them on a GPU and 1000 on a CPU.
@@ -56,6 +59,8 @@ class CfsConfig(MethodConfig):
     iterations: Count = 5
     smallest: Share = 0.1
     longest: Annotated[int, Field(ge=32)] | None = 320
+    neighbours: bool = True
+    learn_filled: bool = False
     smallest_side: Annotated[float, Field(ge=0)] | Auto = "auto"
     per_epoch: Count | Auto = "auto"
     refine: bool = True

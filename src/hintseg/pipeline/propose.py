@@ -57,7 +57,8 @@ def propose(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: W
         _cut_out(folder / INSTANCES, "GrabCut", photos, _grabcut(settings), watch)
         how = "GrabCut in each box"
     elif isinstance(settings, CfsConfig):
-        first = GrabCutPropose(**settings.model_dump(include={"expand", "iterations", "smallest", "longest"}))
+        shared = set(GrabCutPropose.model_fields) - {"method"}
+        first = GrabCutPropose(**settings.model_dump(include=shared))
         _cut_out(folder / "grabcut", "GrabCut", photos, _grabcut(first), watch)
         network = _learn_cfs(run, settings, config, photos, watch)
         _segment_boxes(run, network, config, photos, watch)
@@ -87,13 +88,21 @@ def _filled(photo: Photo) -> Instances:
 
 
 def _grabcut(settings: GrabCutPropose) -> Callable[[Photo], Instances]:
-    options = settings.model_dump(exclude={"method"})
+    options = settings.model_dump(exclude={"method", "neighbours"})
 
     def cut(photo: Photo) -> Instances:
-        rgb = read_photo(photo.path)
-        return _instances(photo, _size(rgb), [box_proposal(rgb, box.corners, **options) for box in objects(photo)])
+        rgb, boxes = read_photo(photo.path), objects(photo)
+        near = [_neighbours(boxes, index, settings.neighbours) for index in range(len(boxes))]
+        masks = [box_proposal(rgb, box.corners, others, **options) for box, others in zip(boxes, near, strict=True)]
+        return _instances(photo, _size(rgb), masks)
 
     return cut
+
+
+def _neighbours(boxes: Sequence[Box], index: int, wanted: bool) -> list[tuple[float, float, float, float]]:
+    """Return the other boxes of a box's class; none unless wanted."""
+    label = boxes[index].label
+    return [box.corners for i, box in enumerate(boxes) if wanted and i != index and box.label == label]
 
 
 def _instances(photo: Photo, size: tuple[int, int], masks: Sequence[Bools]) -> Instances:
@@ -145,6 +154,9 @@ def _learn_cfs(run: RunFolder, settings: CfsConfig, config: RunConfig, photos: S
     def proposal(photo: Photo, index: int) -> Bools:
         return read(folder / f"{photo.id}.npz").masks[object_boxes(photo).index(index)]
 
+    def worth(photo: Photo, index: int) -> bool:
+        return settings.learn_filled or not proposal(photo, index).all()
+
     def dataset(fit: FitConfig) -> CropDataset:
         return CropDataset(
             readable,
@@ -155,6 +167,7 @@ def _learn_cfs(run: RunFolder, settings: CfsConfig, config: RunConfig, photos: S
             scale=fit.scale if fit.scale != "auto" else (1.0, 1.0),
             jitter=fit.jitter,
             smallest_side=least,
+            worth=worth,
             per_epoch=most,
             seed=config.seed,
         )
@@ -175,7 +188,7 @@ def _segment_boxes(run: RunFolder, network: Cfs, config: RunConfig, photos: Sequ
         masks = [_above_half(one) for one in found]
         if settings.refine:
             write_instances(folder / "cfs" / f"{photo.id}.npz", _instances(photo, _size(rgb), masks))
-            masks = [_outlined(rgb, one, settings) for one in found]
+            masks = [_outlined(rgb, objects(photo), i, one, settings) for i, one in enumerate(found)]
         write_instances(folder / INSTANCES / f"{photo.id}.npz", _instances(photo, _size(rgb), masks))
 
     mine = _missing(folder / INSTANCES, [p for p in photos if (folder / "grabcut" / f"{p.id}.npz").is_file()])
@@ -215,11 +228,13 @@ def _above_half(found: BoxMap) -> Bools:
     return mask if mask.any() else np.ones_like(mask)
 
 
-def _outlined(rgb: Bytes, found: BoxMap, settings: CfsConfig) -> Bools:
+def _outlined(rgb: Bytes, boxes: Sequence[Box], index: int, found: BoxMap, settings: CfsConfig) -> Bools:
     """Give what CFS found the edges of the photo."""
     x0, y0, x1, y1 = found.frame
+    others = _neighbours(boxes, index, settings.neighbours)
+    near = [(a - x0, b - y0, c - x0, d - y0) for a, b, c, d in others]
     limits = settings.model_dump(include={"high", "low", "iterations", "longest"})
-    return refine_proposal(rgb[y0:y1, x0:x1], found.probability, found.inner, **limits)
+    return refine_proposal(rgb[y0:y1, x0:x1], found.probability, found.inner, near, **limits)
 
 
 def _merge(run: RunFolder, photos: Sequence[Photo], watch: Watch) -> None:

