@@ -8,16 +8,14 @@ from PIL import Image
 
 from hintseg.errors import RunError, ShapeError
 from hintseg.hints.masks import fill
-from hintseg.hints.rle import parse_counts
+from hintseg.hints.rle import encode, encode_part, parse_counts
 from hintseg.store.instances import (
     Instances,
     join,
     outlines,
     read_instances,
-    write_coco_instances,
-    write_instance_png,
     write_instances,
-    write_yolo,
+    write_objects,
 )
 
 
@@ -99,13 +97,10 @@ def test_joined_outlines_cover_what_the_parts_cover():
 
 def test_other_tools_get_the_same_objects(tmp_path):
     photo = blobs(np.random.default_rng(1))
-    write_instance_png(tmp_path / "ids.png", photo)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "ids.png")), photo.ids())
-
-    write_coco_instances(tmp_path / "rle.json", [("a.jpg", photo)], ["x", "y", "z"])
-    write_coco_instances(tmp_path / "polygons.json", [("a.jpg", photo)], ["x", "y", "z"], polygons=True)
-    written = json.loads((tmp_path / "rle.json").read_text())["annotations"]
-    drawn = json.loads((tmp_path / "polygons.json").read_text())["annotations"]
+    write_objects(tmp_path, [("sub/a", "sub/a.jpg", photo)], ["x", "y", "z"])
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "instances" / "sub" / "a.png")), photo.ids())
+    written = json.loads((tmp_path / "coco.json").read_text())["annotations"]
+    drawn = json.loads((tmp_path / "coco_polygons.json").read_text())["annotations"]
     assert [a["category_id"] for a in written] == photo.labels.tolist()
     for index, (runs, rings) in enumerate(zip(written, drawn, strict=True)):
         mask = photo.full(index)
@@ -113,7 +108,7 @@ def test_other_tools_get_the_same_objects(tmp_path):
         flat = np.repeat(np.arange(len(counts)) % 2, counts)
         np.testing.assert_array_equal(flat.reshape(photo.size[1], photo.size[0]).T, mask)
         rows, columns = np.nonzero(mask)
-        assert runs["bbox"][:2] == [columns.min(), rows.min()]
+        assert runs["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
         assert runs["area"] == rings["area"] == mask.sum()
         filled = fill([np.reshape(ring, (-1, 2)) for ring in rings["segmentation"]], photo.size)
         assert not (mask & ~filled).any()
@@ -122,9 +117,20 @@ def test_other_tools_get_the_same_objects(tmp_path):
 def test_yolo_outlines_are_relative_and_count_classes_from_0(tmp_path):
     mask = np.ones((10, 20), bool)
     photo = Instances((40, 50), np.array([2], np.uint8), np.array([[5, 10, 25, 20]]), [mask])
-    write_yolo(tmp_path, [("sub/a", photo)], ["x", 'a "y"'])
-    label, *numbers = (tmp_path / "labels" / "sub" / "a.txt").read_text().split()
+    write_objects(tmp_path, [("a", "a.jpg", photo)], ["x", 'a "y"'])
+    label, *numbers = (tmp_path / "yolo" / "labels" / "a.txt").read_text().split()
     points = np.array(numbers, float).reshape(-1, 2)
     assert label == "1"
     np.testing.assert_allclose([points.min(0), points.max(0)], [[5 / 50, 10 / 40], [25 / 50, 20 / 40]], atol=1e-6)
-    assert (tmp_path / "data.yaml").read_text() == 'names:\n  0: "x"\n  1: "a \\"y\\""\n'
+    assert (tmp_path / "yolo" / "data.yaml").read_text() == 'names:\n  0: "x"\n  1: "a \\"y\\""\n'
+
+
+def test_runs_of_a_window_are_those_of_the_whole():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        height, width = rng.integers(1, 12, 2)
+        y0, x0 = rng.integers(0, height), rng.integers(0, width)
+        part = rng.random((rng.integers(1, height - y0 + 1), rng.integers(1, width - x0 + 1))) > rng.random()
+        whole = np.zeros((height, width), bool)
+        whole[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]] = part
+        assert encode_part(part, (x0, y0), (height, width)) == encode(whole)

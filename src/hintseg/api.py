@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -345,6 +345,7 @@ def _write_out(
     """
     from hintseg.data.photos import read_photo
     from hintseg.store.coco import write_coco
+    from hintseg.store.instances import read_instances, write_objects
     from hintseg.store.masks import MaskStore
     from hintseg.store.overlay import write_overlay
     from hintseg.store.pool import write_pool
@@ -366,23 +367,9 @@ def _write_out(
         if objects is None:
             write_coco(out / "coco.json", store, files=files)
         else:
-            _write_objects(out, objects, files, run.classes)
+            write_objects(
+                out, ((id, name, read_instances(objects / f"{id}.npz")) for id, name in files.items()), run.classes
+            )
         (out / "classes.txt").write_text("\n".join(run.classes) + "\n", encoding="utf-8")
     machine.barrier()
     return out
-
-
-def _write_objects(out: Path, objects: Path, files: Mapping[str, str], classes: Sequence[str]) -> None:
-    from hintseg.store import instances as store
-    from hintseg.store.pool import write_pool
-
-    def read() -> Iterator[tuple[str, store.Instances]]:
-        return ((id, store.read_instances(objects / f"{id}.npz")) for id in files)
-
-    with write_pool() as later:
-        for id, each in read():
-            later(store.write_instance_png, out / "instances" / f"{id}.png", each)
-    for name, polygons in (("coco.json", False), ("coco_polygons.json", True)):
-        named = ((files[id], each) for id, each in read())
-        store.write_coco_instances(out / name, named, classes, polygons=polygons)
-    store.write_yolo(out / "yolo", read(), classes)

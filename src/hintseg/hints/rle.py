@@ -81,6 +81,29 @@ def encode(mask: npt.NDArray[np.bool_]) -> Rle:
     return Rle(height, width, tuple(counts.tolist()))
 
 
+def encode_part(mask: npt.NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> Rle:
+    """Return the run lengths of a mask that is known in a window only.
+
+    Args:
+        mask: (h, w) bool, the window.
+        corner: (x, y) of the window's upper left pixel.
+        size: (height, width) of the whole, which is empty elsewhere.
+
+    Example:
+        >>> encode_part(np.ones((2, 1), bool), (1, 0), (3, 3)).counts
+        (3, 2, 4)
+    """
+    height, width = size
+    columns, rows = np.nonzero(mask.T)
+    index = (columns + corner[0]) * height + rows + corner[1]  # rising
+    first = np.diff(index, prepend=-2) != 1
+    last = np.roll(first, -1)
+    edges = np.stack([index[first], index[last] + 1], axis=1).ravel()
+    counts = np.diff(np.concatenate(([0], edges, [height * width])))
+    full = bool(edges.size) and edges[-1] == height * width  # no run of zeros at the end
+    return Rle(height, width, tuple(counts[:-1].tolist() if full else counts.tolist()))
+
+
 def decode(rle: Rle) -> npt.NDArray[np.bool_]:
     """Return the mask of run lengths, (H, W) bool.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from PIL import Image
 from hintseg.errors import RunError, ShapeError
 from hintseg.hints import rle
 from hintseg.store.atomic import whole_file
-from hintseg.types import BACKGROUND, Rle
+from hintseg.types import BACKGROUND
 
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
@@ -131,84 +131,61 @@ def read_instances(path: Path) -> Instances:
         raise RunError(f"{path}: cannot be read as instances of a photo ({error}); make them again") from error
 
 
-def write_instance_png(path: Path, instances: Instances) -> None:
-    """Write the objects' numbers 1..n as a 16-bit grey PNG, 0 background, whole or not at all.
+def write_objects(out: Path, photos: Iterable[tuple[str, str, Instances]], classes: Sequence[str]) -> None:
+    """Write objects in the forms other tools read, each file whole or not at all.
 
-    Raises:
-        RunError: The file cannot be written.
-    """
-    with whole_file(path) as file:
-        Image.fromarray(instances.ids()).save(file, "PNG")
+    - ``instances/ID.png``: the objects' numbers 1..n as 16-bit grey, 0 background; hidden parts left out.
+    - ``coco.json``: COCO with run lengths, one annotation per object, hidden parts included. Image ids count from 1 in
+      the given order, category ids are the class ids 1..K.
+    - ``coco_polygons.json``: the same with outlines. COCO's polygons know no holes: those are filled.
+    - ``yolo/labels/ID.txt`` and ``yolo/data.yaml``: YOLO segment, classes counted from 0, outlines as shares of width
+      and height. It has one outline per object and no holes: separate parts are joined by bridges of no width.
 
-
-def write_coco_instances(
-    path: Path, photos: Iterable[tuple[str, Instances]], classes: Sequence[str], *, polygons: bool = False
-) -> None:
-    """Write objects as COCO JSON, whole or not at all: one annotation per object, hidden parts included.
-
-    Image ids count from 1 in the given order, category ids are the class ids 1..K. Empty objects are left out.
+    Objects without a pixel are left out of COCO and YOLO.
 
     Args:
-        path: The JSON file.
-        photos: File name and objects of each photo.
+        out: The folder.
+        photos: Id, file name and objects of each photo.
         classes: Names of the K classes.
-        polygons: Write outlines instead of run lengths. COCO's polygons know no holes: those are filled.
-
-    Raises:
-        RunError: The file cannot be written.
-    """
-    images: list[dict[str, object]] = []
-    annotations: list[dict[str, object]] = []
-    for number, (name, instances) in enumerate(photos, start=1):
-        height, width = instances.size
-        images.append({"id": number, "file_name": name, "height": height, "width": width})
-        for index, label in enumerate(instances.labels.tolist()):
-            region = instances.full(index)
-            runs = rle.encode(region)
-            x0, y0, x1, y1 = rle.bounds(runs) or (0, 0, 0, 0)
-            if x1 == x0:
-                continue
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": label,
-                    "segmentation": _rings(instances, index) if polygons else _counts(runs),
-                    "area": int(region.sum()),
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "iscrowd": 0,
-                }
-            )
-    categories = [{"id": label, "name": name} for label, name in enumerate(classes, start=1)]
-    with whole_file(path) as file:
-        file.write(json.dumps({"images": images, "annotations": annotations, "categories": categories}).encode())
-
-
-def write_yolo(folder: Path, photos: Iterable[tuple[str, Instances]], classes: Sequence[str]) -> None:
-    """Write objects as a YOLO segment data set: ``labels/ID.txt`` of each photo id, and ``data.yaml`` with the names.
 
     Raises:
         RunError: A file cannot be written.
+
+    Cost:
+        About 1 ms per object.
     """
-    for id, instances in photos:
-        with whole_file(folder / "labels" / f"{id}.txt") as file:
-            file.write("".join(f"{line}\n" for line in yolo_lines(instances)).encode())
+    images: list[dict[str, object]] = []
+    with_runs: list[dict[str, object]] = []
+    with_rings: list[dict[str, object]] = []
+    for number, (id, name, instances) in enumerate(photos, start=1):
+        height, width = instances.size
+        images.append({"id": number, "file_name": name, "height": height, "width": width})
+        lines = []
+        for index, label in enumerate(instances.labels.tolist()):
+            mask, corner = instances.masks[index], instances.windows[index, :2]
+            if not mask.any():
+                continue
+            rings = [ring + corner for ring in outlines(mask)]
+            common = {"id": len(with_runs) + 1, "image_id": number, "category_id": label, "iscrowd": 0}
+            common |= {"area": int(mask.sum()), "bbox": _bounds(mask, corner)}
+            runs = rle.encode_part(mask, (int(corner[0]), int(corner[1])), instances.size)
+            counts = {"size": [height, width], "counts": rle.write_counts(runs.counts)}
+            with_runs.append(common | {"segmentation": counts})
+            with_rings.append(common | {"segmentation": [np.round(ring, 2).ravel().tolist() for ring in rings]})
+            points = (join(rings) / (width, height)).ravel().tolist()
+            lines.append(f"{label - 1} " + " ".join(f"{value:.6g}" for value in points) + "\n")
+        with whole_file(out / "instances" / f"{id}.png") as file:
+            Image.fromarray(instances.ids()).save(file, "PNG")
+        with whole_file(out / "yolo" / "labels" / f"{id}.txt") as file:
+            file.write("".join(lines).encode())
+    categories = [{"id": label, "name": name} for label, name in enumerate(classes, start=1)]
+    for name, found_there in (("coco.json", with_runs), ("coco_polygons.json", with_rings)):
+        with whole_file(out / name) as file:
+            found = {"images": images, "annotations": found_there, "categories": categories}
+            file.write(json.dumps(found).encode())
     names = [f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(classes)]
-    with whole_file(folder / "data.yaml") as file:
+    with whole_file(out / "yolo" / "data.yaml") as file:
         file.write("\n".join(["names:", *names, ""]).encode())
-
-
-def yolo_lines(instances: Instances) -> Iterator[str]:
-    """Yield the lines of a YOLO segment file: class number from 0 and one outline, relative to width and height.
-
-    The format has one outline per object and no holes: separate parts are joined by bridges of no width.
-    """
-    height, width = instances.size
-    for index, label in enumerate(instances.labels.tolist()):
-        rings = outlines(instances.masks[index])
-        if rings:
-            points = (join(rings) + instances.windows[index, :2]) / (width, height)
-            yield f"{label - 1} " + " ".join(f"{value:.6g}" for value in points.ravel().tolist())
 
 
 def outlines(mask: Bools) -> list[Ring]:
@@ -225,17 +202,12 @@ def outlines(mask: Bools) -> list[Ring]:
     import cv2
     from contourpy import contour_generator
 
-    _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     found = []
-    for part in range(1, int(parts.max(initial=0)) + 1):
-        rows, columns = np.nonzero(parts == part)
-        top, left = int(rows.min()), int(columns.min())
-        padded = np.zeros((int(rows.max()) - top + 3, int(columns.max()) - left + 3), np.float32)
-        padded[rows - top + 1, columns - left + 1] = 1
-        rings = [np.asarray(ring, np.float64) for ring in contour_generator(z=padded).lines(_MIDWAY)]
-        outer = max(rings, key=_area)  # the others are holes
-        corners = cv2.approxPolyDP(outer[:-1].astype(np.float32), _STRAIGHT, True)[:, 0]
-        found.append(np.add(corners, (left - 0.5, top - 0.5), dtype=np.float64))  # pixel centres lie at + 0.5
+    for line in contour_generator(z=np.pad(mask, 1).astype(np.float32)).lines(_MIDWAY):
+        ring = np.asarray(line, np.float64)[:-1]
+        if _area(ring) > 0:  # the mask lies on its left; outlines of holes run the other way round
+            corners = cv2.approxPolyDP(ring.astype(np.float32), _STRAIGHT, True)[:, 0]
+            found.append(np.subtract(corners, 0.5, dtype=np.float64))  # pixel centres lie at + 0.5, and 1 is padding
     return sorted(found, key=_area, reverse=True)
 
 
@@ -251,14 +223,13 @@ def join(rings: Sequence[Ring]) -> Ring:
 
 
 def _area(ring: Ring) -> float:
-    x, y = ring[:, 0], ring[:, 1]
-    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
+    """Return the area inside a ring, negative where it runs the other way round."""
+    x, y = ring.T
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
 
 
-def _rings(instances: Instances, index: int) -> list[list[float]]:
-    corner = instances.windows[index, :2]
-    return [np.round(ring + corner, 2).ravel().tolist() for ring in outlines(instances.masks[index])]
-
-
-def _counts(runs: Rle) -> dict[str, object]:
-    return {"size": [runs.height, runs.width], "counts": rle.write_counts(runs.counts)}
+def _bounds(mask: Bools, corner: npt.NDArray[np.int64]) -> list[int]:
+    """Return COCO's box (x, y, width, height) around a mask that is not empty."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    x, y = int(columns[0]), int(rows[0])
+    return [x + int(corner[0]), y + int(corner[1]), int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
