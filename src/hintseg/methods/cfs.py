@@ -35,7 +35,7 @@ class CfsConfig(MethodConfig):
     Attributes:
         size: Side of the square crops, pixels.
         expand: Height and width of a box grow by this share in total.
-        iterations: Cuts of each GrabCut.
+        iterations: Cuts of each GrabCut, the colours learned anew before each.
         smallest: A first GrabCut that finds less than this share of the box gives way to the filled box.
         longest: GrabCut works on crops reduced to this side, pixels, where they are larger; null: as they are.
         neighbours: Whether both GrabCuts spare the pixels of other boxes of the class; see `refine.box_proposal`.
@@ -56,8 +56,8 @@ class CfsConfig(MethodConfig):
     method: Literal["cfs"] = "cfs"
     size: Annotated[int, Field(ge=32)] = 224
     expand: Positive = 0.5
-    iterations: Count = 5
-    smallest: Share = 0.1
+    iterations: Count = 1
+    smallest: Share = 0.2
     longest: Annotated[int, Field(ge=32)] | None = 320
     neighbours: bool = True
     learn_filled: bool = False
