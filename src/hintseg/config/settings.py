@@ -22,12 +22,15 @@ class BackboneConfig(Settings):
     """The feature network, by its timm name.
 
     Attributes:
-        name: Any timm model with feature maps, such as `resnet50` or `mobilenetv2_100`.
+        name: Any timm model with feature maps, such as `resnet50` or `mobilenetv2_100`; for `afa` and `bmp` also the
+            Mix Transformers `mit_b0` to `mit_b5` (their official weights are for research only) and `mit_tiny`.
         weights: `pretrained` (timm's own, downloaded), `random`, or a local .safetensors / .pth file.
         output_stride: Image pixels per cell of the last feature map.
         levels: How many feature levels to keep, from the finest; None keeps all the weights have.
         freeze: `none` trains all; `norm` keeps batch-norm statistics; `early` also stops the gradient before the last
             two levels, as IRN's classifier does; `auto` is `early` with pretrained weights and `none` with random ones.
+            A Mix Transformer has layer norms: `norm` keeps their factors and offsets and is what `auto` becomes with
+            learned weights.
     """
 
     name: str = "resnet50"
