@@ -23,6 +23,8 @@ METHODS: dict[str, Entry] = {
     "cam": Entry("hintseg.methods.cam:Cam", "localizer: classifier with GAP, GMP or HSPP, class activation maps"),
     "vwe": Entry("hintseg.methods.vwe:Vwe", "localizer: visual words and hybrid pooling (Ru et al., IJCAI 2021)"),
     "irn": Entry("hintseg.methods.irn:Irn", "refiner that learns: boundaries and random walk (Ahn et al., 2019)"),
+    "afa": Entry("hintseg.methods.afa:Afa", "segmenter from tags: affinity from attention (Ru et al., CVPR 2022)"),
+    "bmp": Entry("hintseg.methods.bmp:Bmp", "segmenter from tags: two branches teach each other (Zhu et al.)"),
     "deeplabv2": Entry("hintseg.methods.deeplab:DeepLabV2", "segmenter: atrous pyramid summed (Chen et al., 2017)"),
     "segformer_head": Entry("hintseg.methods.deeplab:SegFormerHead", "segmenter: all-MLP head (Xie et al., 2021)"),
 }

@@ -173,7 +173,7 @@ class Mit(nn.Module):
                     queries.append(query)
                     keys.append(key)
             cells = self.get_submodule(f"norm{i}")(cells)
-            x = cells.transpose(1, 2).unflatten(2, (height, width)).contiguous()
+            x = _grid(cells, height, width).contiguous()
             levels.append(x)
         return levels, Attention(torch.cat(queries[-2:], dim=1), torch.cat(keys[-2:], dim=1))
 
@@ -214,13 +214,13 @@ class _SelfAttention(nn.Module):
         """Return the output (B, N, c), and queries and keys (B, heads, N or fewer, d)."""
         source = x
         if self.reduction > 1:
-            grid = x.transpose(1, 2).unflatten(2, (height, width))
+            grid = _grid(x, height, width)
             # A map smaller than the kernel would have no key at all: photos below 32 pixels.
             missing = (max(0, self.reduction - width), max(0, self.reduction - height))
             grid = pad(grid, (0, missing[0], 0, missing[1]))
             source = self.norm(self.sr(grid).flatten(2).transpose(1, 2))
-        query = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        key, value = self.kv(source).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query = _heads(self.q(x), self.heads)
+        key, value = (_heads(half, self.heads) for half in self.kv(source).chunk(2, dim=2))
         out = scaled_dot_product_attention(query, key, value)
         return self.proj(out.transpose(1, 2).flatten(2)), query, key
 
@@ -234,7 +234,7 @@ class _DepthwiseConv(nn.Module):
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         """Map cells (B, N, c) to cells (B, N, c)."""
-        mixed: Tensor = self.dwconv(x.transpose(1, 2).unflatten(2, (height, width)))
+        mixed: Tensor = self.dwconv(_grid(x, height, width))
         return mixed.flatten(2).transpose(1, 2)
 
 
@@ -269,6 +269,16 @@ class _Block(nn.Module):
         out, query, key = self.attn(self.norm1(x), height, width)
         x = x + self.drop_path(out)
         return x + self.drop_path(self.mlp(self.norm2(x), height, width)), query, key
+
+
+def _grid(cells: Tensor, height: int, width: int) -> Tensor:
+    """(B, N, c) -> (B, c, height, width)."""
+    return cells.transpose(1, 2).reshape(cells.shape[0], cells.shape[2], height, width)
+
+
+def _heads(cells: Tensor, heads: int) -> Tensor:
+    """(B, N, c) -> (B, heads, N, c / heads)."""
+    return cells.reshape(cells.shape[0], cells.shape[1], heads, -1).transpose(1, 2)
 
 
 def _initialise(module: nn.Module) -> None:
