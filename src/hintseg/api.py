@@ -135,7 +135,7 @@ def masks(run: Path | str, out: Path | str | None = None, *, overlays: bool = Tr
     target = Path(out) if out is not None else folder.path / "masks"
     store = MaskStore(made[1], folder.classes, folder.background)
     rows = {row["id"]: row for row in read_json(folder.path / "photos.json")}
-    names = store.ids()
+    names = [name for name in store.ids() if rows[name]["split"] == "train"]
     found = ((Photo(name, Path(rows[name]["path"])), store.read(name)) for name in names)
     return _write_out(
         target, found if watch is None else watch.each("writing masks", found, len(names)), folder, overlays

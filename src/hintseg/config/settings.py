@@ -53,7 +53,8 @@ class FitConfig(Settings):
         head_lr: Factor on `lr` for everything that is not the backbone.
         momentum: Of SGD. The published IRN, PSA and VWE code trains without (methods differ: see each recipe).
         weight_decay: Decoupled for AdamW, L2 for SGD.
-        schedule: `poly`: lr * (1 - t)^power; `cosine`: half a cosine to zero.
+        schedule: `poly`: lr * (1 - t)^power; `cosine`: half a cosine to zero; `poly_jump`: as `poly`, but the warm-up
+            rises to `lr` itself, and the rate then jumps down to the curve, as AFA and BMP publish it.
         power: Exponent of `poly`.
         warmup: Share of all steps spent on a linear warm-up.
         jitter: Strength of random brightness, contrast and saturation, 0 = off.
@@ -70,7 +71,7 @@ class FitConfig(Settings):
     head_lr: Positive | Auto = "auto"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] | Auto = "auto"
-    schedule: Literal["poly", "cosine"] = "poly"
+    schedule: Literal["poly", "cosine", "poly_jump"] = "poly"
     power: Positive = 0.9
     warmup: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -71,8 +71,8 @@ class BmpConfig(OneStageConfig):
     bsp_start: Share = 0.2
     sigma_c: Share = 0.75
     sigma_s: Share = 0.5
-    confidence: Literal["sigmoid", "softmax", "logit"] = "sigmoid"
-    background_map: Literal["sigmoid", "softmax", "stretched"] = "sigmoid"
+    confidence: Literal["softmax", "sigmoid", "logit"] = "softmax"
+    background_map: Literal["softmax", "sigmoid", "stretched"] = "softmax"
     c2s_loss: Literal["soft_margin", "cross_entropy"] = "soft_margin"
     filter_feedback: bool = True
     detach_prior: bool = True

@@ -21,7 +21,8 @@ from hintseg.config.loader import dump_config, parse_config
 from hintseg.config.run import STAGES, RunConfig
 from hintseg.errors import LabelError, RunError, did_you_mean
 from hintseg.hints.masks import truth_ids
-from hintseg.types import Hints, HintSet, Photo
+from hintseg.registry import methods, resolve
+from hintseg.types import Hints, HintSet, Photo, Supervision
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,18 @@ class RunFolder:
 
     def masks_of_photos(self) -> tuple[str, Path] | None:
         """Return the last finished stage that made masks of the training photos, and their folder."""
-        for stage in ("refine", "localize"):
+        stages = ("refine", "localize", *(["segment"] if one_stage(self.config) else []))
+        for stage in stages:
             if (self.path / stage / "masks").is_dir() and self.done(stage):
                 return stage, self.path / stage / "masks"
         return None
+
+
+def one_stage(config: RunConfig) -> bool:
+    """Return whether the segmenter itself learns from something other than masks, so that it needs no stage before."""
+    if config.segment is None:
+        return False
+    return Supervision.MASKS not in resolve("method", config.segment.method, methods()).supervision
 
 
 def read_json(path: Path) -> Any:
@@ -149,7 +158,7 @@ def split_photos(hint_set: HintSet, config: RunConfig) -> Split:
     validation = named(judge, "val") if judge else set()
     known = truth_ids(hint_set)
     judged = validation & known
-    full = config.localize is None  # nothing to localize: the segmenter learns from true masks
+    full = config.localize is None and not one_stage(config)  # nothing to localize: true masks are learned
     usable = [_with_tags(photo) for photo in hint_set.photos if photo.id in training]
     train = tuple(p for p in usable if (p.id in known if full else p.hints.tags is not None))
     val = tuple(p for p in map(_with_tags, hint_set.photos) if p.id in judged)
@@ -220,6 +229,7 @@ def create(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": " ".join(["hintseg", *sys.argv[1:]]),
             "seed": config.seed,
+            "learns_from": "tags" if config.localize is not None or one_stage(config) else "masks",
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "data": {
                 "name": hint_set.name,

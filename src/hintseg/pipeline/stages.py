@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from hintseg.cam import choose_threshold, multi_scale, normalise, seeds
 from hintseg.config.auto import Facts, resolve_fit
@@ -54,10 +55,10 @@ def localize(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: 
     if settings is None:
         raise RunError(f"recipe '{config.recipe}' has no localizer")
     method = _train(run, "localize", settings, photos, config, watch)
-    _write_class_maps(run, method, photos, config, watch)
+    _write_class_maps(run, "localize", method, photos, config, watch)
     chosen = _choose(run, "localize", photos, config.maps.area, config.maps.threshold)
     how = f"maps of scales {list(config.maps.scales)}, flips merged by {config.maps.flip}; tags used at test time"
-    _cut(run, "localize", "seed", photos, chosen, how, watch)
+    _record(run, "localize", _cut(run, "localize", "seed", photos, chosen, how, watch))
 
 
 def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
@@ -75,7 +76,7 @@ def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Wa
         _walk(run, method, photos, config, watch)
         chosen = _choose(run, "refine", photos, config.maps.area, "auto")
         how = "class maps after the random walk along learned boundaries; tags used at test time"
-        _cut(run, "refine", "pseudo mask", photos, chosen, how, watch)
+        _record(run, "refine", _cut(run, "refine", "pseudo mask", photos, chosen, how, watch))
 
 
 def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Sequence[Photo], watch: Watch) -> None:
@@ -101,9 +102,16 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
 
 
 def predict_photos(
-    method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch
+    method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch, *, tagged: int | None = None
 ) -> Iterator[tuple[Photo, Bytes, float]]:
     """Segment photos with a trained segmenter.
+
+    Args:
+        method: The segmenter.
+        photos: The photos.
+        config: Settings of the test.
+        watch: Told about the progress.
+        tagged: K, where the photos' tags are known and classes outside of them cannot win.
 
     Yields:
         Each photo of this process's share, its mask (H, W) uint8 0..K, and the mean probability of the winning class.
@@ -117,6 +125,9 @@ def predict_photos(
         images = pixels.to(where).float() / 255
         with torch.inference_mode(), machine.autocast(config.trainer):
             logits = multi_scale_logits(method.segment, images, scales=test.scales, flip=test.flip, merge=test.merge)
+        if tagged is not None:
+            absent = pad(_tag_rows(group, tagged) == 0, (1, 0)).to(where)  # background may always be there
+            logits = logits.masked_fill(absent[:, :, None, None], -torch.inf)
         probabilities = logits.float().softmax(dim=1)
         if test.crf is not None:
             probabilities = dense_crf(probabilities, pixels.to(where), **_kernels(test.crf))
@@ -136,6 +147,7 @@ def _train(
     config: RunConfig,
     watch: Watch,
     masks: Callable[[Photo], Bytes | None] | None = None,
+    after_epoch: Callable[[Method, int, int], None] | None = None,
 ) -> Method:
     """Build a method and train it, unless its weights are there already."""
     folder = run.stage(stage)
@@ -159,7 +171,8 @@ def _train(
     loader = train_loader(
         dataset, batch_size=max(1, int(resolved.batch_size) // together), workers=machine.workers(config.trainer)
     )
-    steps = fit(method, loader, resolved, config.trainer, folder, watch=watch)
+    call = None if after_epoch is None else partial(after_epoch, method)
+    steps = fit(method, loader, resolved, config.trainer, folder, watch=watch, after_epoch=call)
     if machine.rank() == 0:
         save_weights(method, weights, classes=run.classes, background=run.background)
         run.update_stage(stage, steps=steps, fit=resolved.model_dump(mode="json"), skipped=dataset.skipped)
@@ -167,19 +180,27 @@ def _train(
     return method
 
 
-def _write_class_maps(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch) -> None:
+def _tag_rows(photos: Sequence[Photo], classes: int) -> Tensor:
+    """Return the tags of photos, (B, K) float32 of 0 and 1."""
+    rows = torch.zeros(len(photos), classes)
+    for row, photo in zip(rows, photos, strict=True):
+        row[[tag - 1 for tag in photo.hints.tags or ()]] = 1
+    return rows
+
+
+def _write_class_maps(
+    run: RunFolder, stage: str, method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch
+) -> None:
     where = machine.device(config.trainer)
     method.to(where).eval()
-    folder = run.stage("localize") / "maps"
+    folder = run.stage(stage) / "maps"
     missing = [photo for photo in photos if not (folder / f"{photo.id}.npz").is_file()]
     mine = missing[machine.rank() :: machine.world()]
     watch.start("class maps", len(mine))
     for group, pixels in equal_size_batches(mine, BATCH, longest=config.data.longest):
         height, width = pixels.shape[-2:]
         size = (-(-height // MAP_STRIDE), -(-width // MAP_STRIDE))
-        tags = torch.zeros(len(group), len(run.classes))
-        for row, photo in zip(tags, group, strict=True):
-            row[[tag - 1 for tag in photo.hints.tags or ()]] = 1
+        tags = _tag_rows(group, len(run.classes))
         with torch.inference_mode(), machine.autocast(config.trainer):
             images = pixels.to(where).float() / 255
             merged = multi_scale(method.class_maps, images, scales=config.maps.scales, flip=config.maps.flip, size=size)
@@ -242,12 +263,16 @@ def _cut(
     chosen: tuple[float | None, str],
     how: str,
     watch: Watch,
-) -> None:
-    """Cut a stage's maps into masks; with truth at hand, sweep the threshold in the same pass (the oracle)."""
+    folder: str = "masks",
+) -> list[dict[str, Any]]:
+    """Cut a stage's maps into masks and return the rows for metrics.json (first process only).
+
+    With truth at hand the threshold is swept in the same pass (the oracle).
+    """
     if machine.rank() != 0:
-        return
+        return []
     threshold, how_chosen = chosen
-    store = MaskStore(run.stage(stage) / "masks", run.classes, run.background)
+    store = MaskStore(run.stage(stage) / folder, run.classes, run.background)
     sweep = SeedSweep(len(run.classes))
     swept = 0
     mine = _readable(run, stage, photos)
@@ -270,7 +295,7 @@ def _cut(
         "oracle": best,
     }
     write_json(run.stage(stage) / "sweep.json", facts)
-    rows = _score(run, stage, kind, "train", how, threshold)
+    rows = _score(run, stage, kind, "train", how, threshold, folder)
     if swept:
         index = int(np.nanargmax(sweep.miou()))
         iou = [None if np.isnan(value) else float(value) for value in sweep.iou()[index]]
@@ -290,7 +315,12 @@ def _cut(
                 "protocol": how,
             }
         )
-    run.add_metrics(stage, rows)
+    return rows
+
+
+def _record(run: RunFolder, stage: str, rows: list[dict[str, Any]]) -> None:
+    if machine.rank() == 0:
+        run.add_metrics(stage, rows)
 
 
 def _margin(scores: Tensor, threshold: float | None) -> float:
@@ -303,14 +333,23 @@ def _margin(scores: Tensor, threshold: float | None) -> float:
 
 
 def _score(
-    run: RunFolder, stage: str, kind: str, split: str, how: str, threshold: float | None
+    run: RunFolder,
+    stage: str,
+    kind: str,
+    split: str,
+    how: str,
+    threshold: float | None,
+    folder: str = "masks",
+    photos: Sequence[Photo] | None = None,
 ) -> list[dict[str, Any]]:
-    """Compare a stage's masks with the truth, where there is any; return the row for metrics.json."""
-    folder, truth = run.path / stage / "masks", run.path / "truth"
-    ids = [id for id in MaskStore(folder, run.classes).ids() if (truth / f"{id}.png").is_file()]
+    """Compare a stage's masks (of `photos`; None: all) with the truth, where there is any; return metric rows."""
+    masks, truth = run.path / stage / folder, run.path / "truth"
+    judged = None if photos is None else {photo.id for photo in photos}
+    ids = [id for id in MaskStore(masks, run.classes).ids() if (truth / f"{id}.png").is_file()]
+    ids = [id for id in ids if judged is None or id in judged]
     if not ids:
         return []
-    found = evaluate_folders(folder, truth, classes=run.classes, background=run.background, split=ids)
+    found = evaluate_folders(masks, truth, classes=run.classes, background=run.background, split=ids)
     row = {
         "stage": stage,
         "kind": kind,

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 
 from hintseg.reporting import figures, pictures, words
-from hintseg.reporting.run_files import MASK_KINDS, RunFiles, read_run
+from hintseg.reporting.run_files import MASK_KINDS, SWEPT_KINDS, RunFiles, read_run
 from hintseg.store.atomic import whole_file
 
 _SCORED = 1000
@@ -68,6 +68,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "unknown_colour": _css(255),
         "galleries": [g for g in (_gallery(run, "train"), _gallery(run, "val")) if g],
         "curves": [(stage, figures.training_curves(log)) for stage in run.stages if (log := run.log(stage))],
+        "branches": figures.branch_curves(found) if (found := run.curves()) else None,
         "costs": [_cost(name, stage) for name, stage in run.stages.items()],
         "command": run.manifest.get("command", "not recorded"),
         "origin": _origin(run),
@@ -94,7 +95,7 @@ def _data(run: RunFiles) -> dict[str, Any]:
 
 def _unplaced(run: RunFiles) -> list[str]:
     """Say which tagged classes the last masks of the training photos leave out."""
-    for stage in ("refine", "localize"):
+    for stage in ("refine", "localize", *(["segment"] if run.one_stage else [])):
         photos = _sample(run, stage, "train")
         if photos:
             return words.unplaced_sentences(pictures.unplaced(run, stage, photos), MASK_KINDS[stage])
@@ -130,7 +131,7 @@ def _threshold(run: RunFiles, stage: str) -> dict[str, str] | None:
     if not sweep.get("miou"):
         return None
     chart = figures.threshold_curve(sweep["thresholds"], sweep["miou"], sweep.get("chosen"), sweep.get("oracle"))
-    return {"kind": MASK_KINDS[stage], "sentence": words.threshold_sentence(run, stage), "chart": chart}
+    return {"kind": SWEPT_KINDS[stage], "sentence": words.threshold_sentence(run, stage), "chart": chart}
 
 
 def _classes(run: RunFiles) -> dict[str, Any]:

@@ -14,7 +14,8 @@ def learning_rate_factor(step: int, steps: int, fit: FitConfig) -> float:
     """Return the factor on the learning rate at optimiser step `step` of `steps`, counted from 0.
 
     A linear warm-up over the first `fit.warmup` of all steps, then ``(1 - t) ** power`` or half a cosine, where t is
-    the share of all steps done (so the schedule does not start over when the warm-up ends).
+    the share of all steps done (so the schedule does not start over when the warm-up ends). With `poly_jump` the
+    warm-up starts at a millionth and is not multiplied by the curve.
 
     Example:
         >>> fit = FitConfig(warmup=0.0, schedule="poly", power=0.9)
@@ -23,8 +24,10 @@ def learning_rate_factor(step: int, steps: int, fit: FitConfig) -> float:
     """
     done = min(step / max(steps, 1), 1.0)
     warm = round(float(fit.warmup) * steps)
-    rise = min(1.0, (step + 1) / (warm + 1))
-    fall = (1 - done) ** fit.power if fit.schedule == "poly" else 0.5 * (1 + math.cos(math.pi * done))
+    if fit.schedule == "poly_jump" and step < warm:
+        return 1e-6 + (1 - 1e-6) * step / warm
+    rise = 1.0 if fit.schedule == "poly_jump" else min(1.0, (step + 1) / (warm + 1))
+    fall = 0.5 * (1 + math.cos(math.pi * done)) if fit.schedule == "cosine" else (1 - done) ** fit.power
     return rise * fall
 
 
