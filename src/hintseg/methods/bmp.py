@@ -30,7 +30,7 @@ from hintseg.types import BACKGROUND, IGNORE, Batch, Progress
 
 
 class BmpConfig(OneStageConfig):
-    """Settings of BMP: the paper's; what only the authors' code does has a name here and is off.
+    """Settings of BMP: the paper's; what only the authors' code does has a name here, and is off but for one setting.
 
     Starts are shares of all steps, so they scale with the data set. A weight of 0 switches a loss off; the rows of the
     paper's Table VI are ``lambda_c2s``, ``lambda_s2c``, ``bsp``, ``ofd`` and ``lambda_aff`` switched on one by one.
@@ -48,9 +48,10 @@ class BmpConfig(OneStageConfig):
         sigma_s: Confidence that Y^s must exceed (Eq. 7). The authors' code has 0.75.
         confidence: What sigma_s is compared with: a probability, which the paper calls S^s (`sigmoid` fits the soft
             margin loss, `softmax` cross entropy), or the raw `logit`, which the code takes.
-        background_map: B^s of Eq. 12: the probability of background (`sigmoid` or `softmax`), averaged over scales, as
-            the paper says; or `stretched`: its logits, summed over scales and stretched to 0..1 in each photo, as the
-            code has it, which finds some background in every photo.
+        background_map: B^s of Eq. 12. The paper calls it a probability (`softmax`, `sigmoid`: averaged over scales);
+            `stretched` is what the authors' code does: the logits, summed over scales and stretched to 0..1 in each
+            photo, as the seeds C beside it are. It is the default, because both must be on one scale to compete: in
+            small trials a probability lost all objects, or all background, within a few steps of BSP's start.
         c2s_loss: l_seg of L_c2s: `soft_margin` or `cross_entropy`. The paper allows both, the code takes the first.
         filter_feedback: Whether Y^s keeps to the photo's tags, as the paper says of its pseudo annotations; the code
             leaves absent classes in.
@@ -72,7 +73,7 @@ class BmpConfig(OneStageConfig):
     sigma_c: Share = 0.75
     sigma_s: Share = 0.5
     confidence: Literal["softmax", "sigmoid", "logit"] = "softmax"
-    background_map: Literal["softmax", "sigmoid", "stretched"] = "softmax"
+    background_map: Literal["stretched", "softmax", "sigmoid"] = "stretched"
     c2s_loss: Literal["soft_margin", "cross_entropy"] = "soft_margin"
     filter_feedback: bool = True
     detach_prior: bool = True
