@@ -22,8 +22,9 @@ class BackboneConfig(Settings):
     """The feature network, by its timm name.
 
     Attributes:
-        name: Any timm model with feature maps, such as `resnet50` or `mobilenetv2_100`; for `afa` and `bmp` also the
-            Mix Transformers `mit_b0` to `mit_b5` (their official weights are for research only) and `mit_tiny`.
+        name: Any timm model with feature maps, such as `resnet50` or `mobilenetv2_100`; for `afa`, `bmp` and
+            `segformer_head` also the Mix Transformers `mit_b0` to `mit_b5` and `mit_tiny`, whose official weights are
+            for research only.
         weights: `pretrained` (timm's own, downloaded), `random`, or a local .safetensors / .pth file.
         output_stride: Image pixels per cell of the last feature map.
         levels: How many feature levels to keep, from the finest; None keeps all the weights have.

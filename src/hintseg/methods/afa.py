@@ -57,7 +57,7 @@ class Afa(OneStage):
         par = CropPar(images, batch.windows, iterations=config.par_iterations)
         cut = {"high": config.high, "low": config.low}
         # The affinity always learns from PAR labels: from its own it would learn what it says already.
-        colour = par_labels(par, look.maps, batch.tags, batch.windows, **cut) if use_affinity or not walks else None
+        colour = par_labels(par, look.maps, batch.tags, batch.windows, **cut)
         labels = colour
         if walks and look.affinity is not None:
             grid = interpolate(look.maps, size=look.grid, mode="bilinear", align_corners=False)
@@ -66,9 +66,9 @@ class Afa(OneStage):
 
         seen = self.branches(images, decode=config.lambda_seg > 0)
         losses = {"loss_cls": self.tag_loss(seen, batch)}
-        if seen.logits is not None and labels is not None:
+        if seen.logits is not None:
             logits = grow(seen.logits, images.shape[2:])
             losses["loss_seg"] = config.lambda_seg * balanced_cross_entropy(logits, labels)
-        if use_affinity and colour is not None:
+        if use_affinity:
             losses["loss_aff"] = config.lambda_aff * self.affinity_loss(seen, colour)
         return losses
