@@ -22,8 +22,8 @@ import hintseg
 from hintseg.config.run import DenseCrfRefine, ParRefine, RunConfig
 from hintseg.data.shapes import write_shapes
 from hintseg.hints import read_hints
-from hintseg.methods.irn import Irn
-from hintseg.pipeline import stages
+from hintseg.methods.irn import Irn, IrnConfig
+from hintseg.pipeline import maps, stages
 from hintseg.pipeline.folder import RunFolder, split_photos
 from hintseg.store import maps as map_store
 from hintseg.training.watch import Watch
@@ -37,7 +37,7 @@ QUICK = [
     "trainer.workers=0",
     "trainer.pictures=0",
 ]
-COMPUTING = ("multi_scale", "multi_scale_logits", "normalise", "ir_labels", "dense_crf", "par", "seeds")
+COMPUTING = ("multi_scale", "multi_scale_logits", "normalise", "dense_crf", "par", "seeds")
 
 
 class Clock:
@@ -118,11 +118,14 @@ def main() -> None:
             load_weights(run.path / stage / "model.safetensors")[0] for stage in ("localize", "refine", "segment")
         )
         Irn.refine = clock.wrap("compute", Irn.refine)  # type: ignore[method-assign]
-        for name in COMPUTING:
-            setattr(stages, name, clock.wrap("compute", getattr(stages, name)))
-        stages.equal_size_batches = clock.iterate("photos", stages.equal_size_batches)
-        stages.read_maps = clock.wrap("read maps", map_store.read_maps)
-        stages.write_pool = clock.pool(stages.write_pool)
+        IrnConfig.labels = clock.wrap("compute", IrnConfig.labels)  # type: ignore[method-assign]
+        for module in (stages, maps):
+            for name in COMPUTING:
+                if hasattr(module, name):
+                    setattr(module, name, clock.wrap("compute", getattr(module, name)))
+            module.equal_size_batches = clock.iterate("photos", module.equal_size_batches)
+            module.read_maps = clock.wrap("read maps", map_store.read_maps)
+            module.write_pool = clock.pool(module.write_pool)
         with_crf = config.model_copy(update={"test": config.test.model_copy(update={"crf": DenseCrfRefine()})})
 
         def predict(settings: RunConfig) -> None:
@@ -135,8 +138,8 @@ def main() -> None:
 
         train = (split.train, config, watch)
         tasks: dict[str, tuple[str | None, Callable[[], object]]] = {
-            "class maps": ("localize/maps", lambda: stages._write_class_maps(run, localizer, *train)),
-            "labels for IRN": ("refine/labels", lambda: stages._write_ir_labels(run, config.refine, *train)),
+            "class maps": ("localize/maps", lambda: maps.write_class_maps(run, "localize", localizer, *train)),
+            "labels for IRN": ("refine/labels", lambda: stages._write_labels(run, config.refine, *train)),
             "random walk": ("refine/maps", lambda: stages._walk(run, refiner, *train)),
             "DenseCRF": (None, lambda: by_function(DenseCrfRefine())),
             "PAR": (None, lambda: by_function(ParRefine())),

@@ -145,6 +145,21 @@ class TestVoc:
         (better / "train_aug.txt").write_text("/JPEGImages/c.jpg /SegmentationClassAug/c.png\n")
         assert dict(read_hints(voc).splits) == {"train_aug": ("c",)}
 
+    def test_augmented_training_list_is_made_from_the_masks_or_read(self, voc: Path) -> None:
+        lists = voc / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True)
+        (lists / "train.txt").write_text("a\n")
+        (lists / "val.txt").write_text("b\n")
+        assert "train_aug" not in read_hints(voc).splits
+        (voc / "SegmentationClassAug").mkdir()
+        for name in ("a", "b", "c"):
+            index_png(voc / "SegmentationClassAug" / f"{name}.png", [12])
+        assert read_hints(voc).splits["train_aug"] == ("a", "c")  # all with a mask but those of val
+        (lists / "trainaug.txt").write_text("c\n")
+        assert read_hints(voc).splits["train_aug"] == ("c",)
+        (lists / "train_aug.txt").write_text("a\n")
+        assert read_hints(voc).splits["train_aug"] == ("a",)
+
     def test_the_folder_the_archive_unpacks_to(self, tmp_path: Path) -> None:
         root = tmp_path / "VOCdevkit" / "VOC2012"
         photos(root / "JPEGImages", "a.jpg")
@@ -274,6 +289,24 @@ class TestCoco:
         assert dict(read_hints(folder).splits) == {"train": ("a",), "val": ("b",)}
         self.write(folder, second | {"categories": content["categories"][:1]}, "annotations/instances_val.json")
         assert "category 3 'car' is not the same in all label files" in refusal(folder)
+
+    def test_layout_of_coco_2014_with_80_classes_and_gaps_between_ids(self, tmp_path: Path) -> None:
+        ids = [n for n in range(1, 91) if n not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
+        categories = [{"id": n, "name": f"thing {n}"} for n in ids]
+        (tmp_path / "annotations").mkdir()
+        for split, category in (("train2014", 90), ("val2014", 13)):
+            name = f"COCO_{split}_000000000009.jpg"
+            photos(tmp_path, f"{split}/{name}")
+            image = {"id": 9, "file_name": name, "width": 20, "height": 10}
+            box = {"id": 1, "image_id": 9, "category_id": category, "bbox": [1, 1, 5, 5], "iscrowd": 0}
+            content = {"images": [image], "annotations": [box], "categories": categories}
+            (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+            (tmp_path / "annotations" / f"captions_{split}.json").write_text("{}")
+        found = read_hints(tmp_path)
+        assert len(found.classes) == 80
+        assert {split: len(names) for split, names in found.splits.items()} == {"train": 1, "val": 1}
+        tags = {name.split("/")[0]: hints.tags for name, hints in hints_of(found).items()}
+        assert tags == {"train2014": {80}, "val2014": {12}}
 
 
 class TestYolo:

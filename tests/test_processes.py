@@ -13,7 +13,7 @@ import pytest
 import hintseg
 from hintseg.data.shapes import write_shapes
 from hintseg.hints import read_hints
-from hintseg.pipeline import stages
+from hintseg.pipeline import maps
 from hintseg.pipeline.folder import RunFolder, split_photos
 from hintseg.store.maps import write_maps
 from hintseg.store.masks import read_label_png
@@ -52,18 +52,18 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_cutting_is_dealt_out_and_sweeps_are_merged(run: RunFolder, monkeypatch) -> None:
     photos = split_photos(read_hints(run.config.data.path), run.config).train
 
-    def cut(rank: int, world: int, found: list) -> None:
+    def cut(rank: int, world: int, found: list) -> list:
         monkeypatch.setattr(machine, "rank", lambda: rank)
         monkeypatch.setattr(machine, "world", lambda: world)
         monkeypatch.setattr(machine, "gather", lambda value: [*found, value] if rank == 0 else found.append(value))
-        stages._cut(run, "localize", "seed", photos, (0.3, "given"), "test", Watch())
+        return maps.cut_maps(run, "localize", "seed", photos, (0.3, "given"), "test", Watch())
 
-    cut(0, 1, [])
+    rows = cut(0, 1, [])
     alone, sweep = (
         files(run.path / "localize" / "masks"),
         json.loads((run.path / "localize" / "sweep.json").read_text()),
     )
-    rows = json.loads((run.path / "metrics.json").read_text())
+    assert len(rows) == 2
     assert len(alone) == len(photos) + 1
     for name in alone:
         (run.path / "localize" / "masks" / name).unlink()
@@ -71,10 +71,9 @@ def test_cutting_is_dealt_out_and_sweeps_are_merged(run: RunFolder, monkeypatch)
     cut(1, 3, found)
     cut(2, 3, found)
     assert 0 < len(files(run.path / "localize" / "masks")) < len(photos)
-    cut(0, 3, found)
+    assert cut(0, 3, found) == rows
     assert files(run.path / "localize" / "masks") == alone
     assert json.loads((run.path / "localize" / "sweep.json").read_text()) == sweep
-    assert json.loads((run.path / "metrics.json").read_text()) == rows
 
 
 def test_torchrun_predicts_what_one_process_predicts(run: RunFolder, tmp_path) -> None:

@@ -182,7 +182,7 @@ def masks(run: Path | str, out: Path | str | None = None, *, overlays: bool = Tr
     target = Path(out) if out is not None else folder.path / "masks"
     store = MaskStore(made[1], folder.classes, folder.background)
     rows = {row["id"]: row for row in read_json(folder.path / "photos.json")}
-    names = store.ids()
+    names = [name for name in store.ids() if rows[name]["split"] == "train"]
     found = ((Photo(name, Path(rows[name]["path"])), store.read(name)) for name in names)
     files = {name: f"{name}{Path(rows[name]['path']).suffix}" for name in names}
     objects = folder.path / "propose" / "instances" if made[0] == "propose" else None

@@ -26,6 +26,8 @@ METHODS: dict[str, Entry] = {
     "irn": Entry("hintseg.methods.irn:Irn", "refiner that learns: boundaries and random walk (Ahn et al., 2019)"),
     "cfs": Entry("hintseg.methods.cfs:Cfs", "proposer: box by box, foreground from GrabCut's noisy masks (CFS paper)"),
     "affinitynet": Entry("hintseg.methods.affinitynet:AffinityNet", "refiner that learns: pair affinity (PSA, 2018)"),
+    "afa": Entry("hintseg.methods.afa:Afa", "segmenter from tags: affinity from attention (Ru et al., CVPR 2022)"),
+    "bmp": Entry("hintseg.methods.bmp:Bmp", "segmenter from tags: two branches teach each other (Zhu et al.)"),
     "deeplabv2": Entry("hintseg.methods.deeplab:DeepLabV2", "segmenter: atrous pyramid summed (Chen et al., 2017)"),
     "lgsa": Entry("hintseg.methods.lgsa:LgsaDeepLabV2", "segmenter: DeepLabv2, guided attention (Xie et al., 2020)"),
     "segformer_head": Entry("hintseg.methods.deeplab:SegFormerHead", "segmenter: all-MLP head (Xie et al., 2021)"),

@@ -31,6 +31,38 @@ def normalise(maps: Tensor, tags: Tensor) -> Tensor:
     return maps / (maps.amax(dim=(2, 3), keepdim=True) + EPSILON) * (tags > 0)[:, :, None, None]
 
 
+def stretch(maps: Tensor) -> Tensor:
+    """Stretch each class map to 0..1 by its own minimum and maximum.
+
+    Args:
+        maps: (B, K, h, w).
+
+    Returns:
+        (B, K, h, w) in 0..1.
+
+    Source:
+        Ru et al., AFA, CVPR 2022 (their code); other methods divide by the maximum alone, see `normalise`.
+    """
+    shifted = maps - maps.amin(dim=(2, 3), keepdim=True)
+    return shifted / (shifted.amax(dim=(2, 3), keepdim=True) + EPSILON)
+
+
+def merge_twins(maps: Tensor, size: tuple[int, int], how: Literal["max", "mean"]) -> Tensor:
+    """Resize the maps of photos and of their mirrored twins, and merge each pair.
+
+    Args:
+        maps: (2B, n, h, w): B photos, then the same photos mirrored.
+        size: (H, W) of the result.
+        how: The larger of both, or their mean.
+
+    Returns:
+        (B, n, H, W).
+    """
+    own, twin = F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False).chunk(2)
+    twin = twin.flip(3)
+    return torch.maximum(own, twin) if how == "max" else (own + twin) / 2
+
+
 def merge_scales(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """Resize the maps of all scales to one size and sum them.
 

@@ -22,12 +22,16 @@ class BackboneConfig(Settings):
     """The feature network, by its timm name.
 
     Attributes:
-        name: Any timm model with feature maps, such as `resnet50` or `mobilenetv2_100`.
+        name: Any timm model with feature maps, such as `resnet50` or `mobilenetv2_100`; for `afa`, `bmp` and
+            `segformer_head` also the Mix Transformers `mit_b0` to `mit_b5` and `mit_tiny`, whose official weights are
+            for research only.
         weights: `pretrained` (timm's own, downloaded), `random`, or a local .safetensors / .pth file.
         output_stride: Image pixels per cell of the last feature map.
         levels: How many feature levels to keep, from the finest; None keeps all the weights have.
         freeze: `none` trains all; `norm` keeps batch-norm statistics; `early` also stops the gradient before the last
             two levels, as IRN's classifier does; `auto` is `early` with pretrained weights and `none` with random ones.
+            A Mix Transformer has layer norms: `norm` keeps their factors and offsets and is what `auto` becomes with
+            learned weights.
     """
 
     name: str = "resnet50"
@@ -51,7 +55,8 @@ class FitConfig(Settings):
         momentum: Of SGD. The published IRN, PSA and VWE code trains without (methods differ: see each recipe).
         weight_decay: Decoupled for AdamW, L2 for SGD.
         schedule: `poly`: lr * (1 - t)^power; `cosine`: half a cosine to zero; `step`: times `decay` every
-            `decay_epochs` passes.
+            `decay_epochs` passes; `poly_jump`: as `poly`, but the warm-up rises to `lr` itself, and the rate then jumps
+            down to the curve, as AFA and BMP publish it.
         power: Exponent of `poly`.
         decay: Factor of `step`.
         decay_epochs: Passes between two cuts of `step`.
@@ -71,7 +76,7 @@ class FitConfig(Settings):
     head_lr: Positive | Auto = "auto"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] | Auto = "auto"
-    schedule: Literal["poly", "cosine", "step"] = "poly"
+    schedule: Literal["poly", "cosine", "step", "poly_jump"] = "poly"
     power: Positive = 0.9
     decay: Annotated[float, Field(gt=0, le=1)] = 0.8
     decay_epochs: Count = 10

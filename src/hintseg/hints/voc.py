@@ -22,6 +22,7 @@ from hintseg.hints.layout import (
     assemble,
     check_class_count,
     class_ids,
+    find_masks,
     read_classes,
     read_splits,
 )
@@ -33,6 +34,10 @@ from hintseg.types import Box, Hints, HintSet
 
 XML_FOLDER = "Annotations"
 TAG_TABLE = "tags.csv"
+SBD_FOLDER = "SegmentationClassAug"
+"""Masks of SBD (Hariharan et al., ICCV 2011) and of VOC's own photos, as they are commonly handed on."""
+AUGMENTED = "train_aug"
+"""The field's training list of VOC 2012: 10,582 photos, all with such a mask but those of the validation list."""
 
 
 def voc_root(path: Path) -> Path | None:
@@ -104,6 +109,12 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
     if listed is None:
         check_class_count(classes, source, problems)
     splits = read_splits(root, folder, problems)
+    if AUGMENTED not in splits and "trainaug" in splits:  # the other usual name of the list
+        splits[AUGMENTED] = splits["trainaug"]
+    elif AUGMENTED not in splits and "val" in splits and (root / SBD_FOLDER).is_dir():
+        masked = find_masks(root / SBD_FOLDER).keys() & folder.paths.keys()
+        splits[AUGMENTED] = tuple(sorted(masked - set(splits["val"])))
+        notes.append(f"{AUGMENTED} is made of all photos with a mask in {SBD_FOLDER} but those of val")
     return assemble(
         path,
         folder,

@@ -26,6 +26,7 @@ from hintseg.losses.segmentation import pixel_cross_entropy
 from hintseg.methods.method import Method
 from hintseg.nn.backbones import Backbone
 from hintseg.nn.decoders import AtrousPyramid, MlpHead
+from hintseg.nn.mit import build_encoder
 from hintseg.nn.scale import FeatureScale
 from hintseg.types import Batch, ParameterGroup, Progress, Supervision
 
@@ -113,7 +114,7 @@ class SegFormerHeadConfig(MethodConfig):
 
 
 class SegFormerHead(Method):
-    """SegFormer's all-MLP head on any backbone."""
+    """SegFormer's all-MLP head on any backbone, Mix Transformers included."""
 
     Config = SegFormerHeadConfig
     supervision = frozenset({Supervision.MASKS})
@@ -122,7 +123,7 @@ class SegFormerHead(Method):
     def __init__(self, config: SegFormerHeadConfig, classes: int, background: bool) -> None:
         super().__init__()
         self.config, self.background = config, background
-        self.backbone = Backbone(config.backbone)
+        self.backbone = build_encoder(config.backbone)
         strides = self.backbone.strides
         self.levels = [i for i, stride in enumerate(strides) if stride >= config.finest]
         if not self.levels:

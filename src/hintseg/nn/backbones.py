@@ -293,7 +293,7 @@ def load_by_name(net: Any, tensors: Mapping[str, Tensor], names: Sequence[set[st
     if not fitting:
         raise WeightsError(
             f"'{path}' belongs to another network: none of its {len(tensors)} tensors has a name that '{config.name}' "
-            f"knows (file: {_some(tensors)}; network: {_some(own)}). Set backbone.name to the network of the file"
+            f"knows (file: {some(tensors)}; network: {some(own)}). Set backbone.name to the network of the file"
         )
     wrong = [
         f"{name}: file {tuple(tensor.shape)}, network {tuple(own[name].shape)}"
@@ -316,7 +316,7 @@ def load_by_name(net: Any, tensors: Mapping[str, Tensor], names: Sequence[set[st
     if absent := sorted(set().union(*heavy[:count]) - fitting.keys()):
         raise WeightsError(
             f"'{path}' belongs to another network: {len(absent)} convolutions of '{config.name}' are not in it "
-            f"({_some(absent)}). Set backbone.name to the network of the file"
+            f"({some(absent)}). Set backbone.name to the network of the file"
         )
     net.load_state_dict(fitting, strict=False)
 
@@ -326,14 +326,14 @@ def load_by_name(net: Any, tensors: Mapping[str, Tensor], names: Sequence[set[st
     if count < len(names):
         notes.append(f"{count} of {len(names)} feature levels kept")
     if missing:
-        notes.append(f"{len(missing)} not in the file, left as they were: {_some(missing)}")
+        notes.append(f"{len(missing)} not in the file, left as they were: {some(missing)}")
     if unexpected:
-        notes.append(f"{len(unexpected)} in the file that the network does not have, not used: {_some(unexpected)}")
+        notes.append(f"{len(unexpected)} in the file that the network does not have, not used: {some(unexpected)}")
     logger.log(logging.WARNING if missing else logging.INFO, "%s: %s", config.name, "; ".join(notes))
     return count
 
 
-def _some(names: Any, limit: int = 3) -> str:
+def some(names: Any, limit: int = 3) -> str:
     """Spell out the first few names."""
     names = list(names)
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

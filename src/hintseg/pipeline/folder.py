@@ -21,7 +21,8 @@ from hintseg.config.loader import dump_config, parse_config
 from hintseg.config.run import STAGES, RunConfig
 from hintseg.errors import LabelError, RunError, did_you_mean
 from hintseg.hints.masks import truth_ids
-from hintseg.types import Hints, HintSet, Photo
+from hintseg.registry import methods, resolve
+from hintseg.types import Hints, HintSet, Photo, Supervision
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,18 @@ class RunFolder:
 
     def masks_of_photos(self) -> tuple[str, Path] | None:
         """Return the last finished stage that made masks of the training photos, and their folder."""
-        for stage in ("refine", "localize", "propose"):
+        stages = ("refine", "localize", "propose", *(["segment"] if one_stage(self.config) else []))
+        for stage in stages:
             if (self.path / stage / "masks").is_dir() and self.done(stage):
                 return stage, self.path / stage / "masks"
         return None
+
+
+def one_stage(config: RunConfig) -> bool:
+    """Return whether the segmenter itself learns from something other than masks, so that it needs no stage before."""
+    if config.segment is None:
+        return False
+    return Supervision.MASKS not in resolve("method", config.segment.method, methods()).supervision
 
 
 def read_json(path: Path) -> Any:
@@ -155,7 +164,7 @@ def split_photos(hint_set: HintSet, config: RunConfig) -> Split:
     if config.propose is not None:
         need, some = "boxes", [bool(p.hints.boxes) for p in usable]
         train = tuple(p for p in usable if p.hints.boxes is not None)
-    elif config.localize is not None:
+    elif config.localize is not None or one_stage(config):
         need, some = "tags, boxes or points", [bool(p.hints.tags) for p in usable]
         train = tuple(p for p in usable if p.hints.tags is not None)
     else:  # nothing to localize: the segmenter learns from true masks
@@ -228,6 +237,7 @@ def create(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": " ".join(["hintseg", *sys.argv[1:]]),
             "seed": config.seed,
+            "learns_from": "tags" if config.localize is not None or one_stage(config) else "masks",
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "data": {
                 "name": hint_set.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -30,6 +31,7 @@ def learn(
     side: int,
     dataset: Callable[[FitConfig], EpochDataset],
     wrap: Callable[[Method], Method] = lambda method: method,
+    after_epoch: Callable[[Method, int, int], None] | None = None,
 ) -> Method:
     """Build a method and train it; a stage that has weights gives those.
 
@@ -43,6 +45,7 @@ def learn(
         side: Their typical shorter side, pixels.
         dataset: Builds the data from the resolved training settings.
         wrap: Puts around the method what trains it; what is kept is the method alone.
+        after_epoch: Called with the method, the epoch and the steps done; see `hintseg.training.fit.fit`.
     """
     folder = run.stage(stage)
     weights = folder / "model.safetensors"
@@ -64,7 +67,8 @@ def learn(
     loader = train_loader(
         data, batch_size=max(1, int(resolved.batch_size) // together), workers=machine.workers(config.trainer)
     )
-    steps = fit(wrap(method), loader, resolved, config.trainer, folder, watch=watch, resume=True)
+    call = None if after_epoch is None else partial(after_epoch, method)
+    steps = fit(wrap(method), loader, resolved, config.trainer, folder, watch=watch, resume=True, after_epoch=call)
     if machine.rank() == 0:
         save_weights(method, weights, classes=run.classes, background=run.background)
         run.update_stage(stage, steps=steps, fit=resolved.model_dump(mode="json"), skipped=data.skipped)

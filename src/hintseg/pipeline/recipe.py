@@ -12,7 +12,8 @@ from hintseg.hints import read_hints
 from hintseg.hints.masks import read_mask, truth_ids
 from hintseg.pipeline import stages
 from hintseg.pipeline.decoupling import BASELINE, baseline_config, check_data
-from hintseg.pipeline.folder import RunFolder, Split, create, read_json, split_photos
+from hintseg.pipeline.folder import RunFolder, Split, create, one_stage, read_json, split_photos
+from hintseg.pipeline.from_tags import segment_from_tags
 from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
 from hintseg.pipeline.propose import propose
 from hintseg.reporting import write_pictures, write_report
@@ -77,12 +78,14 @@ def _run_stage(run: RunFolder, stage: str, config: RunConfig, split: Split, watc
         stages.localize(run, config, split.train, watch)
     elif stage == "refine":
         stages.refine(run, config, split.train, watch)
+    elif one_stage(config):
+        segment_from_tags(run, config, split.train, split.val, watch)
     else:
         stages.segment(run, config, split.train, split.val, watch)
     machine.barrier()
     if machine.rank() == 0:
         seconds = time.perf_counter() - began
-        shown = split.val if stage == "segment" else split.train
+        shown = split.val if stage == "segment" and not one_stage(config) else split.train
         ids = [photo.id for photo in shown[:: max(1, len(shown) // max(1, config.trainer.pictures))]]
         if config.trainer.pictures and ids:
             write_pictures(run.path, stage, ids[: config.trainer.pictures])

@@ -5,16 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
-from hintseg.cam import choose_threshold, multi_scale, normalise, seeds
 from hintseg.config.run import DenseCrfRefine, ParRefine, RunConfig
 from hintseg.config.settings import FitConfig, MethodConfig
 from hintseg.data.dataset import PhotoDataset
@@ -22,8 +20,6 @@ from hintseg.data.inference import equal_size_batches
 from hintseg.data.photos import photo_size
 from hintseg.data.transforms import TrainingTransform, reduction
 from hintseg.errors import PhotoError, RunError
-from hintseg.evaluation.folders import evaluate_folders
-from hintseg.evaluation.sweep import SeedSweep
 from hintseg.methods.csd import Csd
 from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.methods.lgsa import LgsaDeepLabV2
@@ -31,8 +27,20 @@ from hintseg.methods.method import Method
 from hintseg.methods.refiner import Refiner, RefinerConfig
 from hintseg.pipeline.affinity import write_affinity
 from hintseg.pipeline.decoupling import Decoupling, decoupling, draw_pairs
-from hintseg.pipeline.folder import RunFolder, read_json, write_json
+from hintseg.pipeline.folder import RunFolder, read_json
 from hintseg.pipeline.learn import learn
+from hintseg.pipeline.maps import (
+    BATCH,
+    choose,
+    cut_maps,
+    grow,
+    margin,
+    readable,
+    record,
+    score,
+    tag_rows,
+    write_class_maps,
+)
 from hintseg.refine import dense_crf, pamr, par
 from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png, write_mask
@@ -44,12 +52,6 @@ from hintseg.types import BACKGROUND, IGNORE, Photo
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-MAP_STRIDE = 4
-"""Class maps are kept at this fraction of the photo's size, as the published pipelines do."""
-
-BATCH = 8
-"""Photos of equal size that inference takes at once."""
-
 
 def localize(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
     """Train the localizer, write class maps of the training photos and cut them into seeds."""
@@ -57,13 +59,13 @@ def localize(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: 
     if settings is None:
         raise RunError(f"recipe '{config.recipe}' has no localizer")
     pairing = decoupling(run, config, photos)
-    method = _train(run, "localize", settings, photos, config, watch, pairing=pairing)
+    method = train_on_photos(run, "localize", settings, photos, config, watch, pairing=pairing)
     if pairing is not None:
         draw_pairs(run, method, pairing, photos, config)
-    _write_class_maps(run, method, photos, config, watch)
-    chosen = _choose(run, "localize", photos, config.maps.area, config.maps.threshold)
+    write_class_maps(run, "localize", method, photos, config, watch)
+    chosen = choose(run, "localize", photos, config.maps.area, config.maps.threshold)
     how = f"maps of scales {list(config.maps.scales)}, flips merged by {config.maps.flip}; tags used at test time"
-    _cut(run, "localize", "seed", photos, chosen, how, watch)
+    record(run, "localize", cut_maps(run, "localize", "seed", photos, chosen, how, watch))
 
 
 def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
@@ -74,14 +76,14 @@ def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Wa
         _refine_by_function(run, settings, config, photos, threshold, watch)
         if machine.rank() == 0:
             how = f"{settings.method} on class maps; tags used at test time"
-            run.add_metrics("refine", _score(run, "refine", "pseudo mask", "train", how, threshold))
+            run.add_metrics("refine", score(run, "refine", "pseudo mask", "train", how, threshold))
     elif isinstance(settings, RefinerConfig):
         labels = _write_labels(run, settings, photos, config, watch)
-        method = _train(run, "refine", settings, photos, config, watch, labels)
+        method = train_on_photos(run, "refine", settings, photos, config, watch, labels)
         _walk(run, method, photos, config, watch)
-        chosen = _choose(run, "refine", photos, config.maps.area, "auto")
+        chosen = choose(run, "refine", photos, config.maps.area, "auto")
         how = f"class maps after the random walk along what {settings.method} learned; tags used at test time"
-        _cut(run, "refine", "pseudo mask", photos, chosen, how, watch)
+        record(run, "refine", cut_maps(run, "refine", "pseudo mask", photos, chosen, how, watch))
 
 
 def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Sequence[Photo], watch: Watch) -> None:
@@ -92,7 +94,7 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
     made = run.masks_of_photos()
     folder = run.path / "truth" if made is None else made[1]
     source = "true masks" if made is None else f"masks of stage '{made[0]}'"
-    method = _train(run, "segment", settings, photos, config, watch, _label_reader(folder))
+    method = train_on_photos(run, "segment", settings, photos, config, watch, _label_reader(folder))
     if val:
         store = MaskStore(run.stage("segment") / "masks", run.classes, run.background)
         with write_pool() as later:
@@ -104,16 +106,23 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
         how = f"trained on {source}; scales {list(config.test.scales)}{flips}, {crf}; no tags at test time"
         if machine.rank() == 0:
             store.finish()
-            run.add_metrics("segment", _score(run, "segment", "segmentation", "val", how, None))
+            run.add_metrics("segment", score(run, "segment", "segmentation", "val", how, None))
             if isinstance(method, LgsaDeepLabV2) and method.attention:
                 shown = config.trainer.pictures
                 write_affinity(run, method, val[:: max(1, len(val) // max(1, shown))][:shown], config)
 
 
 def predict_photos(
-    method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch
+    method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch, *, tagged: int | None = None
 ) -> Iterator[tuple[Photo, Bytes, float]]:
     """Segment photos with a trained segmenter.
+
+    Args:
+        method: The segmenter.
+        photos: The photos.
+        config: Settings of the test.
+        watch: Told about the progress.
+        tagged: K, where the photos' tags are known and classes outside of them cannot win.
 
     Yields:
         Each photo of this process's share, its mask (H, W) uint8 0..K, and the mean probability of the winning class.
@@ -127,10 +136,13 @@ def predict_photos(
         images = pixels.to(where).float() / 255
         with torch.inference_mode(), machine.autocast(config.trainer):
             logits = multi_scale_logits(method.segment, images, scales=test.scales, flip=test.flip, merge=test.merge)
+        if tagged is not None:
+            absent = pad(tag_rows(group, tagged) == 0, (1, 0)).to(where)  # background may always be there
+            logits = logits.masked_fill(absent[:, :, None, None], -torch.inf)
         probabilities = logits.float().softmax(dim=1)
         if test.crf is not None:
             probabilities = dense_crf(probabilities, pixels.to(where), **_kernels(test.crf))
-        best, mask = _grow(probabilities, photo_size(group[0].path)).max(dim=1)
+        best, mask = grow(probabilities, photo_size(group[0].path)).max(dim=1)
         for photo, one, sure in zip(group, mask.cpu().numpy(), best.mean(dim=(1, 2)).tolist(), strict=True):
             watch.advance()
             yield photo, one.astype(np.uint8), min(1.0, sure)
@@ -138,7 +150,7 @@ def predict_photos(
     method.to("cpu")
 
 
-def _train(
+def train_on_photos(
     run: RunFolder,
     stage: str,
     settings: MethodConfig,
@@ -147,6 +159,7 @@ def _train(
     watch: Watch,
     masks: Callable[[Photo], Bytes | None] | None = None,
     pairing: Decoupling | None = None,
+    after_epoch: Callable[[Method, int, int], None] | None = None,
 ) -> Method:
     """Train a stage's network on whole photos, wrapped in CSD where photos are paired."""
     sources = None if pairing is None else pairing.sources
@@ -160,180 +173,18 @@ def _train(
         return method if pairing is None else Csd(method, pairing.settings)
 
     side = _median_side(photos, config.data.longest)
-    return learn(run, stage, settings, config, watch, examples=len(photos), side=side, dataset=dataset, wrap=wrap)
-
-
-def _write_class_maps(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch) -> None:
-    where = machine.device(config.trainer)
-    method.to(where).eval()
-    folder = run.stage("localize") / "maps"
-    missing = [photo for photo in photos if not (folder / f"{photo.id}.npz").is_file()]
-    mine = missing[machine.rank() :: machine.world()]
-    watch.start("class maps", len(mine))
-    with write_pool() as later:
-        for group, pixels in equal_size_batches(mine, BATCH, longest=config.data.longest):
-            height, width = pixels.shape[-2:]
-            size = (-(-height // MAP_STRIDE), -(-width // MAP_STRIDE))
-            tags = torch.zeros(len(group), len(run.classes))
-            for row, photo in zip(tags, group, strict=True):
-                row[[tag - 1 for tag in photo.hints.tags or ()]] = 1
-            with torch.inference_mode(), machine.autocast(config.trainer):
-                images = pixels.to(where).float() / 255
-                merged = multi_scale(
-                    method.class_maps, images, scales=config.maps.scales, flip=config.maps.flip, size=size
-                )
-            maps = normalise(merged.float(), tags.to(where)).cpu().numpy()
-            for photo, one in zip(group, maps, strict=True):
-                later(_write_scores, folder, photo, one[[tag - 1 for tag in sorted(photo.hints.tags or ())]])
-                watch.advance()
-    watch.stop()
-    machine.barrier()
-    method.to("cpu")
-
-
-def _write_scores(folder: Path, photo: Photo, maps: Floats) -> None:
-    keys = np.array(sorted(photo.hints.tags or ()), dtype=np.uint8)
-    write_maps(folder / f"{photo.id}.npz", keys, maps)
-
-
-def _scores(run: RunFolder, stage: str, photo: Photo) -> tuple[Bytes, Tensor]:
-    """Return a photo's classes (n,) and their scores at the photo's own size, (n, H, W) float32."""
-    keys, maps = read_maps(run.path / stage / "maps" / f"{photo.id}.npz")
-    scores = torch.from_numpy(maps.astype(np.float32))
-    if not len(keys):
-        return keys, scores.new_zeros(0, *photo_size(photo.path))
-    return keys, _grow(scores[None], photo_size(photo.path))[0]
-
-
-def _grow(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize scores (B, C, h, w) to a photo's own size (H, W)."""
-    if scores.shape[-2:] == size:
-        return scores
-    return interpolate(scores, size, mode="bilinear", align_corners=False)
-
-
-def _readable(run: RunFolder, stage: str, photos: Sequence[Photo]) -> list[Photo]:
-    """Return the photos that the stage has maps of: broken ones were reported and left out."""
-    return [photo for photo in photos if (run.path / stage / "maps" / f"{photo.id}.npz").is_file()]
-
-
-def _choose(
-    run: RunFolder, stage: str, photos: Sequence[Photo], area: float, given: float | str
-) -> tuple[float | None, str]:
-    """Return the background threshold of a stage's maps, and where it came from in words."""
-    if not run.background:
-        return None, "none: every pixel has one of the present classes"
-    if not isinstance(given, str):
-        return given, "given in the settings"
-    sample = _readable(run, stage, [photo for photo in photos if photo.hints.tags])
-    chosen = sample[:: max(1, len(sample) // 200)]
-    maps = (torch.from_numpy(read_maps(run.path / stage / "maps" / f"{photo.id}.npz")[1]) for photo in chosen)
-    return choose_threshold(
-        maps, area=area
-    ), f"chosen without ground truth: masks cover {area:.0%} of the tagged photos"
-
-
-def _cut(
-    run: RunFolder,
-    stage: str,
-    kind: str,
-    photos: Sequence[Photo],
-    chosen: tuple[float | None, str],
-    how: str,
-    watch: Watch,
-) -> None:
-    """Cut a stage's maps into masks; with truth at hand, sweep the threshold in the same pass (the oracle)."""
-    threshold, how_chosen = chosen
-    store = MaskStore(run.stage(stage) / "masks", run.classes, run.background)
-    sweep, swept, adding = SeedSweep(len(run.classes)), 0, Lock()
-    mine = _readable(run, stage, photos)[machine.rank() :: machine.world()]
-
-    def cut(photo: Photo) -> None:
-        nonlocal sweep, swept
-        keys, scores = _scores(run, stage, photo)
-        mask = seeds(scores, torch.from_numpy(keys), threshold).numpy()
-        store.write(photo.id, mask, quality=_margin(scores, threshold))
-        truth = run.path / "truth" / f"{photo.id}.png"
-        if threshold is not None and truth.is_file():
-            part = SeedSweep(len(run.classes))
-            part.add(read_label_png(truth), keys, scores.numpy())
-            with adding:
-                sweep, swept = sweep + part, swept + 1
-
-    with write_pool() as later:
-        for photo in watch.each(f"cutting {kind}s", mine, len(mine)):
-            later(cut, photo)
-    parts = machine.gather((sweep, swept))
-    if machine.rank() != 0:
-        return
-    sweep = sum((part for part, _ in parts), SeedSweep(len(run.classes)))
-    swept = sum(count for _, count in parts)
-    store.finish()
-    best, _ = sweep.best() if swept else (None, 0.0)
-    facts = {
-        "thresholds": [round(float(t), 4) for t in sweep.thresholds],
-        "miou": [float(m) for m in sweep.miou()] if swept else None,
-        "chosen": threshold,
-        "how": how_chosen,
-        "oracle": best,
-    }
-    write_json(run.stage(stage) / "sweep.json", facts)
-    rows = _score(run, stage, kind, "train", how, threshold)
-    if swept:
-        index = int(np.nanargmax(sweep.miou()))
-        iou = [None if np.isnan(value) else float(value) for value in sweep.iou()[index]]
-        names = ["background", *run.classes]
-        oracle = {"miou": float(sweep.miou()[index]), "iou": dict(zip(names, iou, strict=True))}
-        rows.append(
-            {
-                "stage": stage,
-                "kind": kind,
-                "split": "train",
-                "photos": swept,
-                **oracle,
-                "pixel_accuracy": None,
-                "boundary_iou": None,
-                "threshold": best,
-                "oracle": True,
-                "protocol": how,
-            }
-        )
-    run.add_metrics(stage, rows)
-
-
-def _margin(scores: Tensor, threshold: float | None) -> float:
-    """Return how clearly the winning class leads the second best (background included), averaged over the pixels."""
-    rows = scores if threshold is None else torch.cat([scores, scores.new_full((1, *scores.shape[1:]), threshold)])
-    if len(rows) < 2:
-        return 1.0
-    first, winner = rows.max(dim=0)
-    second = rows.scatter(0, winner[None], -torch.inf).amax(dim=0)  # a top-2 takes twice as long
-    return float((first - second).mean().clamp(0, 1))
-
-
-def _score(
-    run: RunFolder, stage: str, kind: str, split: str, how: str, threshold: float | None
-) -> list[dict[str, Any]]:
-    """Compare a stage's masks with the truth, where there is any; return the row for metrics.json."""
-    folder, truth = run.path / stage / "masks", run.path / "truth"
-    ids = [id for id in MaskStore(folder, run.classes).ids() if (truth / f"{id}.png").is_file()]
-    if not ids:
-        return []
-    found = evaluate_folders(folder, truth, classes=run.classes, background=run.background, split=ids)
-    row = {
-        "stage": stage,
-        "kind": kind,
-        "split": split,
-        "photos": found.photos,
-        "miou": found.miou,
-        "iou": found.iou,
-        "pixel_accuracy": found.pixel_accuracy,
-        "boundary_iou": found.boundary_iou,
-        "threshold": threshold,
-        "oracle": False,
-        "protocol": how,
-    }
-    return [row]
+    return learn(
+        run,
+        stage,
+        settings,
+        config,
+        watch,
+        examples=len(photos),
+        side=side,
+        dataset=dataset,
+        wrap=wrap,
+        after_epoch=after_epoch,
+    )
 
 
 def _write_labels(
@@ -342,7 +193,7 @@ def _write_labels(
     """Write the labels a refiner learns from: what the class maps say nearly for certain."""
     folder = run.stage("refine") / "labels"
     threshold = _read_threshold(run, "localize")
-    missing = [p for p in _readable(run, "localize", photos) if not (folder / f"{p.id}.png").is_file()]
+    missing = [p for p in readable(run, "localize", photos) if not (folder / f"{p.id}.png").is_file()]
     mine = missing[machine.rank() :: machine.world()]
     watch.start("labels for the refiner", len(mine))
     with write_pool() as later:
@@ -364,7 +215,7 @@ def _walk(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunCo
     where = machine.device(config.trainer)
     method.to(where).eval()
     folder = run.stage("refine") / "maps"
-    missing = [p for p in _readable(run, "localize", photos) if not (folder / f"{p.id}.npz").is_file()]
+    missing = [p for p in readable(run, "localize", photos) if not (folder / f"{p.id}.npz").is_file()]
     mine = missing[machine.rank() :: machine.world()]
     watch.start("random walk", len(mine))
     with write_pool() as later:
@@ -390,13 +241,13 @@ def _refine_by_function(
     """Refine [background, class maps] of each photo with its colours and write the strongest."""
     where = machine.device(config.trainer)
     store = MaskStore(run.stage("refine") / "masks", run.classes, run.background)
-    mine = _readable(run, "localize", photos)[machine.rank() :: machine.world()]
+    mine = readable(run, "localize", photos)[machine.rank() :: machine.world()]
     watch.start(f"refining with {settings.method}", len(mine))
     with write_pool() as later:
         for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
             keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
             ids, size = torch.from_numpy(keys), (pixels.shape[-2], pixels.shape[-1])
-            scores = _grow(torch.from_numpy(maps)[None], size)[0] if len(maps) else torch.zeros(0, *size)
+            scores = grow(torch.from_numpy(maps)[None], size)[0] if len(maps) else torch.zeros(0, *size)
             if threshold is not None:
                 scores = torch.cat([torch.full((1, *size), threshold), scores])
                 ids = torch.cat([ids.new_full((1,), BACKGROUND), ids])
@@ -420,7 +271,7 @@ def _write_strongest(store: MaskStore, photo: Photo, ids: Tensor, scores: Tensor
     """Write the mask of the largest of n scores (n, h, w) of the labels `ids`; without any, nothing is known."""
     size = photo_size(photo.path)
     if len(ids):
-        mask, quality = ids[_grow(scores[None], size)[0].argmax(dim=0)].numpy(), _margin(scores, None)
+        mask, quality = ids[grow(scores[None], size)[0].argmax(dim=0)].numpy(), margin(scores, None)
     else:
         mask, quality = np.full(size, IGNORE, np.uint8), 0.0
     store.write(photo.id, mask, quality=quality)

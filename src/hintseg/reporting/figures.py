@@ -141,6 +141,28 @@ def training_curves(log: Mapping[str, Sequence[float]]) -> str:
         return _svg(figure)
 
 
+def branch_curves(curves: Mapping[str, Sequence[float]]) -> str:
+    """Draw the mIoU of both branches of a one-stage training side by side.
+
+    Args:
+        curves: Columns of ``curves.csv``: step, branch_c and branch_s, mIoU 0..1.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+        axes = figure.subplots()
+        for name, label, colour in (
+            ("branch_c", "Branch-C, seeds", COLOURS[1]),
+            ("branch_s", "Branch-S, segmentation", COLOURS[0]),
+        ):
+            axes.plot(curves["step"], [100 * v for v in curves[name]], "o-", markersize=3, color=colour, label=label)
+        axes.set_xlabel("step")
+        axes.set_ylabel("mIoU, %")
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", color="#eeeeee")
+        axes.legend()
+        return _svg(figure)
+
+
 def _bars(names: Sequence[str], series: Mapping[str, Sequence[float]], label: str, limit: float | None = None) -> str:
     """Draw horizontal bars, one group per name and one colour per series."""
     thickness = 0.8 / max(len(series), 1)

@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 
 from hintseg.reporting import figures, pictures, words
-from hintseg.reporting.run_files import MASK_KINDS, RunFiles, read_run
+from hintseg.reporting.run_files import MASK_KINDS, SWEPT_KINDS, RunFiles, read_run
 from hintseg.store.atomic import whole_file
 
 _SCORED = 1000
@@ -71,6 +71,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "galleries": [g for g in (_gallery(run, "train"), _gallery(run, "val")) if g],
         "affinities": [row for photo in run.photos if (row := _affinity(run, photo))],
         "curves": [(stage, figures.training_curves(log)) for stage in run.stages if (log := run.log(stage))],
+        "branches": figures.branch_curves(found) if (found := run.curves()) else None,
         "costs": [_cost(name, stage) for name, stage in run.stages.items()],
         "command": run.manifest.get("command", "not recorded"),
         "origin": _origin(run),
@@ -97,7 +98,7 @@ def _data(run: RunFiles) -> dict[str, Any]:
 
 def _unplaced(run: RunFiles) -> list[str]:
     """Say which tagged classes the last masks of the training photos leave out."""
-    for stage in ("refine", "localize", "propose"):
+    for stage in ("refine", "localize", "propose", *(["segment"] if run.one_stage else [])):
         photos = _sample(run, stage, "train")
         if photos:
             return words.unplaced_sentences(pictures.unplaced(run, stage, photos), MASK_KINDS[stage])
@@ -133,7 +134,7 @@ def _threshold(run: RunFiles, stage: str) -> dict[str, str] | None:
     if not sweep.get("miou"):
         return None
     chart = figures.threshold_curve(sweep["thresholds"], sweep["miou"], sweep.get("chosen"), sweep.get("oracle"))
-    return {"kind": MASK_KINDS[stage], "sentence": words.threshold_sentence(run, stage), "chart": chart}
+    return {"kind": SWEPT_KINDS[stage], "sentence": words.threshold_sentence(run, stage), "chart": chart}
 
 
 def _classes(run: RunFiles) -> dict[str, Any]:

@@ -118,6 +118,7 @@ def panels(
         (caption, picture) pairs. A photo that is gone or broken is left out; its masks are still shown.
     """
     files = [(MASK_KINDS[stage], run.mask_path(stage, photo["id"])) for stage in stages]
+    files = [*(run.branch_masks(photo["id"]) if "segment" in stages else []), *files]
     files = [(name, path) for name, path in [*files, ("truth", run.truth_path(photo["id"]))] if path.is_file()]
     before = [(name, run.objects_path(step, photo["id"])) for step, name in _BEFORE.items() if "propose" in stages]
     try:
@@ -131,9 +132,13 @@ def panels(
     hints = ("photo and hints", draw_hints(picture, photo, factor))
     masks = [(name, _picture(read_instances(path).semantic(), picture.size)) for name, path in before if path.is_file()]
     masks += [(name, mask_picture(path, picture.size)) for name, path in files]
-    if "localize" not in stages or not run.maps_path(photo["id"]).is_file():
+    prior = run.background_path(photo["id"])
+    if "segment" in stages and prior.is_file():
+        masks.insert(1, ("background prior", heat(picture, read_label_png(prior)[None] / np.float32(255))))
+    maps_file = run.maps_path(photo["id"], stages)
+    if maps_file is None:
         return [hints, *masks]
-    keys, maps = read_maps(run.maps_path(photo["id"]))
+    keys, maps = read_maps(maps_file)
     if not apart:
         return [hints, ("class map", heat(picture, maps)), *masks]
     each = [(f"class map of {run.classes[k - 1]}", heat(picture, m[None])) for k, m in zip(keys, maps, strict=True)]

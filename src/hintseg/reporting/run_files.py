@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from hintseg.errors import RunError
 
 MASK_KINDS = {"propose": "mask from boxes", "localize": "seed", "refine": "pseudo mask", "segment": "prediction"}
 """What the masks of each stage are called, in the order the stages run."""
+
+SWEPT_KINDS = MASK_KINDS | {"segment": "seed"}
+"""What each stage cuts with a background threshold; a segmenter that learns from tags makes seeds on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,25 @@ class RunFiles:
         """Return where a photo's true mask lies, whether it exists or not."""
         return self.path / "truth" / f"{photo_id}.png"
 
-    def maps_path(self, photo_id: str) -> Path:
-        """Return where a photo's class maps lie, whether they exist or not."""
-        return self.path / "localize" / "maps" / f"{photo_id}.npz"
+    @property
+    def one_stage(self) -> bool:
+        """Whether the segmenter itself learned from tags, so that there is no stage before it."""
+        return self.manifest.get("learns_from") == "tags" and list(self.stages) == ["segment"]
+
+    def maps_path(self, photo_id: str, stages: Sequence[str]) -> Path | None:
+        """Return where one of `stages` left a photo's class maps; None where none did."""
+        paths = [self.path / stage / "maps" / f"{photo_id}.npz" for stage in ("localize", "segment") if stage in stages]
+        return next((path for path in paths if path.is_file()), None)
+
+    def branch_masks(self, photo_id: str) -> list[tuple[str, Path]]:
+        """Return what the classification branch of a one-stage run made of a photo: (caption, mask) pairs."""
+        made = (("seed", "seeds"), ("Branch-C", "branch_c"))
+        paths = [(caption, self.path / "segment" / name / f"{photo_id}.png") for caption, name in made]
+        return [(caption, path) for caption, path in paths if path.is_file()]
+
+    def background_path(self, photo_id: str) -> Path:
+        """Return where the background map of the segmentation branch lies, whether it exists or not."""
+        return self.path / "segment" / "background" / f"{photo_id}.png"
 
     def objects_path(self, step: str, photo_id: str) -> Path:
         """Return where a photo's objects cut out of their boxes lie: `grabcut`, `cfs` or `instances`."""
@@ -96,7 +116,13 @@ class RunFiles:
 
     def log(self, stage: str) -> dict[str, list[float]]:
         """Return the columns of a stage's ``log.csv``, NaN where a cell is blank; empty where there is no file."""
-        path = self.path / stage / "log.csv"
+        return self._columns(self.path / stage / "log.csv")
+
+    def curves(self) -> dict[str, list[float]]:
+        """Return the columns of a one-stage run's ``curves.csv``: both branches over the training; empty without."""
+        return self._columns(self.path / "segment" / "curves.csv")
+
+    def _columns(self, path: Path) -> dict[str, list[float]]:
         if not path.is_file():
             return {}
         with path.open(newline="", encoding="utf-8") as file:

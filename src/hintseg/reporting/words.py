@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hintseg.hints.check import ENOUGH_TO_TELL, FEW_PHOTOS
-from hintseg.reporting.run_files import MASK_KINDS, RunFiles, read_run
+from hintseg.reporting.run_files import MASK_KINDS, SWEPT_KINDS, RunFiles, read_run
 
 _LEVELS = (
     (0.75, "good: most masks can be used as they are"),
@@ -89,6 +89,8 @@ def made(run: RunFiles) -> str:
         return (
             f"From the {hints} of {photos} of {name}, this run made {join([kinds[s] for s in kinds if run.done(s)])}."
         )
+    if run.done("segment") and run.one_stage:
+        return f"From the tags of {photos} of {name}, this run made pseudo masks and a segmentation model in one stage."
     if run.done("segment"):
         return f"From the true masks of {photos} of {name}, this run trained a segmentation model."
     return f"This run on {name} has not finished any stage yet."
@@ -293,7 +295,7 @@ def protocol(run: RunFiles) -> list[tuple[str, str]]:
     if run.done("propose"):
         used = "Masks of training photos were cut out of their boxes; where boxes overlap, the smaller one is in front."
         lines.append(("Boxes at test time", used))
-    if run.done("localize"):
+    if run.done("localize") or (run.one_stage and run.done("segment")):
         used = "Seeds and pseudo masks of training photos: classes that are not in the photo's tags are left out."
         lines.append(
             ("Tags at test time", used + (" The segmentation model sees no tags." if "segment" in config else ""))
@@ -301,7 +303,7 @@ def protocol(run: RunFiles) -> list[tuple[str, str]]:
         if maps:
             lines.append(("Class maps", f"{_scales(maps)}; {_mirrored(maps.get('flip'))}."))
         cut = [stage for stage in MASK_KINDS if run.sweep(stage)] or ["localize"]
-        lines += [(f"Threshold of {MASK_KINDS[stage]}s", threshold_sentence(run, stage)) for stage in cut]
+        lines += [(f"Threshold of {SWEPT_KINDS[stage]}s", threshold_sentence(run, stage)) for stage in cut]
     if run.done("segment") and test:
         crf = "with" if test.get("crf") else "without"
         lines.append(("Segmenter's test", f"{_scales(test)}; {_mirrored(test.get('flip'))}; {crf} DenseCRF."))
@@ -322,7 +324,7 @@ def threshold_sentence(run: RunFiles, stage: str) -> str:
 
 
 def _learns_from_truth(run: RunFiles) -> bool:
-    return list(run.stages) == ["segment"]
+    return list(run.stages) == ["segment"] and not run.one_stage
 
 
 def _stage_sentence(stage: dict[str, Any], settings: dict[str, Any], config: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -110,6 +110,17 @@ class _Log(Callback):
             writer.writerows(self.rows)
 
 
+class _AfterEpoch(Callback):
+    """Calls back after every epoch with the epoch, counted from 0, and the optimiser steps done."""
+
+    def __init__(self, call: Callable[[int, int], None]) -> None:
+        self.call = call
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.call(trainer.current_epoch, trainer.global_step)
+
+
 def fit(
     method: Method,
     loader: DataLoader[Any],
@@ -119,6 +130,7 @@ def fit(
     *,
     resume: bool = False,
     watch: Watch | None = None,
+    after_epoch: Callable[[int, int], None] | None = None,
 ) -> int:
     """Train `method` and write ``model.safetensors`` and ``log.csv`` into `folder`.
 
@@ -132,6 +144,8 @@ def fit(
         folder: The stage's folder; it exists.
         resume: Whether to go on from the checkpoint, if there is one.
         watch: Told about the progress.
+        after_epoch: Called by the first process after every epoch with the epoch, counted from 0, and the steps done;
+            it must leave the method as it was.
 
     Returns:
         Optimiser steps done.
@@ -156,11 +170,13 @@ def fit(
             devices=machine.devices(trainer),
             num_nodes=trainer.num_nodes,
             strategy=_strategy(trainer),
+            # Few photos per GPU: batch norm that learns sees those of all GPUs.
+            sync_batchnorm=machine.devices(trainer) * trainer.num_nodes > 1 and machine.device(trainer).type == "cuda",
             precision=machine.precision(trainer),  # type: ignore[arg-type]
             max_epochs=int(settings.epochs),
             accumulate_grad_batches=settings.accumulate,
             gradient_clip_val=settings.clip,
-            callbacks=[log, checkpoint],
+            callbacks=[log, checkpoint, *([_AfterEpoch(after_epoch)] if after_epoch else [])],
             logger=logger,
             log_every_n_steps=1,
             enable_progress_bar=False,

@@ -14,8 +14,9 @@ def learning_rate_factor(step: int, steps: int, fit: FitConfig) -> float:
     """Return the factor on the learning rate at optimiser step `step` of `steps`, counted from 0.
 
     A linear warm-up over the first `fit.warmup` of all steps, then ``(1 - t) ** power``, half a cosine, or a cut every
-    few passes, where t is the share of all steps done (so the schedule does not start over when the warm-up ends).
-    The first pass may have a factor of its own.
+    few passes, where t is the share of all steps done (so the schedule does not start over when the warm-up ends). The
+    first pass may have a factor of its own. With `poly_jump` the warm-up starts at a millionth and is not multiplied by
+    the curve.
 
     Example:
         >>> fit = FitConfig(epochs=5, warmup=0.0, schedule="poly", power=0.9)
@@ -27,15 +28,17 @@ def learning_rate_factor(step: int, steps: int, fit: FitConfig) -> float:
     """
     done = min(step / max(steps, 1), 1.0)
     warm = round(float(fit.warmup) * steps)
-    rise = min(1.0, (step + 1) / (warm + 1))
+    if fit.schedule == "poly_jump" and step < warm:
+        return 1e-6 + (1 - 1e-6) * step / warm
+    rise = 1.0 if fit.schedule == "poly_jump" else min(1.0, (step + 1) / (warm + 1))
     epoch = int(step * int(fit.epochs) / max(steps, 1))
     fall: float
-    if fit.schedule == "poly":
-        fall = (1 - done) ** fit.power
-    elif fit.schedule == "cosine":
+    if fit.schedule == "cosine":
         fall = 0.5 * (1 + math.cos(math.pi * done))
-    else:
+    elif fit.schedule == "step":
         fall = fit.decay ** (epoch // fit.decay_epochs)
+    else:
+        fall = (1 - done) ** fit.power
     return rise * fall * (fit.first_epoch if epoch == 0 else 1.0)
 
 

@@ -1,0 +1,92 @@
+"""The BMP paper's Table VI on any data set: its six rows, AFA beside them, and the upper bound.
+
+python benchmarks/bmp_table.py DATA --out runs/bmp-table --seeds 0 1 2 [--rows cls ... full] [KEY=VALUE ...]
+
+Settings of `segment` go to every row but `full`, which trains the same decoder on true masks; give it its own with
+`full.KEY=VALUE`. Row `aff` differs from `ofd` only where the encoder has self-attention (backbone.name=mit_...).
+Finished runs are not run again. Prints markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import hintseg
+
+OFF = {
+    "s2c": "segment.lambda_s2c=0.0",
+    "bsp": "segment.bsp=false",
+    "ofd": "segment.ofd=false",
+    "aff": "segment.lambda_aff=0.0",
+}
+
+
+def without(*names: str) -> tuple[str, list[str]]:
+    """Return the recipe with some mechanisms switched off."""
+    return "bmp", [OFF[name] for name in names]
+
+
+ROWS = {
+    "cls": ("bmp", ["segment.lambda_c2s=0.0", *OFF.values()]),
+    "c2s": without("s2c", "bsp", "ofd", "aff"),
+    "s2c": without("bsp", "ofd", "aff"),
+    "bsp": without("ofd", "aff"),
+    "ofd": without("aff"),
+    "aff": without(),
+    "afa": ("afa", []),
+    "full": ("full", ["segment.method=segformer_head"]),
+}
+COLUMNS = (
+    ("seed, train", "seed", "train"),
+    ("Branch-C, train", "Branch-C", "train"),
+    ("Branch-C, val", "Branch-C", "val"),
+    ("Branch-S with tags, train", "pseudo mask", "train"),
+    ("Branch-S, val", "segmentation", "val"),
+)
+
+
+def settings_of(row: str, words: list[str]) -> list[str]:
+    """Return the settings that concern a row."""
+    if row != "full":
+        return [word for word in words if not word.startswith("full.")]
+    kept = [word for word in words if not word.startswith(("segment.", "maps."))]
+    return [word.removeprefix("full.") for word in kept]
+
+
+def main() -> None:
+    """Run the rows and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("settings", nargs="*")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    args = parser.parse_intermixed_args()
+    heads = [name for name, _, _ in COLUMNS]
+    print("| row | seeds | " + " | ".join(heads) + " |\n|" + "---|" * (len(heads) + 2))
+    for row in args.rows:
+        recipe, own = ROWS[row]
+        found: dict[str, list[float]] = {}
+        for seed in args.seeds:
+            words = [*own, *settings_of(row, args.settings), f"seed={seed}"]
+            run = hintseg.train(args.data, args.out / f"{row}-{seed}", recipe=recipe, settings=words, resume=True)
+            for name, kind, split in COLUMNS:
+                if row == "cls" and name.startswith("Branch-S"):
+                    continue  # nothing has trained it
+                rows = [m for m in run.metrics if (m["kind"], m["split"], m["oracle"]) == (kind, split, False)]
+                found.setdefault(name, []).extend(100 * m["miou"] for m in rows)
+        cells = [
+            f"{statistics.mean(v):.1f} ± {statistics.pstdev(v):.1f}" if (v := found.get(name)) else "" for name in heads
+        ]
+        print(f"| {row} | {len(args.seeds)} | " + " | ".join(cells) + " |", flush=True)
+    for row in args.rows:
+        manifest = json.loads((args.out / f"{row}-{args.seeds[0]}" / "manifest.json").read_text())
+        facts = manifest["stages"]["segment"]
+        print(f"{row}: {facts['seconds']} s, peak {facts['peak_memory_mb']} MiB, {facts.get('steps')} steps")
+
+
+if __name__ == "__main__":
+    main()

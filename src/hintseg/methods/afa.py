@@ -1,0 +1,74 @@
+"""AFA: affinity from attention, end to end from tags.
+
+Ru, Zhan, Yu and Du, "Learning Affinity from Attention: End-to-End Weakly-Supervised Semantic Segmentation with
+Transformers", CVPR 2022. A classifier's maps, spread by colour (PAR) and cut by two background scores, label each crop
+while it trains; the labels teach a segmentation head and, pairwise, an affinity read out of the transformer's
+self-attention. Later the class maps are spread along that affinity before they label the segmentation head.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from hintseg.losses.segmentation import balanced_cross_entropy
+from hintseg.methods.one_stage import OneStage, OneStageConfig, Share, Weight, grow
+from hintseg.nn.affinity import spread
+from hintseg.refine.pseudo_labels import CropPar, affinity_labels, par_labels
+from hintseg.types import Batch, Progress
+
+
+class AfaConfig(OneStageConfig):
+    """Settings of AFA. Starts are shares of all steps, so they scale with the data set.
+
+    Attributes:
+        lambda_seg: Weight of the segmentation loss.
+        lambda_aff: Weight of the affinity loss; 0 switches it off, and the labels made of it.
+        seg_start: When segmentation and affinity loss begin: 2000 of 20000 steps.
+        affinity_start: When labels spread along the affinity replace those of PAR alone: 6000 of 20000 steps.
+    """
+
+    method: Literal["afa"] = "afa"
+    lambda_seg: Weight = 0.1
+    lambda_aff: Weight = 0.1
+    seg_start: Share = 0.1
+    affinity_start: Share = 0.3
+
+
+class Afa(OneStage):
+    """AFA on a Mix Transformer, or without its affinity on any timm network."""
+
+    Config = AfaConfig
+    config: AfaConfig
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Return ``loss_cls``, and after the warm-up ``loss_seg`` and ``loss_aff``."""
+        config, images = self.config, batch.images
+        warm = progress.fraction < config.seg_start
+        use_affinity = self.affinity_head is not None and config.lambda_aff > 0
+        if warm or not (config.lambda_seg or use_affinity):  # no label is used, none is made
+            return {"loss_cls": self.tag_loss(self.branches(images, decode=False), batch)}
+
+        walks = use_affinity and config.lambda_seg > 0 and progress.fraction >= config.affinity_start
+        look = self.look(images, affinity=walks)
+        par = CropPar(images, batch.windows, iterations=config.par_iterations)
+        cut = {"high": config.high, "low": config.low}
+        # The affinity always learns from PAR labels: from its own it would learn what it says already.
+        colour = par_labels(par, look.maps, batch.tags, batch.windows, **cut)
+        labels = colour
+        if walks and look.affinity is not None:
+            grid = interpolate(look.maps, size=look.grid, mode="bilinear", align_corners=False)
+            walk = partial(spread, affinity=look.affinity)
+            labels = affinity_labels(par, grid, batch.tags, batch.windows, walk, **cut)
+
+        seen = self.branches(images, decode=config.lambda_seg > 0)
+        losses = {"loss_cls": self.tag_loss(seen, batch)}
+        if seen.logits is not None:
+            logits = grow(seen.logits, images.shape[2:])
+            losses["loss_seg"] = config.lambda_seg * balanced_cross_entropy(logits, labels)
+        if use_affinity:
+            losses["loss_aff"] = config.lambda_aff * self.affinity_loss(seen, colour)
+        return losses

@@ -1,0 +1,297 @@
+"""What AFA and BMP share: one encoder, a classification branch (Branch-C) and a segmentation branch (Branch-S).
+
+The network, how both branches are read at several scales, and how its labels of whole photos are made after training.
+Each method's file holds its losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, ClassVar, Literal, NamedTuple, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from hintseg.cam.maps import merge_twins, stretch
+from hintseg.config.settings import Count, MethodConfig, Positive
+from hintseg.errors import ConfigError
+from hintseg.losses.affinity import labels_on_grid
+from hintseg.losses.classification import multi_label_soft_margin
+from hintseg.losses.window_affinity import window_affinity_loss
+from hintseg.methods.method import Method
+from hintseg.nn.affinity import AffinityHead
+from hintseg.nn.decoders import MlpHead
+from hintseg.nn.mit import Attention, Mit, build_encoder
+from hintseg.nn.pooling import gmp
+from hintseg.nn.prior import ClassPrior
+from hintseg.nn.scale import FeatureScale
+from hintseg.refine.pseudo_labels import CropPar, background_aware
+from hintseg.types import Batch, ParameterGroup, Supervision
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+FINEST = 4
+"""Levels finer than this, image pixels per cell, are left out of the decoder."""
+
+
+class OneStageConfig(MethodConfig):
+    """Settings that AFA and BMP share; the defaults are the papers' but for `prior`.
+
+    Attributes:
+        width: Channels the decoder maps each level to.
+        dropout: Share of the decoder's fused channels dropped in training.
+        prior: Whether the scores of tags have a fixed offset for how often the class occurs (see `hintseg.nn.prior`);
+            the papers have none.
+        scales: Factors of the crop at which the class maps for the labels are made, each with its mirrored twin.
+        high: Background score that a class must beat to become a label.
+        low: Background score that all classes must lose to for a background label.
+        background_score: Background score where one number must do: seeds of whole photos.
+        par_iterations: Steps of PAR; AFA takes 10 for VOC and 15 for COCO.
+        curve_photos: Photos with a true mask on which both branches are measured during training (never learned from);
+            0 measures nothing.
+    """
+
+    task: ClassVar[Literal["segment"]] = "segment"
+    pace: ClassVar[str] = "one_stage"
+    width: Count = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    prior: bool = True
+    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 0.5, 1.5)
+    high: Share = 0.55
+    low: Share = 0.35
+    background_score: Share = 0.45
+    par_iterations: Count = 10
+    curve_photos: Annotated[int, Field(ge=0)] = 40
+
+
+class Branches(NamedTuple):
+    """One forward pass.
+
+    Attributes:
+        maps: Class logits of every cell, C of BMP's paper, (B, K, h, w).
+        scores: Tag logits, (B, K).
+        logits: Logits of Branch-S at the decoder's finest level, (B, C, h0, w0); None where the decoder was not asked.
+        attention: Self-attention of the last two blocks; None where the encoder has none.
+    """
+
+    maps: Tensor
+    scores: Tensor
+    logits: Tensor | None
+    attention: Attention | None
+
+
+class Look(NamedTuple):
+    """Both branches at several scales, without gradient, at the size of the images.
+
+    Attributes:
+        maps: Class maps, stretched to 0..1, (B, K, H, W).
+        background: B^s, (B, 1, H, W) in 0..1; None where the decoder was not asked.
+        affinity: Affinity of the cells at the largest scale, (B, S, N); None where not asked for.
+        grid: (h, w) of the affinity's cells.
+    """
+
+    maps: Tensor
+    background: Tensor | None
+    affinity: Tensor | None
+    grid: tuple[int, int]
+
+
+class OneStage(Method):
+    """The network of AFA and BMP on a Mix Transformer or on any timm network.
+
+    Without self-attention (timm's networks) the affinity head is left out: AFA then learns from PAR labels throughout.
+    """
+
+    supervision = frozenset({Supervision.TAGS})
+    config: OneStageConfig
+    object_aware = False
+    """Whether features are scaled by object priors before the decoder (BMP's OFD)."""
+
+    def __init__(self, config: OneStageConfig, classes: int, background: bool) -> None:
+        """Build the network.
+
+        Args:
+            config: The settings.
+            classes: K.
+            background: Whether pixels may belong to no class; they must.
+
+        Raises:
+            ConfigError: The data has no background, or the network no level of stride 4 or more.
+        """
+        super().__init__()
+        if not background:
+            raise ConfigError(
+                f"'{config.method}' finds objects against a background, but data.background=none; "
+                "use the recipe vwe or cam"
+            )
+        self.config = config
+        self.backbone = build_encoder(config.backbone)
+        strides, channels = self.backbone.strides, self.backbone.channels
+        self.levels = [i for i, stride in enumerate(strides) if stride >= FINEST][-4:]
+        if not self.levels:
+            raise ConfigError(f"'{config.backbone.name}' has no level of stride {FINEST} or more: strides {strides}")
+        # A Mix Transformer ends every level in a layer norm: its features have one scale already.
+        self.feature_scales = nn.ModuleList(FeatureScale() for _ in self.levels)
+        self.prior = ClassPrior(classes)
+        # Applied to pooled features it gives tag scores, applied to cells it gives class maps.
+        self.classifier = nn.Conv2d(channels[-1], classes, kernel_size=1, bias=False)
+        self.decoder = MlpHead([channels[i] for i in self.levels], classes + 1, config.width, config.dropout)
+        self.affinity_head = AffinityHead() if isinstance(self.backbone, Mit) else None
+
+    def branches(self, images: Tensor, *, decode: bool) -> Branches:
+        """Run the encoder and Branch-C, and Branch-S only where `decode` asks for it.
+
+        Args:
+            images: (B, 3, H, W), RGB in 0..1.
+            decode: Whether the decoder runs. It is the only part with batch-norm statistics of its own.
+        """
+        attention: Attention | None = None
+        if isinstance(self.backbone, Mit):
+            levels, attention = self.backbone.features(images)
+        else:
+            levels = self.backbone(images)
+        levels = [scale(levels[i]) for scale, i in zip(self.feature_scales, self.levels, strict=True)]
+        maps = self.classifier(levels[-1])
+        scores = self.prior(self.classifier(gmp(levels[-1])[:, :, None, None]).flatten(1))
+        logits: Tensor | None = None
+        if decode:
+            if self.object_aware:
+                levels = self.weigh(levels, maps, (images.shape[2], images.shape[3]))
+            logits = self.decoder(levels)
+        return Branches(maps, scores, logits, attention)
+
+    def weigh(self, levels: list[Tensor], maps: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        """Scale features by object priors; see BMP."""
+        raise NotImplementedError
+
+    def background_of(self, logits: Tensor) -> Tensor:
+        """Return how far Branch-S takes each pixel for background, (B, C, h, w) -> (B, 1, h, w); see BMP."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def look(self, images: Tensor, *, decode: bool = False, affinity: bool = False) -> Look:
+        """Read both branches at all scales, in evaluation mode: no dropout, and no batch-norm statistics change.
+
+        Args:
+            images: (B, 3, H, W), RGB in 0..1.
+            decode: Whether Branch-S's background is wanted.
+            affinity: Whether the affinity of the largest scale is wanted.
+
+        Cost:
+            A forward pass of 2B images per scale; the decoder runs only where asked.
+        """
+        size = (images.shape[2], images.shape[3])
+        largest = max(self.config.scales)
+        maps = images.new_zeros((), dtype=torch.float32)
+        background: list[Tensor] = []
+        found: Tensor | None = None
+        grid = (0, 0)
+        with frozen(self):
+            for scale in self.config.scales:
+                shape = [max(1, round(side * scale)) for side in size]
+                scaled = interpolate(images, size=shape, mode="bilinear", align_corners=False) if scale != 1 else images
+                seen = self.branches(torch.cat([scaled, scaled.flip(3)]), decode=decode)
+                maps = maps + torch.relu(merge_twins(seen.maps, size, "max"))
+                if seen.logits is not None:
+                    background.append(merge_twins(self.background_of(seen.logits), size, "mean"))
+                if affinity and scale == largest and seen.attention is not None and self.affinity_head is not None:
+                    own = Attention(*(part[: len(images)] for part in seen.attention))  # the twins' is not used
+                    grid = (seen.maps.shape[2], seen.maps.shape[3])
+                    found = self.affinity_head(own, grid)
+        merged = self.merge_background(torch.stack(background)) if background else None
+        return Look(stretch(maps), merged, found, grid)
+
+    def merge_background(self, scales: Tensor) -> Tensor:
+        """Merge the background of all scales, (S, B, 1, H, W) -> (B, 1, H, W); see BMP."""
+        raise NotImplementedError
+
+    def class_maps(self, images: Tensor) -> Tensor:
+        """Return the class maps of Branch-C, (B, K, h, w), >= 0, not normalised."""
+        return torch.relu(self.branches(images, decode=False).maps)
+
+    def segment(self, images: Tensor) -> Tensor:
+        """Return the logits of Branch-S, (B, C, h0, w0)."""
+        return cast(Tensor, self.branches(images, decode=True).logits)
+
+    def label_photos(self, images: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
+        """Return Branch-C's labels Y^c of whole photos, with the tags known, and the background they were cut with.
+
+        Args:
+            images: Photos of one size, (B, 3, H, W), RGB in 0..1.
+            tags: 1 where the class is present, (B, K).
+
+        Returns:
+            (B, H, W) uint8, 0..K, and (B, 1, H, W) in 0..1.
+        """
+        seen = self.look(images, decode=self.uses_background)
+        background = seen.background
+        if background is None:
+            background = torch.full_like(seen.maps[:, :1], self.config.background_score)
+        whole = images.new_tensor([[0, 0, images.shape[3], images.shape[2]]], dtype=torch.int64)
+        spread = CropPar(images, whole.expand(len(images), -1), iterations=self.config.par_iterations)
+        return background_aware(spread, seen.maps, background, tags)[0], background
+
+    @property
+    def uses_background(self) -> bool:
+        """Whether Branch-C's labels are cut with the background of Branch-S (BMP's BSP)."""
+        return False
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Measure the scale of timm's features, in training mode, and how often each class occurs."""
+        device = self.classifier.weight.device
+        tags: list[Tensor] = []
+        sizes: list[list[Tensor]] = [[] for _ in self.levels]
+        mode = self.training
+        self.train()
+        with torch.no_grad():
+            for batch in batches:
+                tags.append(batch.tags.to(device))
+                if not isinstance(self.backbone, Mit):
+                    levels = self.backbone(batch.images.to(device))
+                    for seen, i in zip(sizes, self.levels, strict=True):
+                        # One number stands for the level: those of all batches would fill the memory.
+                        seen.append(levels[i].square().mean().sqrt())
+        self.train(mode)
+        for scale, values in zip(self.feature_scales, sizes, strict=True):
+            cast(FeatureScale, scale).measure(values)
+        if self.config.prior:
+            self.prior.measure(tags)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return the encoder at the configured rate, and all heads at `fit.head_lr` times it."""
+        heads = [self.classifier, self.decoder, *([self.affinity_head] if self.affinity_head is not None else [])]
+        return [
+            ParameterGroup(list(self.backbone.parameters())),
+            ParameterGroup([p for head in heads for p in head.parameters()], head=True),
+        ]
+
+    def tag_loss(self, seen: Branches, batch: Batch) -> Tensor:
+        """Return L_cls, the multi-label loss of the tags."""
+        return multi_label_soft_margin(seen.scores, batch.tags)
+
+    def affinity_loss(self, seen: Branches, labels: Tensor) -> Tensor:
+        """Return L_aff of labels (B, H, W), from the attention of a forward pass."""
+        grid = (seen.maps.shape[2], seen.maps.shape[3])
+        affinity = cast(AffinityHead, self.affinity_head)(cast(Attention, seen.attention), grid)
+        return window_affinity_loss(affinity, labels_on_grid(labels, grid))
+
+
+def grow(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize (B, n, h, w) to (B, n, H, W)."""
+    return interpolate(maps.float(), size=list(size), mode="bilinear", align_corners=False)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Switch a network to evaluation mode; every part returns to its own mode afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

@@ -1,0 +1,441 @@
+"""BMP: every equation against a plain version and the published numbers; switches; the recipe end to end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import hintseg
+from hintseg.cam import merge_twins, stretch
+from hintseg.config.loader import load_config, recipe_names
+from hintseg.config.settings import BackboneConfig
+from hintseg.losses.segmentation import pixel_soft_margin
+from hintseg.methods import bmp as module
+from hintseg.methods.bmp import Bmp, BmpConfig, s2c_loss
+from hintseg.refine import par
+from hintseg.refine.pseudo_labels import CropPar, background_aware
+from hintseg.training.weights import load_weights
+from hintseg.types import Batch, Progress
+from one_stage import SHARED, TINY, batch, load_published, normalised, rand, reference, windows_of
+from test_afa import QUICK
+from test_pipeline import write_photos
+
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
+CODE = {  # what the authors' code does otherwise
+    "sigma_c": 0.5,
+    "sigma_s": 0.75,
+    "confidence": "logit",
+    "filter_feedback": False,
+    "keep_gain": True,
+}
+
+
+def bmp(classes=3, **settings):
+    torch.manual_seed(0)
+    return Bmp(BmpConfig.model_validate({"backbone": TINY, "width": 16} | settings), classes, True)
+
+
+def grow(maps, size):
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def one_photo(tags, size=(8, 8)):
+    tags = torch.tensor([tags], dtype=torch.float32)
+    return Batch(["a"], rand(1, 3, *size), tags, None, torch.tensor([[0, 0, size[1], size[0]]]))
+
+
+# --- published numbers ----------------------------------------------------------------------------------------------
+
+
+@needs_shared
+def test_network_equals_the_published_one():
+    method = load_published(bmp(5, width=32, prior=False, **CODE))
+    data = reference("bmp_net")
+    with torch.no_grad():
+        seen = method.branches(normalised(method, data["x"]), decode=True)
+    torch.testing.assert_close(seen.scores, data["cls"], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(grow(seen.maps, (64, 64)), data["cam"], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(grow(seen.logits, (64, 64)), data["seg"], rtol=1e-3, atol=1e-5)
+
+
+@needs_shared
+def test_multi_scale_branches_equal_the_published_ones():
+    method = load_published(bmp(5, width=32, prior=False, **CODE))
+    data = reference("bmp_net")
+    maps, background = torch.zeros(2, 5, 64, 64), torch.zeros(2, 1, 64, 64)
+    with torch.no_grad():
+        for scale in (1, 0.5, 1.5):
+            size = (round(64 * scale),) * 2
+            x = normalised(method, grow(data["x"], size))
+            seen = method.branches(torch.cat([x, x.flip(3)]), decode=True)
+            # Theirs are resized to the scaled photo first. We leave that out, and stay within 0.03.
+            maps += torch.relu(merge_twins(grow(seen.maps, size), (64, 64), "max"))
+            background += merge_twins(grow(method.background_of(seen.logits), size), (64, 64), "mean")
+        ours = method.look(normalised(method, data["x"]), decode=True)
+    torch.testing.assert_close(stretch(maps), data["ms_cam"], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(method.merge_background(background[None]), data["ms_seg"][:, :1], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(ours.maps, data["ms_cam"], rtol=0, atol=0.03)
+    torch.testing.assert_close(ours.background, data["ms_seg"][:, :1], rtol=0, atol=0.03)
+
+
+@needs_shared
+def test_propagation_equals_the_published_one():
+    data = reference("bmp_bsp")
+    spread = CropPar(data["img"], windows_of(data["box"]))
+    background = data["msc_segs"][:, :1]
+    labels, best = background_aware(spread, data["cams"], background, data["cls"], keep_gain=True)
+    torch.testing.assert_close(best, data["bg_cam"].amax(dim=1), rtol=1e-3, atol=1e-5)
+    assert torch.equal(labels.long().masked_fill(best <= 0.5, 255), data["label_sigma05"])
+    _, fair = background_aware(spread, data["cams"], background, data["cls"])
+    torch.testing.assert_close(fair * 1.01**10, best)
+    assert fair.max() <= 1
+
+
+@needs_shared
+def test_losses_and_gradients_equal_the_published_ones():
+    data = reference("bmp_losses")
+    labels = data["Y_c"].to(torch.uint8)
+    for kind, name in (("soft_margin", "BCE"), ("cross_entropy", "CE")):
+        s_s = data["P_s"].clone().requires_grad_()
+        loss = bmp(c2s_loss=kind).c2s_loss(s_s, labels)
+        loss.backward()
+        torch.testing.assert_close(loss.detach(), data[f"c2s_{name}"], rtol=1e-3, atol=1e-6)
+        # The published gradients are those of every fourth pixel.
+        torch.testing.assert_close(s_s.grad[..., ::4, ::4], data[f"gPs_{name}"], rtol=1e-3, atol=1e-9)
+    photo = Batch(["a", "b"], data["P_s"][:, :3], torch.ones(2, 20), None, windows_of(data["box"]))
+    y_s = bmp(20, **CODE).feedback(data["P_s"], photo)
+    assert torch.equal(y_s.long(), data["Y_s"])
+    s_c = data["P_c"].clone().requires_grad_()
+    loss = s2c_loss(s_c, y_s)
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), data["s2c_CE"], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(s_c.grad[..., ::4, ::4], data["gPc"], rtol=1e-3, atol=1e-9)
+
+
+# --- equations ------------------------------------------------------------------------------------------------------
+
+
+def test_c2s_equals_equation_6():
+    logits, labels = rand(1, 3, 2, 3) * 4 - 2, torch.tensor([[[0, 1, 255], [2, 255, 1]]], dtype=torch.uint8)
+    margin, entropy, known = 0.0, 0.0, 0
+    for y in range(2):
+        for x in range(3):
+            label = int(labels[0, y, x])
+            if label == 255:  # M^c = 0
+                continue
+            known += 1
+            p = [float(v) for v in logits[0, :, y, x]]
+            for c in range(3):
+                sigmoid = 1 / (1 + math.exp(-p[c]))
+                margin -= math.log(sigmoid if c == label else 1 - sigmoid) / 3
+            entropy -= p[label] - math.log(sum(math.exp(v) for v in p))
+    torch.testing.assert_close(bmp(2).c2s_loss(logits, labels), torch.tensor(margin / known))
+    found = bmp(2, c2s_loss="cross_entropy").c2s_loss(logits, labels)
+    torch.testing.assert_close(found, torch.tensor(entropy / known))
+
+
+def test_feedback_equals_equations_3_and_7():
+    photo = one_photo([1, 0, 1])
+    logits = rand(1, 4, 8, 8, seed=5) * 8 - 4
+    photo.windows[0] = torch.tensor([1, 0, 8, 7])
+    found = bmp(sigma_s=0.6).feedback(logits, photo)[0]
+    for y in range(8):
+        for x in range(8):
+            values = {c: float(logits[0, c, y, x]) for c in (0, 1, 3)}  # class 2 is not in the tags
+            best = max(values, key=values.get)
+            chance = math.exp(values[best]) / sum(map(math.exp, values.values()))
+            sure = best != 0 and chance > 0.6 and 1 <= x < 8 and 0 <= y < 7
+            assert found[y, x] == (best if sure else 255)
+    assert {1, 255} <= set(found.flatten().tolist()) <= {1, 3, 255}
+
+
+@pytest.mark.parametrize(
+    ("confidence", "value"), [("softmax", math.e**2 / (math.e**2 + 1)), ("sigmoid", 1 / (1 + math.e**-2)), ("logit", 2)]
+)
+def test_confidence_is_what_its_name_says(confidence, value):
+    logits = torch.zeros(1, 2, 8, 8)
+    logits[:, 1] = 2.0
+    low, high = (
+        bmp(1, confidence=confidence, sigma_s=0.5).config.model_copy(update={"sigma_s": v})
+        for v in (value - 0.01, value + 0.01)
+    )
+    for config, expected in ((low, 1), (high, 255)):
+        method = bmp(1)
+        method.config = config
+        assert (method.feedback(logits, one_photo([1])) == expected).all()
+
+
+def test_feedback_keeps_to_the_tags_only_where_asked():
+    logits = torch.zeros(1, 3, 8, 8)
+    logits[:, 2], logits[:, 1] = 9.0, 5.0
+    assert (bmp(2).feedback(logits, one_photo([1, 0])) == 1).all()
+    assert (bmp(2, filter_feedback=False).feedback(logits, one_photo([1, 0])) == 2).all()
+
+
+def test_s2c_equals_equation_8():
+    maps, y_s = rand(1, 3, 2, 2) * 3, torch.tensor([[[1, 255], [3, 2]]], dtype=torch.uint8)
+    total = 0.0
+    for y, x in ((0, 0), (1, 0), (1, 1)):
+        p = [float(v) for v in maps[0, :, y, x]]
+        total -= p[int(y_s[0, y, x]) - 1] - math.log(sum(map(math.exp, p)))
+    torch.testing.assert_close(s2c_loss(maps, y_s), torch.tensor(total / 3))
+
+
+def test_empty_masks_cost_nothing_and_give_no_gradient():
+    empty = torch.full((1, 4, 4), 255, dtype=torch.uint8)
+    s_s, s_c = rand(1, 3, 4, 4).requires_grad_(), rand(1, 2, 4, 4).requires_grad_()
+    total = pixel_soft_margin(s_s, empty) + bmp(2, c2s_loss="cross_entropy").c2s_loss(s_s, empty) + s2c_loss(s_c, empty)
+    total.backward()
+    assert total == 0
+    assert not s_s.grad.any()
+    assert not s_c.grad.any()
+
+
+def test_decoding_equals_equations_9_to_11():
+    method, images = bmp().eval(), rand(1, 3, 64, 64)
+    with torch.no_grad():
+        levels = method.backbone(images)
+        maps = grow(method.classifier(levels[-1]), (64, 64))
+        prior = torch.zeros(1, 1, 64, 64)
+        for y in range(64):
+            for x in range(64):
+                prior[0, 0, y, x] = torch.sigmoid(max(maps[0, k, y, x] for k in range(3)))  # Eq. 9
+        scaled = [level * grow(prior, level.shape[2:]) for level in levels]  # Eq. 10
+        torch.testing.assert_close(method.segment(images), method.decoder(scaled))  # Eq. 11
+
+
+def plain_stretch(values):
+    return (values - values.min()) / ((values - values.min()).max() + 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["stretched", "softmax", "sigmoid"])
+def test_propagation_equals_equations_12_and_13(kind):
+    method = bmp(2, background_map=kind, scales=(1.0,)).eval()
+    images, tags = rand(1, 3, 64, 64), torch.tensor([[0.0, 1.0]])
+    with torch.no_grad():
+        pair = torch.cat([images, images.flip(3)])
+        s_s = method.segment(pair)
+        s_s = s_s.softmax(dim=1) if kind == "softmax" else s_s.sigmoid() if kind == "sigmoid" else s_s
+        s_s = grow(s_s, (64, 64))
+        b_s = (s_s[:1, 0] + s_s[1:, 0].flip(2)) / 2  # Eq. 12, of a photo and its mirrored twin
+        b_s = plain_stretch(b_s) if kind == "stretched" else b_s
+        maps = grow(method.branches(pair, decode=False).maps, (64, 64))
+        c = plain_stretch(torch.maximum(maps[0], maps[1].flip(2))[1].relu())
+        rgb = grow(images, (32, 32)) * 255
+        s_c = grow(par(torch.stack([b_s[0], c])[None], rgb), (64, 64))[0]  # Eq. 13
+    labels, found = method.label_photos(images, tags)
+    torch.testing.assert_close(found[0], b_s, rtol=1e-4, atol=1e-5)
+    assert (labels[0] == torch.tensor([0, 2])[s_c.argmax(dim=0)]).float().mean() > 0.999
+
+
+def test_stretched_background_is_summed_over_scales_first():
+    scales = torch.randn(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = bmp().merge_background(scales)
+    for photo in range(3):
+        torch.testing.assert_close(found[photo], plain_stretch(scales[0, photo] + scales[1, photo]))
+
+
+# --- phases and switches --------------------------------------------------------------------------------------------
+
+
+def losses(step=50, **settings):
+    return bmp(**settings).losses(batch(), Progress(step, 100))
+
+
+ALL = {"loss_cls", "loss_c2s", "loss_s2c", "loss_aff"}
+
+
+@pytest.mark.parametrize(
+    ("step", "names"),
+    [(0, {"loss_cls"}), (9, {"loss_cls"}), (10, ALL - {"loss_s2c"}), (19, ALL - {"loss_s2c"}), (20, ALL)],
+)
+def test_losses_begin_at_their_share_of_the_steps(step, names):
+    assert set(losses(step)) == names
+
+
+def test_terms_have_the_weights_of_equation_14():
+    single, doubled = losses(), losses(lambda_c2s=1.4, lambda_s2c=0.2, lambda_aff=0.2)
+    torch.testing.assert_close(doubled["loss_cls"], single["loss_cls"])
+    for name in ALL - {"loss_cls"}:
+        torch.testing.assert_close(doubled[name], 2 * single[name])
+    config = BmpConfig()
+    assert (config.lambda_c2s, config.lambda_s2c, config.lambda_aff) == (0.7, 0.1, 0.1)
+    assert (config.sigma_c, config.sigma_s) == (0.75, 0.5)
+
+
+@pytest.mark.parametrize("name", ["lambda_c2s", "lambda_s2c", "lambda_aff"])
+def test_a_loss_switched_off_changes_no_other(name):
+    whole, without = losses(), losses(**{name: 0.0})
+    gone = name.replace("lambda", "loss")
+    assert set(without) == ALL - {gone}
+    for other in without:
+        torch.testing.assert_close(without[other], whole[other])
+
+
+@pytest.mark.parametrize(
+    ("switch", "changed"), [({"bsp": False}, {"loss_c2s"}), ({"ofd": False}, {"loss_c2s", "loss_s2c"})]
+)
+def test_an_operation_switched_off_changes_its_own_losses_only(switch, changed):
+    low = {"sigma_c": 0.1, "sigma_s": 0.1}  # untrained branches are sure of nothing
+    whole, without = losses(**low), losses(**low, **switch)
+    assert {name for name in ALL if not torch.equal(whole[name], without[name])} == changed
+
+
+def count_calls(monkeypatch, name):
+    calls, original = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *a, **k: (calls.append(1), original(*a, **k))[1])
+    return calls
+
+
+def test_labels_that_a_phase_does_not_use_are_not_made(monkeypatch):
+    colour, aware = count_calls(monkeypatch, "par_labels"), count_calls(monkeypatch, "background_aware")
+    for step, settings, expected in (
+        (5, {}, (0, 0)),  # warm-up: tags alone
+        (15, {}, (1, 0)),  # before BSP
+        (50, {}, (1, 1)),  # L_aff needs PAR labels
+        (50, {"lambda_aff": 0.0}, (0, 1)),
+        (50, {"bsp": False}, (1, 0)),
+        (50, {"lambda_c2s": 0.0, "lambda_aff": 0.0}, (0, 0)),
+    ):
+        colour.clear(), aware.clear()
+        losses(step, **settings)
+        assert (len(colour), len(aware)) == expected
+
+
+def test_batch_norm_learns_from_the_training_pass_only():
+    method, data = bmp().train(), batch()
+    norm = method.decoder.fuse[1]
+    for step, passes in ((5, 0), (15, 1), (50, 2)):  # warm-up, before BSP, with the decoder run for labels
+        method.losses(data, Progress(step, 100))
+        assert norm.num_batches_tracked == passes
+
+
+def test_a_step_of_twins_leaves_branch_s_statistics_as_one_pass_does():
+    method = bmp().train()
+    method.look(batch().images, decode=True)
+    assert method.decoder.fuse[1].num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_object_prior_passes_gradient_only_where_asked(detach):
+    method = bmp(detach_prior=detach)
+    method.segment(rand(1, 3, 64, 64)).sum().backward()
+    assert (method.classifier.weight.grad is None) is detach
+
+
+def test_feedback_reaches_branch_c_but_not_the_decoder():
+    method = bmp(sigma_s=0.0)
+    method.losses(batch(), Progress(50, 100))["loss_s2c"].backward()
+    assert method.classifier.weight.grad.any()
+    assert method.backbone.block4[0].mlp.fc1.weight.grad.any()
+    assert all(p.grad is None for p in method.decoder.parameters())
+
+
+def test_without_attention_all_but_the_affinity_loss_remains():
+    free = BackboneConfig(name="resnet10t", weights="random")
+    assert set(losses(backbone=free)) == ALL - {"loss_aff"}
+
+
+def test_photos_without_any_class_are_background(monkeypatch):
+    data = batch()
+    data.tags.zero_()
+    seen = []
+    monkeypatch.setattr(Bmp, "c2s_loss", lambda self, s_s, y_c: (seen.append(y_c), s_s.sum() * 0)[1])
+    for step in (15, 50):
+        assert all(loss.isfinite() for loss in bmp(sigma_c=0.0).losses(data, Progress(step, 100)).values())
+    assert all(set(labels.unique().tolist()) == {0, 255} for labels in seen)
+
+
+# --- recipes --------------------------------------------------------------------------------------------------------
+
+
+def test_recipes_hold_the_papers_settings():
+    assert {"afa", "bmp", "paper/afa-voc12", "paper/bmp-voc12", "paper/bmp-coco14"} <= set(recipe_names())
+    voc, coco = (load_config(f"paper/bmp-{name}").segment for name in ("voc12", "coco14"))
+    assert (voc.lambda_c2s, voc.lambda_s2c, voc.lambda_aff) == (0.7, 0.1, 0.1)
+    assert (coco.lambda_c2s, coco.lambda_s2c, coco.lambda_aff) == (0.1, 0.1, 0.1)
+    assert (voc.c2s_start * 20000, voc.s2c_start * 20000, coco.c2s_start * 80000) == (2000, 4000, 13000)
+    assert load_config("bmp", data={"path": "x"}).segment.backbone.name in ("resnet50",)  # free to ship
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    settings = [*QUICK, "segment.fit.epochs=2", "trainer.pictures=2"]
+    return hintseg.train(data, tmp_path_factory.mktemp("runs") / "bmp", recipe="bmp", settings=settings)
+
+
+def test_every_branch_has_its_row(run):
+    rows = {(row["kind"], row["split"], row["oracle"]): row for row in run.metrics}
+    assert set(rows) == {
+        ("seed", "train", False),
+        ("seed", "train", True),
+        ("Branch-C", "train", False),
+        ("Branch-C", "val", False),
+        ("pseudo mask", "train", False),
+        ("segmentation", "val", False),
+    }
+    assert {row["photos"] for row in run.metrics if row["split"] == "train"} == {8}
+    assert {row["photos"] for row in run.metrics if row["split"] == "val"} == {4}
+    assert "BSP" in rows["Branch-C", "val", False]["protocol"]
+
+
+def test_masks_are_those_of_training_photos_and_keep_to_their_tags(run, tmp_path):
+    made = run.masks(tmp_path / "masks") / "png"
+    photos = {row["id"]: row for row in json.loads((run.path / "photos.json").read_text())}
+    names = [path.stem for path in made.glob("*.png")]
+    assert sorted(names) == sorted(name for name, row in photos.items() if row["split"] == "train")
+    for name in names:
+        labels = set(hintseg.store.masks.read_label_png(made / f"{name}.png").flatten().tolist())
+        assert labels <= {0, *photos[name]["tags"]}
+
+
+def test_curves_report_and_predict(run, data, tmp_path):
+    with (run.path / "segment" / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [0, 1]
+    assert all(0 <= float(row[branch]) <= 1 for row in rows for branch in ("branch_c", "branch_s"))
+    page = run.report().read_text()
+    assert "Two branches" in page
+    assert "background prior of" in page
+    assert "in one stage" in page
+    assert "From the true masks" not in page
+    assert (run.path / "segment" / "pictures.png").is_file()
+    assert len(list((run.predict(data / "JPEGImages", tmp_path / "out") / "png").glob("*.png"))) == 12
+    method, classes, _ = load_weights(run.path / "segment" / "model.safetensors")
+    assert isinstance(method, Bmp)
+    assert classes == ("red", "blue")
+
+
+def test_a_stopped_run_goes_on(run, data):
+    mask = next((run.path / "segment" / "branch_c").glob("*.png"))
+    manifest = run.path / "manifest.json"
+    before, facts = mask.read_bytes(), json.loads(manifest.read_text())
+    facts["stages"]["segment"]["done"] = False
+    manifest.write_text(json.dumps(facts))
+    mask.unlink()
+    settings = [*QUICK, "segment.fit.epochs=2", "trainer.pictures=2"]
+    again = hintseg.train(data, run.path, recipe="bmp", settings=settings, resume=True)
+    assert mask.read_bytes() == before
+    assert len(again.metrics) == 6
+
+
+def test_tags_are_needed_not_masks(data, tmp_path):
+    bare = write_photos(tmp_path / "bare", 8)
+    for path in (bare / "SegmentationClass").iterdir():
+        path.unlink()
+    (bare / "SegmentationClass").rmdir()
+    settings = [*QUICK, "segment.fit.epochs=1", "data.val=auto", "trainer.pictures=0"]
+    run = hintseg.train(bare, tmp_path / "run", recipe="bmp", settings=settings)
+    assert run.metrics == []
+    assert len(list((run.path / "segment" / "masks").glob("*.png"))) == 4
+    assert not (run.path / "segment" / "curves.csv").exists()
