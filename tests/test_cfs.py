@@ -1,4 +1,4 @@
-"""CFS: Eqs. 1-2 against slow plain versions, the network's hints, learning from noisy proposals, merging."""
+"""CFS: Eqs. 1-2 against slow plain versions, the network's hints, learning from noisy proposals."""
 
 from __future__ import annotations
 
@@ -372,6 +372,20 @@ def test_parameter_groups_hold_every_parameter_once_and_weights_come_back(tmp_pa
     with torch.no_grad():
         both = [m.foreground(seen.images, seen.tags, seen.windows) for m in (method, loaded)]
     torch.testing.assert_close(*both)
+
+
+def test_mirrored_crops_are_averaged():
+    seen, method = batch(), network().eval()
+    plain = network(flip=False).eval()
+    plain.load_state_dict(method.state_dict())
+    with torch.no_grad():
+        one = plain.foreground(seen.images, seen.tags, seen.windows)
+        x0, y0, x1, y1 = seen.windows.T
+        windows = torch.stack([64 - x1, y0, 64 - x0, y1], dim=1)
+        other = plain.foreground(seen.images.flip(3), seen.tags, windows).flip(2)
+        both = method.foreground(seen.images, seen.tags, seen.windows)
+    torch.testing.assert_close(both, (one + other) / 2)
+    assert not torch.allclose(one, both)
 
 
 def test_auto_settings_are_sane_for_boxes():

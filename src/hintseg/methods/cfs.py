@@ -44,6 +44,7 @@ class CfsConfig(MethodConfig):
         smallest_side: Boxes with a shorter side, pixels, are not learned from. `auto` is the paper's 50 where at least
             half of the boxes pass, and else what keeps the larger half of them.
         per_epoch: Boxes of an epoch at most, in turns; `auto` is all of them on a GPU and 1000 on a CPU.
+        flip: Whether the probabilities of a crop and of its mirror image are averaged.
         refine: Whether the probabilities are cut out by GrabCut once more, or just cut at 0.5.
         high: Pixels with a higher probability are foreground for that GrabCut.
         low: Pixels with a lower one are background.
@@ -63,6 +64,7 @@ class CfsConfig(MethodConfig):
     learn_filled: bool = False
     smallest_side: Annotated[float, Field(ge=0)] | Auto = "auto"
     per_epoch: Count | Auto = "auto"
+    flip: bool = True
     refine: bool = True
     high: Share = 0.6
     low: Share = 0.4
@@ -113,7 +115,13 @@ class Cfs(Method):
         Returns:
             (B, S, S) float32, 0..1.
         """
-        return self._logits(images, tags, windows).float().softmax(dim=1)[:, 1]
+        found = self._logits(images, tags, windows).float().softmax(dim=1)[:, 1]
+        if not self.config.flip:
+            return found
+        left, top, right, bottom = windows.unbind(dim=1)
+        mirrored = torch.stack([images.shape[3] - right, top, images.shape[3] - left, bottom], dim=1)
+        twin = self._logits(images.flip(3), tags, mirrored).float().softmax(dim=1)[:, 1]
+        return (found + twin.flip(2)) / 2
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure the scale of every level, in training mode: norms that are not frozen scale differently there."""
