@@ -31,7 +31,7 @@ def learning_rate_factor(step: int, steps: int, fit: FitConfig) -> float:
     if fit.schedule == "poly_jump" and step < warm:
         return 1e-6 + (1 - 1e-6) * step / warm
     rise = 1.0 if fit.schedule == "poly_jump" else min(1.0, (step + 1) / (warm + 1))
-    epoch = int(step * int(fit.epochs) / max(steps, 1))
+    epoch = 0 if fit.epochs == "auto" else int(step * fit.epochs / max(steps, 1))
     fall: float
     if fit.schedule == "cosine":
         fall = 0.5 * (1 + math.cos(math.pi * done))
