@@ -92,8 +92,8 @@ def dense_crf(probabilities: Tensor, rgb: Tensor, iterations: int) -> Tensor:
     for photo, start in zip(rgb.cpu().numpy(), probabilities.cpu().numpy(), strict=True):
         height, width = photo.shape[1:]
         y, x = np.mgrid[:height, :width]
-        place = np.stack([x, y], axis=-1).reshape(-1, 2)
-        colour = photo.reshape(3, -1).T
+        place = np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
+        colour = photo.reshape(3, -1).T.astype(np.float32)
         filters = [(3, lattice_filter(place / 3)), (4, lattice_filter(np.concatenate([place / 64, colour / 5], 1)))]
         flat = start.reshape(len(start), -1).T
         with np.errstate(divide="ignore"):  # a class that the photo does not hold has no probability anywhere
@@ -117,14 +117,15 @@ def lattice_filter(features: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         features: (N, d), in units of the standard deviation.
     """
     size, d = features.shape
-    rotation = np.zeros((d + 1, d))
-    for i in range(1, d + 1):
-        rotation[:i, i - 1] = 1
-        rotation[i, i - 1] = -i
-        rotation[:, i - 1] *= np.sqrt(2 / 3) * (d + 1) / np.sqrt(i * (i + 1))
-    # The package rounds in float32: at the border of two simplices float64 would take the other one.
-    point = (features @ rotation.T).astype(np.float32)
-    nearest = np.floor(point / (d + 1) + 0.5).astype(np.int64) * (d + 1)
+    index = np.arange(1, d + 1)
+    scaled = features * (np.sqrt(2 / 3) * (d + 1) / np.sqrt(index * (index + 1))).astype(np.float32)
+    # Coordinate i of the rotation: the sum of the features after i, less i times feature i. Rounded in float32 in the
+    # package's order: on the border of two simplices another rounding takes the other one, and with it other vertices.
+    point = np.zeros((size, d + 1), np.float32)
+    for i in range(d, 0, -1):
+        point[:, i] = point[:, 0] - np.float32(i) * scaled[:, i - 1]
+        point[:, 0] += scaled[:, i - 1]
+    nearest = np.floor(point * np.float32(1 / (d + 1)) + np.float32(0.5)).astype(np.int64) * (d + 1)
     # Coordinates by falling distance; where the sum is off, the first or last of them take a step.
     rank = np.argsort(np.argsort(-(point - nearest), axis=1, kind="stable"), axis=1, kind="stable")
     rank += nearest.sum(axis=1, keepdims=True) // (d + 1)

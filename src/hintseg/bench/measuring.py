@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib.util
 import multiprocessing
@@ -11,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -205,6 +207,8 @@ def _peak(name: str, where: str, threads: int, plain: bool, tiny: bool) -> int:
     function(**operation.make(device, True).arguments)
     case = operation.make(device, tiny)
     gc.collect()
+    with suppress(OSError, AttributeError):  # glibc gives back what the small run freed; elsewhere it may count less
+        ctypes.CDLL(None).malloc_trim(0)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

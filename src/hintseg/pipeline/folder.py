@@ -97,10 +97,10 @@ class RunFolder:
 
     def masks_of_photos(self) -> tuple[str, Path] | None:
         """Return the last finished stage that made masks of the training photos, and their folder."""
-        stages = ("refine", "localize", "propose", *(["segment"] if one_stage(self.config) else []))
-        for stage in stages:
+        for stage in ("refine", "localize", "propose", "segment"):
             if (self.path / stage / "masks").is_dir() and self.done(stage):
-                return stage, self.path / stage / "masks"
+                # Only a one-stage segmenter makes masks of what it learned from.
+                return (stage, self.path / stage / "masks") if stage != "segment" or one_stage(self.config) else None
         return None
 
 
