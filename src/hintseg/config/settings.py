@@ -154,7 +154,7 @@ class TrainerConfig(Settings):
         num_nodes: Machines.
         strategy: Lightning's strategy name; `auto` is DDP where there are several processes.
         precision: Lightning's precision name; `auto` is bfloat16 autocast where the machine is quick at it.
-        workers: Loader processes; `auto` is the cores less one, at most 8.
+        workers: Loader processes; `auto` is the cores less one, at most 8, and none where they cannot be forked.
         logger: `csv` or `tensorboard`.
         pictures: Photos drawn at the end of every stage.
     """

@@ -232,7 +232,7 @@ def train_loader(dataset: EpochDataset, *, batch_size: int, workers: int = 0) ->
     Args:
         dataset: The photos, or the boxes; its seed also shuffles them.
         batch_size: Items per batch and process.
-        workers: Loader processes; 0 reads in the training process.
+        workers: Loader processes, forked (not on Windows); 0 reads in the training process.
 
     Returns:
         A loader of `Batch`.
@@ -244,6 +244,8 @@ def train_loader(dataset: EpochDataset, *, batch_size: int, workers: int = 0) ->
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,
+        # Forked workers inherit the data set, whose label readers are closures that cannot be pickled.
+        multiprocessing_context="fork" if workers else None,
         # Its own generator: starting workers then draws nothing from the stream the network's dropout uses.
         generator=torch.Generator().manual_seed(dataset.seed),
     )

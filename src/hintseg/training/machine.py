@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
@@ -35,9 +36,11 @@ def cores() -> int:
 
 
 def workers(trainer: TrainerConfig) -> int:
-    """Return the number of loader processes."""
+    """Return the number of loader processes: none but on Linux, where they can be forked safely."""
     if trainer.workers != "auto":
         return trainer.workers
+    if sys.platform != "linux":
+        return 0
     return max(1, min(8, cores() - 1))
 
 
