@@ -159,7 +159,7 @@ def split_photos(hint_set: HintSet, config: RunConfig) -> Split:
     training = named(learn, "train")
     validation = named(judge, "val") if judge else set()
     known = truth_ids(hint_set)
-    judged = validation & known
+    judged = validation & known if config.segment is not None else set()  # only a segmenter is judged on new photos
     usable = [_with_tags(photo) for photo in hint_set.photos if photo.id in training]
     if config.propose is not None:
         need, some = "boxes", [bool(p.hints.boxes) for p in usable]

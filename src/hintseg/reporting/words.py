@@ -281,7 +281,7 @@ def protocol(run: RunFiles) -> list[tuple[str, str]]:
         lines.append((f"Stage {name}", _stage_sentence(stage, config.get(name) or {}, config)))
     lines.append(("Seed", str(run.manifest.get("seed", config.get("seed", "not recorded")))))
     splits = [p.get("split") for p in run.photos]
-    truth = sum(bool(p.get("truth")) for p in run.photos)
+    truth = len({p["id"] for p in run.photos if p.get("truth")})
     lines.append(
         (
             "Photos",
