@@ -38,8 +38,8 @@ logger = logging.getLogger("hintseg")
 INSTANCES = "instances"
 """Folder of the stage's final objects; what came before lies in `grabcut` and `cfs` beside it."""
 
-CPU_EPOCH = 1000
-"""Boxes of an epoch at most on a CPU, where `per_epoch` is `auto`."""
+CPU_EPOCH, CPU_SIZE, SIZE = 1000, 128, 224
+"""Where `auto` is asked for: boxes of an epoch at most and side of the crops on a CPU; that side on a GPU."""
 
 
 def propose(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
@@ -162,7 +162,7 @@ def _learn_cfs(run: RunFolder, settings: CfsConfig, config: RunConfig, photos: S
             readable,
             len(run.classes),
             proposal,
-            size=settings.size,
+            size=_crop_size(settings, config),
             expand=settings.expand,
             scale=fit.scale if fit.scale != "auto" else (1.0, 1.0),
             jitter=fit.jitter,
@@ -173,10 +173,18 @@ def _learn_cfs(run: RunFolder, settings: CfsConfig, config: RunConfig, photos: S
         )
 
     crops = len(dataset(settings.fit))
-    method = learn(run, "propose", settings, config, watch, examples=crops, side=settings.size, dataset=dataset)
+    method = learn(
+        run, "propose", settings, config, watch, examples=crops, side=_crop_size(settings, config), dataset=dataset
+    )
     if not isinstance(method, Cfs):
         raise RunError(f"{run.path / 'propose'} holds no CFS; start the run afresh")
     return method
+
+
+def _crop_size(settings: CfsConfig, config: RunConfig) -> int:
+    if settings.size != "auto":
+        return settings.size
+    return SIZE if machine.device(config.trainer).type == "cuda" else CPU_SIZE
 
 
 def _segment_boxes(run: RunFolder, network: Cfs, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
@@ -205,7 +213,7 @@ def _segment_boxes(run: RunFolder, network: Cfs, config: RunConfig, photos: Sequ
                     corners,
                     labels,
                     len(run.classes),
-                    size=settings.size,
+                    size=_crop_size(settings, config),
                     expand=settings.expand,
                     device=where,
                 )
