@@ -33,7 +33,7 @@ class CfsConfig(MethodConfig):
     """Settings of CFS; the defaults are the paper's where it says them.
 
     Attributes:
-        size: Side of the square crops, pixels; `auto` is the paper's 224 on a GPU, and 128 on a CPU: a third of the work.
+        size: Side of the square crops, pixels; `auto` is the paper's 224 on a GPU, and 128 on a CPU for speed.
         expand: Height and width of a box grow by this share in total.
         iterations: Cuts of each GrabCut, the colours learned anew before each.
         smallest: A first GrabCut that finds less than this share of the box gives way to the filled box.
