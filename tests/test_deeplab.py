@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hintseg.config.settings import BackboneConfig
+from hintseg.config.settings import BackboneConfig, FitConfig
 from hintseg.errors import ConfigError
 from hintseg.losses.segmentation import pixel_cross_entropy
 from hintseg.methods.deeplab import (
@@ -166,6 +166,13 @@ def test_rates_reach_equally_far_at_every_stride() -> None:
     for stride, rates in ((8, [6, 12, 18, 24]), (16, [3, 6, 9, 12]), (32, [2, 3, 4, 6])):
         backbone = BackboneConfig(name="resnet10t", weights="random", output_stride=stride)
         method = DeepLabV2(DeepLabV2Config(backbone=backbone), 2, True)
+        assert [branch.dilation[0] for branch in method.head.branches] == rates
+
+
+def test_rates_stay_within_small_crops() -> None:
+    backbone = BackboneConfig(name="resnet10t", weights="random", output_stride=16)
+    for crop, rates in ((321, [3, 6, 9, 12]), (512, [3, 6, 9, 12]), (160, [1, 3, 4, 6]), (32, [1, 1, 1, 1])):
+        method = DeepLabV2(DeepLabV2Config(backbone=backbone, fit=FitConfig(crop=crop)), 2, True)
         assert [branch.dilation[0] for branch in method.head.branches] == rates
 
 

@@ -57,7 +57,7 @@ class LgsaConfig(MethodConfig):
     alpha: Annotated[float, Field(ge=0)] | Auto = "auto"
     walk: bool | Auto = "auto"
     walk_on: Literal["logits", "probabilities"] = "logits"
-    rates: Annotated[tuple[Count, ...], Field(min_length=1)] = (6, 12, 18, 24)
+    rates: Annotated[tuple[Count, ...], Field(min_length=1)] | Auto = "auto"
     init_std: Positive = 0.01
 
     @model_validator(mode="after")
@@ -95,7 +95,7 @@ class LgsaDeepLabV2(Method):
         kind = Lgsa if config.attention == "lgsa" else NonLocal
         count = 0 if config.attention == "none" else config.modules
         self.attention = nn.ModuleList(kind(channels, inner) for _ in range(count))
-        rates = pyramid_rates(config.rates, self.backbone.strides[-1])
+        rates = pyramid_rates(config.rates, self.backbone.strides[-1], config.fit.crop)
         self.head = AtrousPyramid(channels, classes + background, rates, config.init_std)
         self.walks = count > 0 and config.walk is not False and (config.walk is True or kind is Lgsa)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -53,14 +54,12 @@ def learn(
         return load_weights(weights)[0]
     kind: type[Method] = resolve("method", settings.method, methods())
     torch.manual_seed(config.seed)
+    facts = Facts(photos=examples, side=side, pretrained=False, gpu=machine.device(config.trainer).type == "cuda")
+    crop = resolve_fit(settings, facts).crop  # networks may depend on it; the rest depends on the network's weights
+    settings = settings.model_copy(update={"fit": settings.fit.model_copy(update={"crop": crop})})
     method = kind(settings, len(run.classes), run.background)
-    facts = Facts(
-        photos=examples,
-        side=side,
-        pretrained=bool(getattr(getattr(method, "backbone", None), "pretrained", False)),
-        gpu=machine.device(config.trainer).type == "cuda",
-    )
-    resolved = resolve_fit(settings, facts)
+    learned = bool(getattr(getattr(method, "backbone", None), "pretrained", False))
+    resolved = resolve_fit(settings, replace(facts, pretrained=learned))
     method.config = settings.model_copy(update={"fit": resolved})
     together = resolved.accumulate * machine.devices(config.trainer) * config.trainer.num_nodes
     data = dataset(resolved)
