@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from hintseg.pipeline.learn import learn
 from hintseg.refine.grabcut import box_proposal, refine_proposal
 from hintseg.store.instances import Instances, read_instances, write_instances
 from hintseg.store.masks import MaskStore, read_label_png
+from hintseg.store.pool import write_pool
 from hintseg.training import machine
 from hintseg.training.watch import Watch
 from hintseg.types import BACKGROUND, IGNORE, Box, Photo
@@ -201,8 +201,7 @@ def _segment_boxes(run: RunFolder, network: Cfs, config: RunConfig, photos: Sequ
 
     mine = _missing(folder / INSTANCES, [p for p in photos if (folder / "grabcut" / f"{p.id}.npz").is_file()])
     watch.start("masks of boxes", len(mine))
-    with ThreadPoolExecutor(machine.cores()) as pool:
-        waiting: deque[Future[None]] = deque()
+    with write_pool(machine.cores(), waiting=machine.cores()) as later:  # each photo's maps are as large as its boxes
         for photo in mine:
             rgb, boxes = read_photo(photo.path), objects(photo)
             corners, labels = [box.corners for box in boxes], [box.label for box in boxes]
@@ -217,12 +216,7 @@ def _segment_boxes(run: RunFolder, network: Cfs, config: RunConfig, photos: Sequ
                     expand=settings.expand,
                     device=where,
                 )
-                waiting.append(pool.submit(outline, photo, rgb, list(maps)))
-            while len(waiting) > machine.cores():
-                waiting.popleft().result()
-                watch.advance()
-        for future in waiting:
-            future.result()
+                later(outline, photo, rgb, list(maps))
             watch.advance()
     watch.stop()
     machine.barrier()

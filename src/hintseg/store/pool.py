@@ -13,14 +13,15 @@ WAITING = 16
 
 
 @contextmanager
-def write_pool(workers: int = 2) -> Iterator[Callable[..., None]]:
+def write_pool(workers: int = 2, waiting: int = WAITING) -> Iterator[Callable[..., None]]:
     """Yield `later(function, *arguments, **settings)`, which runs the call on a thread.
 
     All calls are done when the block ends. The error of a call is raised by a later one or at the end of the block;
     after an error in the block itself, calls that have not begun are dropped.
 
     Args:
-        workers: Threads. Encoders of PNG, JPEG and zlib release the interpreter lock.
+        workers: Threads. Encoders of PNG, JPEG and zlib, and OpenCV, release the interpreter lock.
+        waiting: Calls that may wait; fewer where each holds much memory.
 
     Example:
         >>> found = []
@@ -30,18 +31,18 @@ def write_pool(workers: int = 2) -> Iterator[Callable[..., None]]:
         >>> sorted(found)
         [0, 1, 2]
     """
-    waiting: deque[Future[Any]] = deque()
+    queue: deque[Future[Any]] = deque()
 
     def later(function: Callable[..., Any], *arguments: Any, **settings: Any) -> None:
-        while waiting and (waiting[0].done() or len(waiting) >= WAITING):
-            waiting.popleft().result()
-        waiting.append(pool.submit(function, *arguments, **settings))
+        while queue and (queue[0].done() or len(queue) >= waiting):
+            queue.popleft().result()
+        queue.append(pool.submit(function, *arguments, **settings))
 
     with ThreadPoolExecutor(workers, thread_name_prefix="hintseg-write") as pool:
         try:
             yield later
-            while waiting:
-                waiting.popleft().result()
+            while queue:
+                queue.popleft().result()
         finally:
-            for future in waiting:
+            for future in queue:
                 future.cancel()
