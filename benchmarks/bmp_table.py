@@ -1,6 +1,6 @@
 """The BMP paper's Table VI on any data set: its six rows, AFA beside them, and the upper bound.
 
-python benchmarks/bmp_table.py DATA --out runs/bmp-table --seeds 0 1 2 [--rows cls ... full] [KEY=VALUE ...]
+python benchmarks/bmp_table.py DATA [KEY=VALUE ...] --out runs/bmp-table --seeds 0 1 2 [--rows cls ... full]
 
 Settings of `segment` go to every row but `full`, which trains the same decoder on true masks; give it its own with
 `full.KEY=VALUE`. Row `aff` differs from `ofd` only where the encoder has self-attention (backbone.name=mit_...).

@@ -1,6 +1,6 @@
 """The CFS paper's Table 2 on any data set with boxes: masks of four kinds, and DeepLabv2 trained on each.
 
-python benchmarks/boxes_table.py DATA --out runs/boxes --seeds 0 [--rows filled grabcut ...] [KEY=VALUE ...]
+python benchmarks/boxes_table.py DATA [KEY=VALUE ...] --out runs/boxes --seeds 0 [--rows filled grabcut ...]
 
 Finished runs are not run again. Row `cfs` takes its network from row `cfs+grabcut`. Prints markdown.
 """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -11,9 +9,11 @@ from torch.nn import functional as F
 import hintseg
 from hintseg.cam import merge_twins, stretch
 from hintseg.config.settings import BackboneConfig, FitConfig
-from hintseg.errors import ConfigError, ShapeError
+from hintseg.errors import ShapeError
 from hintseg.losses.segmentation import balanced_cross_entropy
 from hintseg.losses.window_affinity import window_affinity_loss
+from hintseg.methods import afa as module
+from hintseg.methods import one_stage as one_stage_module
 from hintseg.methods.afa import Afa, AfaConfig
 from hintseg.methods.one_stage import frozen
 from hintseg.nn.affinity import window
@@ -96,9 +96,16 @@ def test_modes_come_back_after_an_error():
     assert method.decoder.training
 
 
-def test_data_without_background_is_refused():
-    with pytest.raises(ConfigError, match="against a background"):
-        Afa(AfaConfig(backbone=TINY), 3, False)
+def test_without_background_every_pixel_has_a_class(monkeypatch):
+    torch.manual_seed(0)
+    method, data, seen = Afa(AfaConfig(backbone=TINY, width=16), 3, False), batch(), []
+    data.tags[1] = 0
+    monkeypatch.setattr(module, "balanced_cross_entropy", lambda logits, y: (seen.append(y), logits.sum() * 0)[1])
+    for step in (20, 50):  # labels of PAR, labels of the affinity
+        assert all(loss.isfinite() for loss in method.losses(data, Progress(step, 100)).values())
+    assert all(set(labels[0].unique().tolist()) <= {1, 3} for labels in seen)
+    assert all(labels[1].unique().tolist() == [255] for labels in seen)  # no tags: nothing is known
+    assert method.segment(data.images).argmax(dim=1).min() > 0
 
 
 def test_timm_networks_have_no_affinity_head_and_few_levels_are_enough():
@@ -269,11 +276,9 @@ def test_background_and_foreground_weigh_the_same():
 
 def test_phases_use_only_their_own_labels(monkeypatch):
     calls = []
-    for name in ("par_labels", "affinity_labels"):
-        original = getattr(sys.modules["hintseg.methods.afa"], name)
-        monkeypatch.setattr(
-            f"hintseg.methods.afa.{name}", lambda *a, _n=name, _o=original, **k: (calls.append(_n), _o(*a, **k))[1]
-        )
+    for name, where in (("par_labels", one_stage_module), ("affinity_labels", module)):
+        original = getattr(where, name)
+        monkeypatch.setattr(where, name, lambda *a, _n=name, _o=original, **k: (calls.append(_n), _o(*a, **k))[1])
     method, data = afa(), batch()
     for step, names, made in (
         (9, {"loss_cls"}, []),

@@ -16,9 +16,11 @@ from hintseg.config.loader import load_config, recipe_names
 from hintseg.config.settings import BackboneConfig
 from hintseg.losses.segmentation import pixel_soft_margin
 from hintseg.methods import bmp as module
+from hintseg.methods import one_stage as one_stage_module
 from hintseg.methods.bmp import Bmp, BmpConfig, s2c_loss
 from hintseg.refine import par
 from hintseg.refine.pseudo_labels import CropPar, background_aware
+from hintseg.store.masks import read_label_png
 from hintseg.training.weights import load_weights
 from hintseg.types import Batch, Progress
 from one_stage import SHARED, TINY, batch, load_published, normalised, rand, reference, windows_of
@@ -286,14 +288,15 @@ def test_an_operation_switched_off_changes_its_own_losses_only(switch, changed):
     assert {name for name in ALL if not torch.equal(whole[name], without[name])} == changed
 
 
-def count_calls(monkeypatch, name):
-    calls, original = [], getattr(module, name)
-    monkeypatch.setattr(module, name, lambda *a, **k: (calls.append(1), original(*a, **k))[1])
+def count_calls(monkeypatch, where, name):
+    calls, original = [], getattr(where, name)
+    monkeypatch.setattr(where, name, lambda *a, **k: (calls.append(1), original(*a, **k))[1])
     return calls
 
 
 def test_labels_that_a_phase_does_not_use_are_not_made(monkeypatch):
-    colour, aware = count_calls(monkeypatch, "par_labels"), count_calls(monkeypatch, "background_aware")
+    colour = count_calls(monkeypatch, one_stage_module, "par_labels")
+    aware = count_calls(monkeypatch, module, "background_aware")
     for step, settings, expected in (
         (5, {}, (0, 0)),  # warm-up: tags alone
         (15, {}, (1, 0)),  # before BSP
@@ -349,6 +352,18 @@ def test_photos_without_any_class_are_background(monkeypatch):
     for step in (15, 50):
         assert all(loss.isfinite() for loss in bmp(sigma_c=0.0).losses(data, Progress(step, 100)).values())
     assert all(set(labels.unique().tolist()) == {0, 255} for labels in seen)
+
+
+def test_without_background_the_classes_compete_alone(monkeypatch):
+    torch.manual_seed(0)
+    method, data, seen = Bmp(BmpConfig(backbone=TINY, width=16, sigma_c=0.0), 3, False), batch(), []
+    data.tags[1] = 0
+    monkeypatch.setattr(Bmp, "c2s_loss", lambda self, s_s, y_c: (seen.append(y_c), s_s.sum() * 0)[1])
+    for step in (15, 50):  # before and after BSP's start
+        assert all(loss.isfinite() for loss in method.losses(data, Progress(step, 100)).values())
+    assert all(set(labels[0].unique().tolist()) <= {1, 3} for labels in seen)
+    assert all(labels[1].unique().tolist() == [255] for labels in seen)  # no tags: nothing is known
+    assert method.label_photos(data.images[:1], data.tags[:1])[0].min() > 0
 
 
 # --- recipes --------------------------------------------------------------------------------------------------------
@@ -439,3 +454,13 @@ def test_tags_are_needed_not_masks(data, tmp_path):
     assert run.metrics == []
     assert len(list((run.path / "segment" / "masks").glob("*.png"))) == 4
     assert not (run.path / "segment" / "curves.csv").exists()
+
+
+def test_data_without_background_has_masks_without_it(data, tmp_path):
+    settings = [*QUICK, "segment.fit.epochs=1", "data.background=none", "trainer.pictures=2"]
+    run = hintseg.train(data, tmp_path / "run", recipe="bmp", settings=settings)
+    assert len(run.metrics) == 5  # no oracle threshold: there is none
+    for folder in ("seeds", "branch_c", "masks"):
+        masks = [read_label_png(path) for path in (run.path / "segment" / folder).glob("*.png")]
+        assert masks
+        assert all((mask > 0).all() for mask in masks)

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from hintseg.losses.segmentation import balanced_cross_entropy
 from hintseg.methods.one_stage import OneStage, OneStageConfig, Share, Weight, grow
 from hintseg.nn.affinity import spread
-from hintseg.refine.pseudo_labels import CropPar, affinity_labels, par_labels
+from hintseg.refine.pseudo_labels import CropPar, affinity_labels
 from hintseg.types import Batch, Progress
 
 
@@ -55,14 +55,13 @@ class Afa(OneStage):
         walks = use_affinity and config.lambda_seg > 0 and progress.fraction >= config.affinity_start
         look = self.look(images, affinity=walks)
         par = CropPar(images, batch.windows, iterations=config.par_iterations)
-        cut = {"high": config.high, "low": config.low}
         # The affinity always learns from PAR labels: from its own it would learn what it says already.
-        colour = par_labels(par, look.maps, batch.tags, batch.windows, **cut)
+        colour = self.colour_labels(par, look.maps, batch)
         labels = colour
         if walks and look.affinity is not None:
             grid = interpolate(look.maps, size=look.grid, mode="bilinear", align_corners=False)
             walk = partial(spread, affinity=look.affinity)
-            labels = affinity_labels(par, grid, batch.tags, batch.windows, walk, **cut)
+            labels = self.known(affinity_labels(par, grid, batch.tags, batch.windows, walk, **self.cuts))
 
         seen = self.branches(images, decode=config.lambda_seg > 0)
         losses = {"loss_cls": self.tag_loss(seen, batch)}

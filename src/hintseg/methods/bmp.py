@@ -25,7 +25,7 @@ from torch import Tensor
 from hintseg.cam.maps import stretch
 from hintseg.losses.segmentation import pixel_cross_entropy, pixel_soft_margin
 from hintseg.methods.one_stage import OneStage, OneStageConfig, Share, Weight, grow
-from hintseg.refine.pseudo_labels import CropPar, background_aware, inside, par_labels
+from hintseg.refine.pseudo_labels import CropPar, background_aware, inside
 from hintseg.types import BACKGROUND, IGNORE, Batch, Progress
 
 
@@ -39,7 +39,8 @@ class BmpConfig(OneStageConfig):
         lambda_c2s: lambda_1 of Eq. 14; the paper takes 0.1 for COCO.
         lambda_s2c: lambda_2 of Eq. 14.
         lambda_aff: lambda_3 of Eq. 14; without self-attention in the encoder there is no such loss.
-        bsp: Background-aware spatial propagation (Eqs. 12-13).
+        bsp: Background-aware spatial propagation (Eqs. 12-13). Without a background in the data the classes compete
+            with each other alone.
         ofd: Object-aware feature decoding (Eqs. 9-11).
         c2s_start: When L_c2s (and L_aff) begin: 2000 of 20000 steps; COCO 13000 of 80000.
         s2c_start: When L_s2c begins: 4000 of 20000 steps. The authors' script begins at 2000.
@@ -94,7 +95,8 @@ class Bmp(OneStage):
     @property
     def uses_background(self) -> bool:
         """Whether BSP is on."""
-        return self.config.bsp and self.config.lambda_c2s > 0  # without L_c2s Branch-S has learned nothing
+        # Without L_c2s Branch-S has learned nothing.
+        return self.config.bsp and self.config.lambda_c2s > 0 and self.background
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return ``loss_cls``, ``loss_c2s``, ``loss_s2c`` and ``loss_aff``, weighted: the terms of Eq. 14."""
@@ -102,19 +104,20 @@ class Bmp(OneStage):
         c2s_on = config.lambda_c2s > 0 and done >= config.c2s_start
         s2c_on = config.lambda_s2c > 0 and done >= config.s2c_start
         aff_on = config.lambda_aff > 0 and done >= config.c2s_start and self.affinity_head is not None
-        bsp_on = c2s_on and self.uses_background and done >= config.bsp_start
+        bsp_on = c2s_on and config.bsp and done >= config.bsp_start
 
         y_c: Tensor | None = None
         colour: Tensor | None = None
         if c2s_on or aff_on:
-            look = self.look(images, decode=bsp_on)
+            look = self.look(images, decode=bsp_on and self.background)
             par = CropPar(images, batch.windows, iterations=config.par_iterations)
             if aff_on or not bsp_on:  # labels that this phase does not use are not made
-                colour = par_labels(par, look.maps, batch.tags, batch.windows, high=config.high, low=config.low)
-            if look.background is None:
+                colour = self.colour_labels(par, look.maps, batch)
+            if not bsp_on:
                 y_c = colour
             else:
-                winner, sure = background_aware(par, look.maps, look.background, batch.tags, keep_gain=config.keep_gain)
+                prior = look.background if look.background is not None else self.constant_background(look.maps)
+                winner, sure = background_aware(par, look.maps, prior, batch.tags, keep_gain=config.keep_gain)
                 y_c = winner.masked_fill(sure <= config.sigma_c, IGNORE)  # M^c, Eq. 5; 0 outside the photo
 
         seen = self.branches(images, decode=c2s_on or s2c_on)

@@ -30,7 +30,7 @@ from hintseg.nn.mit import build_encoder
 from hintseg.nn.scale import FeatureScale
 from hintseg.types import Batch, ParameterGroup, Progress, Supervision
 
-_NEVER = -1e4
+NEVER = -1e4
 """Logit of background where the data has none: never wins, and fits into half precision."""
 
 
@@ -234,7 +234,7 @@ def masks_of(batch: Batch) -> Tensor:
 
 def with_background(logits: Tensor, background: bool) -> Tensor:
     """Put a background channel that never wins in front of (B, K, h, w) where the data has no background."""
-    return logits if background else pad(logits, (0, 0, 0, 0, 1, 0), value=_NEVER)
+    return logits if background else pad(logits, (0, 0, 0, 0, 1, 0), value=NEVER)
 
 
 def resize_to(logits: Tensor, masks: Tensor) -> Tensor:

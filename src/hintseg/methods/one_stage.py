@@ -21,6 +21,7 @@ from hintseg.errors import ConfigError
 from hintseg.losses.affinity import labels_on_grid
 from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.losses.window_affinity import window_affinity_loss
+from hintseg.methods.deeplab import NEVER, with_background
 from hintseg.methods.method import Method
 from hintseg.nn.affinity import AffinityHead
 from hintseg.nn.decoders import MlpHead
@@ -28,8 +29,8 @@ from hintseg.nn.mit import Attention, Mit, build_encoder
 from hintseg.nn.pooling import gmp
 from hintseg.nn.prior import ClassPrior
 from hintseg.nn.scale import FeatureScale
-from hintseg.refine.pseudo_labels import CropPar, background_aware
-from hintseg.types import Batch, ParameterGroup, Supervision
+from hintseg.refine.pseudo_labels import CropPar, background_aware, par_labels
+from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Supervision
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -117,18 +118,13 @@ class OneStage(Method):
         Args:
             config: The settings.
             classes: K.
-            background: Whether pixels may belong to no class; they must.
+            background: Whether pixels may belong to no class.
 
         Raises:
-            ConfigError: The data has no background, or the network no level of stride 4 or more.
+            ConfigError: The network has no level of stride 4 or more.
         """
         super().__init__()
-        if not background:
-            raise ConfigError(
-                f"'{config.method}' finds objects against a background, but data.background=none; "
-                "use the recipe vwe or cam"
-            )
-        self.config = config
+        self.config, self.background = config, background
         self.backbone = build_encoder(config.backbone)
         strides, channels = self.backbone.strides, self.backbone.channels
         self.levels = [i for i, stride in enumerate(strides) if stride >= FINEST][-4:]
@@ -139,7 +135,7 @@ class OneStage(Method):
         self.prior = ClassPrior(classes)
         # Applied to pooled features it gives tag scores, applied to cells it gives class maps.
         self.classifier = nn.Conv2d(channels[-1], classes, kernel_size=1, bias=False)
-        self.decoder = MlpHead([channels[i] for i in self.levels], classes + 1, config.width, config.dropout)
+        self.decoder = MlpHead([channels[i] for i in self.levels], classes + background, config.width, config.dropout)
         self.affinity_head = AffinityHead() if isinstance(self.backbone, Mit) else None
 
     def branches(self, images: Tensor, *, decode: bool) -> Branches:
@@ -161,7 +157,7 @@ class OneStage(Method):
         if decode:
             if self.object_aware:
                 levels = self.weigh(levels, maps, (images.shape[2], images.shape[3]))
-            logits = self.decoder(levels)
+            logits = with_background(self.decoder(levels), self.background)
         return Branches(maps, scores, logits, attention)
 
     def weigh(self, levels: list[Tensor], maps: Tensor, size: tuple[int, int]) -> list[Tensor]:
@@ -225,15 +221,34 @@ class OneStage(Method):
             tags: 1 where the class is present, (B, K).
 
         Returns:
-            (B, H, W) uint8, 0..K, and (B, 1, H, W) in 0..1.
+            (B, H, W) uint8, 0..K, or 255 for a photo without tags where the data has no background; and (B, 1, H, W),
+            in 0..1 where it has one.
         """
         seen = self.look(images, decode=self.uses_background)
         background = seen.background
         if background is None:
-            background = torch.full_like(seen.maps[:, :1], self.config.background_score)
+            background = self.constant_background(seen.maps)
         whole = images.new_tensor([[0, 0, images.shape[3], images.shape[2]]], dtype=torch.int64)
         spread = CropPar(images, whole.expand(len(images), -1), iterations=self.config.par_iterations)
-        return background_aware(spread, seen.maps, background, tags)[0], background
+        return self.known(background_aware(spread, seen.maps, background, tags)[0]), background
+
+    @property
+    def cuts(self) -> dict[str, float]:
+        """The two background scores of `hintseg.refine.pseudo_labels`; without a background no class loses to them."""
+        high, low = (self.config.high, self.config.low) if self.background else (NEVER, NEVER)
+        return {"high": high, "low": low}
+
+    def known(self, labels: Tensor) -> Tensor:
+        """Take the background out of labels (B, H, W) where the data has none: a photo without tags wins it."""
+        return labels if self.background else labels.masked_fill(labels == BACKGROUND, IGNORE)
+
+    def colour_labels(self, spread: CropPar, maps: Tensor, batch: Batch) -> Tensor:
+        """Return AFA's PAR labels of class maps (B, K, H, W), (B, H, W) uint8."""
+        return self.known(par_labels(spread, maps, batch.tags, batch.windows, **self.cuts))
+
+    def constant_background(self, maps: Tensor) -> Tensor:
+        """Return one background score for all pixels of maps (B, K, H, W): (B, 1, H, W)."""
+        return torch.full_like(maps[:, :1], self.config.background_score if self.background else NEVER)
 
     @property
     def uses_background(self) -> bool:

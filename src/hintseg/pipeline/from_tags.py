@@ -35,7 +35,7 @@ from hintseg.store.atomic import whole_file
 from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import Photo
+from hintseg.types import BACKGROUND, IGNORE, Photo
 
 CURVE_POINTS = 25
 """Times at most that both branches are measured during a training."""
@@ -63,6 +63,8 @@ def segment_from_tags(
     _write_branch_c(run, method, [*photos, *named], config, watch)
     store = MaskStore(run.stage("segment") / "masks", run.classes, run.background)
     for photo, mask, quality in predict_photos(method, photos, config, watch, tagged=len(run.classes)):
+        if not run.background:
+            mask[mask == BACKGROUND] = IGNORE  # a photo without tags: nothing is known
         store.write(photo.id, mask, quality=quality)
     for photo, mask, quality in predict_photos(method, val, config, watch):
         store.write(photo.id, mask, quality=quality)
@@ -99,7 +101,7 @@ def _write_branch_c(run: RunFolder, method: OneStage, photos: Sequence[Photo], c
         if labels.shape[1:] != own:
             labels = torch.nn.functional.interpolate(labels[:, None].float(), own, mode="nearest-exact")[:, 0].byte()
         coarse = [-(-side // MAP_STRIDE) for side in background.shape[2:]]
-        grey = (grow(background, (coarse[0], coarse[1])) * 255).round().byte().cpu().numpy()
+        grey = (grow(background, (coarse[0], coarse[1])).clamp(min=0) * 255).round().byte().cpu().numpy()
         for photo, mask, prior in zip(group, labels.cpu().numpy(), grey, strict=True):
             if method.uses_background:
                 with whole_file(run.path / "segment" / "background" / f"{photo.id}.png") as file:
@@ -162,10 +164,12 @@ def measure_branches(run: RunFolder, method: Method, photos: Sequence[Photo], co
             masks = grow(method.segment(images).float(), photo_size(group[0].path)).argmax(dim=1).byte().cpu().numpy()
             for photo, one, mask in zip(group, maps, masks, strict=True):
                 found.append((photo, one[[tag - 1 for tag in sorted(photo.hints.tags or ())]], mask))
-    threshold = config.maps.threshold
-    if isinstance(threshold, str):
-        threshold = choose_threshold((maps for _, maps, _ in found), area=config.maps.area)
-    branch_c, branch_s = Confusion(len(run.classes)), Confusion(len(run.classes))
+    given = config.maps.threshold
+    threshold: float | None = None
+    if run.background:
+        chosen = choose_threshold((maps for _, maps, _ in found), area=config.maps.area)
+        threshold = chosen if isinstance(given, str) else given
+    branch_c, branch_s = (Confusion(len(run.classes), background=run.background) for _ in range(2))
     for photo, maps, mask in found:
         truth = read_label_png(run.path / "truth" / f"{photo.id}.png")
         keys = torch.tensor(sorted(photo.hints.tags or ()))
