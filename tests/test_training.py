@@ -44,8 +44,10 @@ class Mean(Method):
         self.colour = nn.Parameter(torch.zeros(3))
         self.factor = factor
         self.prepared = self.finished = 0
+        self.modes = set()
 
     def losses(self, batch, progress):
+        self.modes.add(self.training)
         assert 0 <= progress.step < progress.steps
         return {"square": (batch.images.mean(dim=(0, 2, 3)) - self.colour).square().sum() * self.factor}
 
@@ -53,6 +55,7 @@ class Mean(Method):
         return [ParameterGroup([self.colour])]
 
     def prepare(self, batches):
+        assert not self.training
         self.prepared = sum(1 for _ in batches)
 
     def finish(self, batches):
@@ -111,6 +114,14 @@ def test_training_reaches_the_optimum_and_logs_every_step(loader, tmp_path):
     assert float(first["loss"]) > float(last["loss"])
     assert float(last["lr"]) < float(first["lr"])
     assert not (folder / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_batch_norm_and_dropout_are_in_training_mode(resume, loader, tmp_path):
+    method = Mean()
+    fit(method, loader, SETTINGS, TrainerConfig(accelerator="cpu"), tmp_path, resume=resume)
+    assert method.modes == {True}
+    assert not method.training
 
 
 def test_tensorboard_gets_every_loss(loader, tmp_path):

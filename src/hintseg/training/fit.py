@@ -158,6 +158,7 @@ def fit(
     if not go_on:
         method.eval()
         method.prepare(_few(loader))
+    method.train()  # Lightning trains in whatever mode it finds
     module = FitModule(method, settings, loader)
     log = _Log(folder / "log.csv", watch or Watch())
     checkpoint = ModelCheckpoint(folder, "last", every_n_epochs=1, save_top_k=1, enable_version_counter=False)
