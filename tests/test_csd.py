@@ -296,6 +296,27 @@ def test_teacher_is_in_evaluation_mode_without_gradient_and_students_go_together
     assert wrapped.localizer.training
 
 
+def test_what_is_pasted_in_place_scores_as_at_home_under_batch_norm():
+    class Normed(Plain):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.frozen = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3).eval()
+            self.drop = torch.nn.Dropout(0.5)
+
+        def raw_maps(self, images):
+            return self.frozen(self.norm(super().raw_maps(images)))
+
+    wrapped = Csd(Normed(), CsdConfig(reliable=0))
+    norms = wrapped.localizer
+    norms.norm.train(), norms.drop.train()
+    images = rand(2, 3, 8, 8)
+    teacher = wrapped._teach(images)
+    torch.testing.assert_close(teacher, norms.raw_maps(images).detach())  # the batch's statistics, not those so far
+    assert [part.training for part in (norms.norm, norms.frozen, norms.drop)] == [True, False, True]
+    norms.raw_maps = lambda images: norms.drop(images)
+    assert torch.equal(wrapped._teach(images), images)  # nothing is dropped
+
+
 @pytest.mark.parametrize(("settings", "asked"), [({"background": 0}, 2), ({"foreground": 0}, 2)])
 def test_each_loss_alone(settings, asked):
     both, one = (Csd(Plain(), CsdConfig(reliable=0, **s)) for s in ({}, settings))

@@ -11,8 +11,7 @@ home. Classification learns from the ordinary photos only; pasted ones have no t
 Which source photo a target gets is drawn by how often classes come together (`hintseg.data.sources`); the batch brings
 it along as `Batch.source`. Settings: `hintseg.config.run.CsdConfig`.
 
-What the paper leaves open, and the way taken here: the teacher is the localizer itself in evaluation mode, without
-gradient; pastes are hard-edged; a cell counts where its pixels were all pasted. The localizer is not changed: what is
+What the paper leaves open, and the way taken here: the teacher is the localizer itself, without gradient; pastes are hard-edged; a cell counts where its pixels were all pasted. The localizer is not changed: what is
 saved after training is the plain localizer.
 """
 
@@ -22,7 +21,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d
 
 from hintseg.cam.maps import EPSILON
@@ -135,15 +134,22 @@ class Csd(Method):
 
     @torch.no_grad()
     def _teach(self, images: Tensor) -> Tensor:
-        """Return the raw maps of source photos (P, 3, H, W), in evaluation mode and without gradient.
+        """Return the raw maps of source photos (P, 3, H, W), without gradient, dropout and dropped paths.
+
+        Batch norm that learns goes by the batch, as it does for the student: with its running statistics the same
+        object would score differently at home and away, and the losses would teach that difference.
 
         Called after the localizer's own losses: autocast keeps the first cast of a weight, and one made here would
         have no gradient.
         """
-        mode = self.localizer.training
+        modes = {part: part.training for part in self.localizer.modules()}
         self.localizer.eval()
+        for part, mode in modes.items():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.train(mode)
         maps = self.localizer.raw_maps(images)
-        self.localizer.train(mode)
+        for part, mode in modes.items():
+            part.training = mode
         return maps
 
     def _offsets(self, pairs: int, progress: Progress) -> Tensor:
