@@ -11,8 +11,9 @@ home. Classification learns from the ordinary photos only; pasted ones have no t
 Which source photo a target gets is drawn by how often classes come together (`hintseg.data.sources`); the batch brings
 it along as `Batch.source`. Settings: `hintseg.config.run.CsdConfig`.
 
-What the paper leaves open, and the way taken here: the teacher is the localizer itself, without gradient; pastes are hard-edged; a cell counts where its pixels were all pasted. The localizer is not changed: what is
-saved after training is the plain localizer.
+What the paper leaves open, and the way taken here: the teacher is the localizer itself, without gradient; pastes are
+hard-edged; a cell counts where its pixels were all pasted. The localizer is not changed: what is saved after training
+is the plain localizer.
 """
 
 from __future__ import annotations
