@@ -96,21 +96,6 @@ def test_modes_come_back_after_an_error():
     assert method.decoder.training
 
 
-def test_maps_are_raised_until_the_share_of_the_photo_passes_the_score():
-    method, data = afa(area=0.25), batch()
-    peaked = rand(2, 3, 64, 64) ** 8
-    for _ in range(100):
-        raised = method.calibrate(peaked, data)
-    inner = [raised[0, [0, 2]], raised[1, 1:2, 8:54, 4:58]]
-    shares = [(one.amax(dim=0) > method.config.background_score).float().mean() for one in inner]
-    assert sum(shares) / 2 == pytest.approx(0.25, abs=0.02)
-    assert method.power < 0.5
-    torch.testing.assert_close(method.eval().calibrate(peaked**2, data), peaked ** (2 * method.power))  # stays
-    assert torch.equal(afa(area=None).calibrate(peaked, data), peaked)
-    data.tags.zero_()
-    assert torch.equal(afa().calibrate(peaked, data), peaked)  # nothing to measure
-
-
 def test_without_background_every_pixel_has_a_class(monkeypatch):
     torch.manual_seed(0)
     method, data, seen = Afa(AfaConfig(backbone=TINY, width=16), 3, False), batch(), []

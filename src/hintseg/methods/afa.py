@@ -54,13 +54,12 @@ class Afa(OneStage):
 
         walks = use_affinity and config.lambda_seg > 0 and progress.fraction >= config.affinity_start
         look = self.look(images, affinity=walks)
-        maps = self.calibrate(look.maps, batch)
         par = CropPar(images, batch.windows, iterations=config.par_iterations)
         # The affinity always learns from PAR labels: from its own it would learn what it says already.
-        colour = self.colour_labels(par, maps, batch)
+        colour = self.colour_labels(par, look.maps, batch)
         labels = colour
         if walks and look.affinity is not None:
-            grid = interpolate(maps, size=look.grid, mode="bilinear", align_corners=False)
+            grid = interpolate(look.maps, size=look.grid, mode="bilinear", align_corners=False)
             walk = partial(spread, affinity=look.affinity)
             labels = self.known(affinity_labels(par, grid, batch.tags, batch.windows, walk, **self.cuts))
 

@@ -110,15 +110,14 @@ class Bmp(OneStage):
         colour: Tensor | None = None
         if c2s_on or aff_on:
             look = self.look(images, decode=bsp_on and self.background)
-            maps = self.calibrate(look.maps, batch)
             par = CropPar(images, batch.windows, iterations=config.par_iterations)
             if aff_on or not bsp_on:  # labels that this phase does not use are not made
-                colour = self.colour_labels(par, maps, batch)
+                colour = self.colour_labels(par, look.maps, batch)
             if not bsp_on:
                 y_c = colour
             else:
-                prior = look.background if look.background is not None else self.constant_background(maps)
-                winner, sure = background_aware(par, maps, prior, batch.tags, keep_gain=config.keep_gain)
+                prior = look.background if look.background is not None else self.constant_background(look.maps)
+                winner, sure = background_aware(par, look.maps, prior, batch.tags, keep_gain=config.keep_gain)
                 y_c = winner.masked_fill(sure <= config.sigma_c, IGNORE)  # M^c, Eq. 5; 0 outside the photo
 
         seen = self.branches(images, decode=c2s_on or s2c_on)

@@ -6,7 +6,6 @@ Each method's file holds its losses.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, ClassVar, Literal, NamedTuple, cast
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from hintseg.cam.maps import merge_twins, stretch
-from hintseg.cam.threshold import choose_threshold
 from hintseg.config.settings import Count, MethodConfig, Positive
 from hintseg.errors import ConfigError
 from hintseg.losses.affinity import labels_on_grid
@@ -37,9 +35,6 @@ from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Supervision
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 
-POWER_STRIDE, POWER_RATE = 4, 0.1
-"""Pixels between those that the power of the maps is measured on, and how fast it follows the batches."""
-
 FINEST = 4
 """Levels finer than this, image pixels per cell, are left out of the decoder."""
 
@@ -55,11 +50,7 @@ class OneStageConfig(MethodConfig):
         scales: Factors of the crop at which the class maps for the labels are made, each with its mirrored twin.
         high: Background score that a class must beat to become a label.
         low: Background score that all classes must lose to for a background label.
-        background_score: Background score where one number must do.
-        area: Share of a tagged photo that its things cover. Class maps are raised to the power at which so many pixels
-            exceed `background_score`: a network that learned a few small photos has maps far more peaked than VOC's,
-            for which all these scores (and BMP's sigma_c) were found, and would call most of an object background.
-            None: maps stay as they are, as in the papers.
+        background_score: Background score where one number must do: seeds of whole photos.
         par_iterations: Steps of PAR; AFA takes 10 for VOC and 15 for COCO.
         curve_photos: Photos with a true mask on which both branches are measured during training (never learned from);
             0 measures nothing.
@@ -73,8 +64,7 @@ class OneStageConfig(MethodConfig):
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 0.5, 1.5)
     high: Share = 0.55
     low: Share = 0.35
-    background_score: Annotated[float, Field(gt=0, lt=1)] = 0.45
-    area: Share | None = 0.4
+    background_score: Share = 0.45
     par_iterations: Count = 10
     curve_photos: Annotated[int, Field(ge=0)] = 40
 
@@ -121,7 +111,6 @@ class OneStage(Method):
     config: OneStageConfig
     object_aware = False
     """Whether features are scaled by object priors before the decoder (BMP's OFD)."""
-    power: Tensor
 
     def __init__(self, config: OneStageConfig, classes: int, background: bool) -> None:
         """Build the network.
@@ -144,7 +133,6 @@ class OneStage(Method):
         # A Mix Transformer ends every level in a layer norm: its features have one scale already.
         self.feature_scales = nn.ModuleList(FeatureScale() for _ in self.levels)
         self.prior = ClassPrior(classes)
-        self.register_buffer("power", torch.ones(()))
         # Applied to pooled features it gives tag scores, applied to cells it gives class maps.
         self.classifier = nn.Conv2d(channels[-1], classes, kernel_size=1, bias=False)
         self.decoder = MlpHead([channels[i] for i in self.levels], classes + background, config.width, config.dropout)
@@ -240,27 +228,9 @@ class OneStage(Method):
         background = seen.background
         if background is None:
             background = self.constant_background(seen.maps)
-        maps = seen.maps**self.power
         whole = images.new_tensor([[0, 0, images.shape[3], images.shape[2]]], dtype=torch.int64)
         spread = CropPar(images, whole.expand(len(images), -1), iterations=self.config.par_iterations)
-        return self.known(background_aware(spread, maps, background, tags)[0]), background
-
-    @torch.no_grad()
-    def calibrate(self, maps: Tensor, batch: Batch) -> Tensor:
-        """Raise class maps (B, K, H, W) to the running power; `area` in the settings says which."""
-        if self.config.area is not None and self.training:
-            coarse = maps[:, :, ::POWER_STRIDE, ::POWER_STRIDE].cpu()
-            boxes = (batch.windows // POWER_STRIDE).tolist()
-            own = [
-                one[tags > 0, y0:y1, x0:x1]
-                for one, tags, (x0, y0, x1, y1) in zip(coarse, batch.tags.cpu(), boxes, strict=True)
-                if tags.any() and x1 > x0 and y1 > y0
-            ]
-            if own:
-                reached = choose_threshold(own, area=self.config.area)
-                wanted = math.log(self.config.background_score) / math.log(reached)
-                self.power.lerp_(self.power.new_tensor(wanted), POWER_RATE)
-        return maps**self.power
+        return self.known(background_aware(spread, seen.maps, background, tags)[0]), background
 
     @property
     def cuts(self) -> dict[str, float]:

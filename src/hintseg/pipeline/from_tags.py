@@ -75,8 +75,6 @@ def segment_from_tags(
     MaskStore(run.path / "segment" / "branch_c", run.classes, run.background).finish()
     cut = "BSP with Branch-S's background" if method.uses_background else "PAR with a constant background"
     how_c = f"Branch-C (Table VI): {cut}, scales {list(settings.scales)} with flips; tags used at test time"
-    if method.power != 1:
-        how_c += f"; class maps raised to the power {method.power.item():.2f}"
     crf = "DenseCRF" if config.test.crf else "no CRF"
     flips = " with flips" if config.test.flip else ""
     how_s = f"Branch-S (Tables I, VI): scales {list(config.test.scales)}{flips}, {crf}"
