@@ -10,18 +10,7 @@ It is small and quick, and shows the three troubles of weak supervision:
 About 45 % of the photos show one class (44 to 52 % over three seeds), 4 % none; objects cover 34 % of the pixels; 59 to
 69 % of the photos with a horse have a cart.
 
-Measured on 2026-11-20 with 400 train and 100 val photos of 96 pixels, seeds 0, 1, 2, in percent of mIoU over background
-and 6 classes, of plain class activation maps on train (docs/benchmarks.md has the commands):
-
-=======  ================  ===============
-pooling  oracle threshold  threshold 0.3
-=======  ================  ===============
-GAP      49.2 +- 1.1       34.5 +- 1.3
-GMP      49.9 +- 4.2       28.6 +- 2.3
-HSPP     51.0 +- 2.3       28.6 +- 1.4
-=======  ================  ===============
-
-A light segmenter with the same backbone, trained on the true masks, reaches 87.9 +- 0.6 on val.
+What the methods reach on it: docs/benchmarks.md.
 """
 
 from __future__ import annotations
