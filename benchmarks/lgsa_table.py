@@ -20,7 +20,9 @@ import statistics
 from pathlib import Path
 
 import hintseg
-from hintseg.config.loader import dump_config, load_config
+from hintseg.config.loader import load_config
+from hintseg.hints import read_hints
+from hintseg.pipeline.folder import create, split_photos
 
 ROWS = {"none": ["attention=none"]}
 for count in (1, 2, 3):
@@ -34,21 +36,21 @@ for alpha in (5000, 20000):
     ROWS[f"alpha-{alpha}-walk"] = [f"alpha={alpha}.0"]
 
 
-def borrow(masks: Path, out: Path, data: Path, words: list[str], seed: int) -> None:
+def borrow(masks: Path, out: Path, data: Path, words: list[str]) -> None:
     """Start a run that has its masks already: those of the run `masks`."""
     if out.is_dir():
         return
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(masks, part, ignore=shutil.ignore_patterns("segment", "*.safetensors", "report.html"))
     config = load_config(masks / "config.yaml", words, data={"path": str(data), "format": "auto"})
-    (part / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    manifest = json.loads((masks / "manifest.json").read_text())
-    manifest["seed"] = seed
-    manifest["stages"]["segment"] = {"done": False}
+    hint_set = read_hints(data, background=config.data.background == "present")
+    create(part, config, hint_set, split_photos(hint_set, config))
+    shutil.copytree(masks / "propose", part / "propose")
+    manifest, made = (json.loads((run / "manifest.json").read_text()) for run in (part, masks))
+    manifest["stages"]["propose"] = made["stages"]["propose"]
     (part / "manifest.json").write_text(json.dumps(manifest, indent=1))
     metrics = json.loads((masks / "metrics.json").read_text())
-    (part / "metrics.json").write_text(json.dumps([row for row in metrics if row["stage"] != "segment"]))
+    (part / "metrics.json").write_text(json.dumps([row for row in metrics if row["stage"] == "propose"]))
     part.rename(out)
 
 
@@ -74,7 +76,7 @@ def main() -> None:
             if args.masks:
                 masks = Path(args.masks.format(seed=seed))
                 recipe = masks / "config.yaml"
-                borrow(masks, out, data, words, seed)
+                borrow(masks, out, data, words)
             run = hintseg.train(data, out, recipe=recipe, settings=words, resume=True)
             found += [100 * m["miou"] for m in run.metrics if m["stage"] == "segment"]
         cell = f"{statistics.mean(found):.1f} ± {statistics.pstdev(found):.1f}" if found else ""
