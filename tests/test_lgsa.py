@@ -340,8 +340,6 @@ def test_losses_equal_equations_8_to_10(walk_on: str) -> None:
     torch.testing.assert_close(found["seg"], pixel_cross_entropy(full, batch.masks), rtol=1e-4, atol=1e-5)
     pull = 10000 * (64 / 1681) ** 2  # 8 x 8 cells here, 41 x 41 in the paper
     torch.testing.assert_close(found["att"], pull * guided, rtol=1e-4, atol=1e-6)
-    method.config = method.config.model_copy(update={"alpha": 500.0})
-    torch.testing.assert_close(method.losses(batch, PROGRESS)["att"], 500 * guided, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -421,7 +419,7 @@ def test_every_parameter_has_one_group() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_it_learns_the_masks_and_whom_to_listen_to(precision: str) -> None:
-    method, batch = network(awake=False, alpha=10000.0), halves()
+    method, batch = network(awake=False, alpha=1e7), halves()
     method.eval()
     method.prepare([batch])
     queries = torch.tensor([[[0.2, 0.5], [0.8, 0.5]]] * 2)

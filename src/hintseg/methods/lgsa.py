@@ -8,7 +8,7 @@ outvoted by its kind, first in its features (Eq. 5), then in its class logits (E
 The paper trains 15 epochs at 2.5e-4 (a tenth of that in the first epoch), otherwise as `hintseg.methods.deeplab` says,
 and tests with a DenseCRF. Eq. 7 is a mean over pairs of cells, so the same `alpha` weighs more on coarse grids: between
 a uniform map and the target it is (classes - 1) / N^2, 7e-3 after `alpha` with three classes on the paper's 41 x 41
-cells, and 1 on 12 x 12, where it drowns the segmentation (docs/benchmarks.md). `auto` therefore follows N^2.
+cells, and 1 on 12 x 12, where it drowns the segmentation (docs/benchmarks.md). Here it is scaled by (N / 1681)^2.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from hintseg.nn.decoders import AtrousPyramid
 from hintseg.nn.scale import FeatureScale
 from hintseg.types import Batch, ParameterGroup, Progress, Supervision
 
-
 PUBLISHED_CELLS = 41 * 41
 """Cells of the crop of 321 pixels that alpha was published for."""
 
@@ -44,8 +43,9 @@ class LgsaConfig(MethodConfig):
         attention: `lgsa`, the paper's; `non_local`: the same modules without the affinity loss; `none`: DeepLabv2.
         modules: Attention modules, one after the other.
         inner: Channels of theta, phi and g; `auto` is half of the backbone's, at most 512.
-        alpha: Weight of the affinity loss (Eq. 10), `lgsa` only. `auto` is the paper's 10,000, or 1,000 with one
-            module, times (N / 1681)^2 for N cells, so that it pulls as on the paper's grid. 0 switches the loss off.
+        alpha: Weight of the affinity loss (Eq. 10) on the paper's grid of 41 x 41 cells, `lgsa` only; on N cells the
+            loss is multiplied by (N / 1681)^2, so that it pulls alike. `auto` is 10,000, or 1,000 with one module. 0
+            switches the loss off.
         walk: Whether the last module's map also averages the class logits (Eq. 8); `auto`: with `lgsa`.
         walk_on: What is averaged: `logits`, which keeps the cross entropy plain, or `probabilities`, whose logarithm is
             then the logits.
@@ -74,7 +74,7 @@ class LgsaConfig(MethodConfig):
 
     @property
     def weight(self) -> float:
-        """`alpha` on the paper's grid."""
+        """`alpha` without `auto`."""
         if self.alpha != "auto":
             return self.alpha
         if self.attention != "lgsa":
@@ -111,8 +111,7 @@ class LgsaDeepLabV2(Method):
         losses = {"seg": pixel_cross_entropy(resize_to(logits, masks), masks)}  # Eq. 9
         if weight and attended is not None:
             height, width = attended.affinity.size
-            grid = (height * width / PUBLISHED_CELLS) ** 2 if self.config.alpha == "auto" else 1.0
-            losses["att"] = weight * grid * attended.loss
+            losses["att"] = weight * (height * width / PUBLISHED_CELLS) ** 2 * attended.loss
         return losses
 
     def segment(self, images: Tensor) -> Tensor:
