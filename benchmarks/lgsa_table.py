@@ -29,11 +29,11 @@ for count in (1, 2, 3):
     ROWS[f"non-local-{count}"] = ["attention=non_local", f"modules={count}"]
 for count in (1, 2, 3):
     ROWS[f"lgsa-{count}"] = [f"modules={count}", "walk=false"]
-    ROWS[f"lgsa-{count}-walk"] = [f"modules={count}"]
-ROWS["alpha-0-walk"] = ["alpha=0.0"]
+    ROWS[f"lgsa-{count}-walk"] = [f"modules={count}", "walk=true"]
+ROWS["alpha-0-walk"] = ["alpha=0.0", "walk=true"]
 for alpha in (5000, 20000):
     ROWS[f"alpha-{alpha}"] = [f"alpha={alpha}.0", "walk=false"]
-    ROWS[f"alpha-{alpha}-walk"] = [f"alpha={alpha}.0"]
+    ROWS[f"alpha-{alpha}-walk"] = [f"alpha={alpha}.0", "walk=true"]
 
 
 def borrow(masks: Path, out: Path, data: Path, words: list[str]) -> None:
