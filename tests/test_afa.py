@@ -15,7 +15,7 @@ from hintseg.losses.window_affinity import window_affinity_loss
 from hintseg.methods import afa as module
 from hintseg.methods import one_stage as one_stage_module
 from hintseg.methods.afa import Afa, AfaConfig
-from hintseg.methods.one_stage import frozen
+from hintseg.methods.method import frozen
 from hintseg.nn.affinity import window
 from hintseg.refine import par
 from hintseg.refine.pseudo_labels import CropPar, affinity_labels, inside, par_labels, present

@@ -29,7 +29,7 @@ from hintseg.cam.maps import EPSILON
 from hintseg.config.run import CsdConfig
 from hintseg.errors import ConfigError, ShapeError
 from hintseg.losses.consistency import consistency, with_dummy
-from hintseg.methods.method import Method
+from hintseg.methods.method import Method, frozen
 from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Progress, Supervision
 
 
@@ -143,15 +143,11 @@ class Csd(Method):
         Called after the localizer's own losses: autocast keeps the first cast of a weight, and one made here would
         have no gradient.
         """
-        modes = {part: part.training for part in self.localizer.modules()}
-        self.localizer.eval()
-        for part, mode in modes.items():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                part.train(mode)
-        maps = self.localizer.raw_maps(images)
-        for part, mode in modes.items():
-            part.training = mode
-        return maps
+        norms = [p for p in self.localizer.modules() if isinstance(p, nn.modules.batchnorm._BatchNorm) and p.training]
+        with frozen(self.localizer):
+            for norm in norms:
+                norm.train()
+            return self.localizer.raw_maps(images)
 
     def _offsets(self, pairs: int, progress: Progress) -> Tensor:
         """Draw the shifts (dy, dx) of `pairs` pastes, (P, 2) cells. The step is the seed: a resumed run draws alike."""

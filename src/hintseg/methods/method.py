@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -50,3 +51,15 @@ class Method(nn.Module):
 
     def finish(self, batches: Iterable[Batch]) -> None:
         """Measure what has to be known of the data after the last step (IRN's mean displacement, say)."""
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Switch a network to evaluation mode; every part returns to its own mode afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

@@ -6,8 +6,7 @@ Each method's file holds its losses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Annotated, ClassVar, Literal, NamedTuple, cast
 
 import torch
@@ -22,7 +21,7 @@ from hintseg.losses.affinity import labels_on_grid
 from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.losses.window_affinity import window_affinity_loss
 from hintseg.methods.deeplab import NEVER, with_background
-from hintseg.methods.method import Method
+from hintseg.methods.method import Method, frozen
 from hintseg.nn.affinity import AffinityHead
 from hintseg.nn.decoders import MlpHead
 from hintseg.nn.mit import Attention, Mit, build_encoder
@@ -298,15 +297,3 @@ class OneStage(Method):
 def grow(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Resize (B, n, h, w) to (B, n, H, W)."""
     return interpolate(maps.float(), size=list(size), mode="bilinear", align_corners=False)
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Switch a network to evaluation mode; every part returns to its own mode afterwards."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode

@@ -26,8 +26,8 @@ from hintseg.data.inference import equal_size_batches
 from hintseg.data.photos import photo_size
 from hintseg.errors import RunError
 from hintseg.evaluation.confusion import Confusion
-from hintseg.methods.method import Method
-from hintseg.methods.one_stage import OneStage, OneStageConfig, frozen
+from hintseg.methods.method import Method, frozen
+from hintseg.methods.one_stage import OneStage, OneStageConfig
 from hintseg.pipeline.folder import RunFolder
 from hintseg.pipeline.maps import BATCH, MAP_STRIDE, choose, cut_maps, grow, record, score, tag_rows, write_class_maps
 from hintseg.pipeline.stages import predict_photos, train_on_photos
@@ -164,11 +164,9 @@ def measure_branches(run: RunFolder, method: Method, photos: Sequence[Photo], co
             masks = grow(method.segment(images).float(), photo_size(group[0].path)).argmax(dim=1).byte().cpu().numpy()
             for photo, one, mask in zip(group, maps, masks, strict=True):
                 found.append((photo, one[[tag - 1 for tag in sorted(photo.hints.tags or ())]], mask))
-    given = config.maps.threshold
-    threshold: float | None = None
-    if run.background:
-        chosen = choose_threshold((maps for _, maps, _ in found), area=config.maps.area)
-        threshold = chosen if isinstance(given, str) else given
+    threshold = config.maps.threshold if run.background else None
+    if isinstance(threshold, str):
+        threshold = choose_threshold((maps for _, maps, _ in found), area=config.maps.area)
     branch_c, branch_s = (Confusion(len(run.classes), background=run.background) for _ in range(2))
     for photo, maps, mask in found:
         truth = read_label_png(run.path / "truth" / f"{photo.id}.png")
