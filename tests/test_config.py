@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hintseg.config.auto import Facts, resolve_fit
-from hintseg.config.loader import dump_config, load_config, parse_config, recipe_names
+from hintseg.config.loader import RECIPES, dump_config, load_config, parse_config, recipe_names
 from hintseg.errors import ConfigError
 
 DATA = {"path": "photos"}
@@ -39,6 +39,18 @@ def test_all_mistakes_at_once_with_the_nearest_key():
 def test_numbers_are_not_made_of_strings():
     with pytest.raises(ConfigError, match=r"seed"):
         load_config("cam", ['seed="3"'], data=DATA)
+
+
+@pytest.mark.parametrize("word", ["1e-4", "1.0e-4", "0.1e-3", ".1e-3", "0.0001", "1E-4"])
+def test_a_rate_may_be_written_as_everywhere_else(word):
+    config = load_config("cam", [f"localize.fit.lr={word}"], data=DATA)
+    assert config.localize.fit.lr == 0.0001
+
+
+def test_exponents_in_a_recipe_file(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text((RECIPES / "cam.yaml").read_text() + "\ntest: {scales: [1e0, 2E-1]}\n")
+    assert load_config(recipe, data=DATA).test.scales == (1.0, 0.2)
 
 
 def test_unknown_recipe_and_method_name_the_nearest():

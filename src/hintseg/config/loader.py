@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +17,15 @@ from hintseg.errors import ConfigError, did_you_mean, list_problems
 from hintseg.registry import WRAPPERS, methods, resolve
 
 RECIPES = Path(__file__).parent / "recipes"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number, as everywhere else; YAML 1.1 wants 1.0e-4."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def recipe_names() -> list[str]:
@@ -44,7 +54,7 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
             "or give the path of a .yaml file"
         )
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(raw, dict):
@@ -75,7 +85,7 @@ def parse_overrides(overrides: Iterable[str]) -> list[tuple[list[str], Any]]:
             problems.append(f"'{word}' is not of the form key=value, such as localize.fit.epochs=3")
             continue
         try:
-            parsed.append((key.split("."), yaml.safe_load(value)))
+            parsed.append((key.split("."), yaml.load(value, _Loader)))
         except yaml.YAMLError:
             problems.append(f"the value of '{word}' is not YAML; put it in quotes")
     if problems:
