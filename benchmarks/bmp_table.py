@@ -9,12 +9,8 @@ Finished runs are not run again. Prints markdown.
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-from pathlib import Path
-
 import hintseg
+from rows import arguments, data_of, print_cost, print_head, print_row
 
 OFF = {
     "s2c": "segment.lambda_s2c=0.0",
@@ -58,34 +54,24 @@ def settings_of(row: str, words: list[str]) -> list[str]:
 
 def main() -> None:
     """Run the rows and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("settings", nargs="*")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    args = parser.parse_intermixed_args()
+    args = arguments(__doc__, ROWS).parse_intermixed_args()
     heads = [name for name, _, _ in COLUMNS]
-    print("| row | seeds | " + " | ".join(heads) + " |\n|" + "---|" * (len(heads) + 2))
+    print_head(*heads)
     for row in args.rows:
         recipe, own = ROWS[row]
         found: dict[str, list[float]] = {}
         for seed in args.seeds:
             words = [*own, *settings_of(row, args.settings), f"seed={seed}"]
-            run = hintseg.train(args.data, args.out / f"{row}-{seed}", recipe=recipe, settings=words, resume=True)
+            out = args.out / f"{row}-{seed}"
+            run = hintseg.train(data_of(args, seed), out, recipe=recipe, settings=words, resume=True)
             for name, kind, split in COLUMNS:
                 if row == "cls" and name.startswith("Branch-S"):
                     continue  # nothing has trained it
                 rows = [m for m in run.metrics if (m["kind"], m["split"], m["oracle"]) == (kind, split, False)]
-                found.setdefault(name, []).extend(100 * m["miou"] for m in rows)
-        cells = [
-            f"{statistics.mean(v):.1f} ± {statistics.pstdev(v):.1f}" if (v := found.get(name)) else "" for name in heads
-        ]
-        print(f"| {row} | {len(args.seeds)} | " + " | ".join(cells) + " |", flush=True)
+                found.setdefault(name, []).extend(m["miou"] for m in rows)
+        print_row(row, args.seeds, heads, found)
     for row in args.rows:
-        manifest = json.loads((args.out / f"{row}-{args.seeds[0]}" / "manifest.json").read_text())
-        facts = manifest["stages"]["segment"]
-        print(f"{row}: {facts['seconds']} s, peak {facts['peak_memory_mb']} MiB, {facts.get('steps')} steps")
+        print_cost(row, args.out / f"{row}-{args.seeds[0]}")
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ Finished runs are not run again. Row `cfs` takes its network from row `cfs+grabc
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-import statistics
 from pathlib import Path
 
 import yaml
 
 import hintseg
+from rows import arguments, data_of, print_cost, print_head, print_row
 
 ROWS = {
     "filled": ["propose.method=filled"],
@@ -42,14 +41,9 @@ def borrow(run: Path, out: Path) -> None:
 
 def main() -> None:
     """Run the rows and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("settings", nargs="*")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    args = parser.parse_intermixed_args()
-    print("| masks | seeds | masks of the training photos | segmentation, val |\n|---|---|---|---|")
+    args = arguments(__doc__, ROWS, seeds=[0]).parse_intermixed_args()
+    heads = ("masks of the training photos", "segmentation, val")
+    print_head(*heads)
     for row in args.rows:
         masks, val = [], []
         for seed in args.seeds:
@@ -61,18 +55,13 @@ def main() -> None:
             if row == "cfs":
                 borrow(args.out / f"cfs+grabcut-{seed}", out)
             run = hintseg.train(
-                args.data, out, recipe="full" if row == "full" else "boxes", settings=words, resume=True
+                data_of(args, seed), out, recipe="full" if row == "full" else "boxes", settings=words, resume=True
             )
-            masks += [100 * m["miou"] for m in run.metrics if m["kind"] == "pseudo mask"]
-            val += [100 * m["miou"] for m in run.metrics if m["stage"] == "segment"]
-        cells = [f"{statistics.mean(v):.1f} ± {statistics.pstdev(v):.1f}" if v else "" for v in (masks, val)]
-        print(f"| {row} | {len(args.seeds)} | {cells[0]} | {cells[1]} |", flush=True)
+            masks += [m["miou"] for m in run.metrics if m["kind"] == "pseudo mask"]
+            val += [m["miou"] for m in run.metrics if m["stage"] == "segment"]
+        print_row(row, args.seeds, heads, dict(zip(heads, (masks, val), strict=True)))
     for row in args.rows:
-        manifest = json.loads((args.out / f"{row}-{args.seeds[0]}" / "manifest.json").read_text())
-        for stage, facts in manifest["stages"].items():
-            print(
-                f"{row}/{stage}: {facts['seconds']} s, peak {facts['peak_memory_mb']} MiB, {facts.get('steps')} steps"
-            )
+        print_cost(row, args.out / f"{row}-{args.seeds[0]}")
 
 
 if __name__ == "__main__":

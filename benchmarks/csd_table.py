@@ -9,12 +9,8 @@ are not run again. Prints markdown.
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-from pathlib import Path
-
 import hintseg
+from rows import arguments, data_of, print_cost, print_head, print_row
 
 ROWS = {
     "baseline": ["csd=null"],
@@ -40,19 +36,14 @@ COLUMNS = (
 
 def main() -> None:
     """Run the rows and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("settings", nargs="*")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__, ROWS)
     parser.add_argument("--recipe", default="csd_irn")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--grid", action="store_true", help="add Fig. 6")
     args = parser.parse_intermixed_args()
     rows = {name: ROWS[name] for name in ROWS if name in {*args.rows, "baseline"}} | (GRID if args.grid else {})
     folders = {name: args.out / name for name in rows}
     heads = [name for name, _, _ in COLUMNS]
-    print("| row | seeds | " + " | ".join(heads) + " |\n|" + "---|" * (len(heads) + 2))
+    print_head(*heads)
     for row, own in rows.items():
         found: dict[str, list[float]] = {}
         for seed in args.seeds:
@@ -61,20 +52,14 @@ def main() -> None:
                 words = [word for word in words if not word.startswith("csd.")]
             else:
                 words.append(f"csd.baseline={folders['baseline'] / str(seed)}")
-            run = hintseg.train(args.data, folders[row] / str(seed), recipe=args.recipe, settings=words, resume=True)
+            out = folders[row] / str(seed)
+            run = hintseg.train(data_of(args, seed), out, recipe=args.recipe, settings=words, resume=True)
             for name, stage, oracle in COLUMNS:
                 values = [m["miou"] for m in run.metrics if m["stage"] == stage and m["oracle"] is oracle]
-                found.setdefault(name, []).extend(100 * value for value in values)
-        cells = [
-            f"{statistics.mean(v):.1f} ± {statistics.pstdev(v):.1f}" if (v := found.get(name)) else "" for name in heads
-        ]
-        print(f"| {row} | {len(args.seeds)} | " + " | ".join(cells) + " |", flush=True)
+                found.setdefault(name, []).extend(values)
+        print_row(row, args.seeds, heads, found)
     for row in rows:
-        manifest = json.loads((folders[row] / str(args.seeds[0]) / "manifest.json").read_text())
-        for stage, facts in manifest["stages"].items():
-            print(
-                f"{row}/{stage}: {facts['seconds']} s, peak {facts['peak_memory_mb']} MiB, {facts.get('steps')} steps"
-            )
+        print_cost(row, folders[row] / str(args.seeds[0]))
 
 
 if __name__ == "__main__":

@@ -13,17 +13,17 @@ again. Prints markdown.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-import statistics
 from pathlib import Path
 
 import hintseg
 from hintseg.config.loader import load_config
 from hintseg.hints import read_hints
 from hintseg.pipeline.folder import create, split_photos
+from rows import arguments, data_of, print_cost, print_head, print_row
 
+VAL = "segmentation, val"
 ROWS = {"none": ["attention=none"]}
 for count in (1, 2, 3):
     ROWS[f"non-local-{count}"] = ["attention=non_local", f"modules={count}"]
@@ -56,20 +56,15 @@ def borrow(masks: Path, out: Path, data: Path, words: list[str]) -> None:
 
 def main() -> None:
     """Run the rows and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data")
-    parser.add_argument("settings", nargs="*")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__, ROWS)
     parser.add_argument("--masks")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     args = parser.parse_intermixed_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    print("| attention | seeds | segmentation, val |\n|---|---|---|")
+    print_head(VAL)
     for row in args.rows:
         found = []
         for seed in args.seeds:
-            out, data = args.out / f"{row}-{seed}", Path(args.data.format(seed=seed))
+            out, data = args.out / f"{row}-{seed}", data_of(args, seed)
             own = [f"segment.{word}" for word in ROWS[row]]
             words = ["segment.method=lgsa", "segment.fit.first_epoch=0.1", *own, *args.settings, f"seed={seed}"]
             recipe: str | Path = "full"
@@ -78,12 +73,10 @@ def main() -> None:
                 recipe = masks / "config.yaml"
                 borrow(masks, out, data, words)
             run = hintseg.train(data, out, recipe=recipe, settings=words, resume=True)
-            found += [100 * m["miou"] for m in run.metrics if m["stage"] == "segment"]
-        cell = f"{statistics.mean(found):.1f} ± {statistics.pstdev(found):.1f}" if found else ""
-        print(f"| {row} | {len(args.seeds)} | {cell} |", flush=True)
+            found += [m["miou"] for m in run.metrics if m["stage"] == "segment"]
+        print_row(row, args.seeds, [VAL], {VAL: found})
     for row in args.rows:
-        facts = json.loads((args.out / f"{row}-{args.seeds[0]}" / "manifest.json").read_text())["stages"]["segment"]
-        print(f"{row}: {facts['seconds']} s, peak {facts['peak_memory_mb']} MiB, {facts['steps']} steps")
+        print_cost(row, args.out / f"{row}-{args.seeds[0]}")
 
 
 if __name__ == "__main__":

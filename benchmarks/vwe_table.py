@@ -7,12 +7,8 @@ Rows other than `vwe+hspp` and `full` stop at the seeds. Finished runs are not r
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-from pathlib import Path
-
 import hintseg
+from rows import arguments, data_of, print_cost, print_head, print_row
 
 ROWS = {
     "gap": ("cam", ["localize.pooling=gap", "refine=null", "segment=null"]),
@@ -39,34 +35,23 @@ def fits(row: str, word: str) -> bool:
 
 def main() -> None:
     """Run the rows and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("settings", nargs="*")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    args = parser.parse_intermixed_args()
+    args = arguments(__doc__, ROWS).parse_intermixed_args()
     heads = [name for name, _, _ in COLUMNS]
-    print("| row | seeds | " + " | ".join(heads) + " |\n|" + "---|" * (len(heads) + 2))
+    print_head(*heads)
     for row in args.rows:
         recipe, own = ROWS[row]
         found: dict[str, list[float]] = {}
         for seed in args.seeds:
             words = [*own, *(word for word in args.settings if fits(row, word)), f"seed={seed}"]
-            run = hintseg.train(args.data, args.out / f"{row}-{seed}", recipe=recipe, settings=words, resume=True)
+            run = hintseg.train(
+                data_of(args, seed), args.out / f"{row}-{seed}", recipe=recipe, settings=words, resume=True
+            )
             for name, stage, oracle in COLUMNS:
                 values = [m["miou"] for m in run.metrics if m["stage"] == stage and m["oracle"] is oracle]
-                found.setdefault(name, []).extend(100 * value for value in values)
-        cells = [
-            f"{statistics.mean(v):.1f} ± {statistics.pstdev(v):.1f}" if (v := found.get(name)) else "" for name in heads
-        ]
-        print(f"| {row} | {len(args.seeds)} | " + " | ".join(cells) + " |", flush=True)
+                found.setdefault(name, []).extend(values)
+        print_row(row, args.seeds, heads, found)
     for row in args.rows:
-        manifest = json.loads((args.out / f"{row}-{args.seeds[0]}" / "manifest.json").read_text())
-        for stage, facts in manifest["stages"].items():
-            print(
-                f"{row}/{stage}: {facts['seconds']} s, peak {facts['peak_memory_mb']} MiB, {facts.get('steps')} steps"
-            )
+        print_cost(row, args.out / f"{row}-{args.seeds[0]}")
 
 
 if __name__ == "__main__":
