@@ -465,7 +465,10 @@ def test_batches_bring_a_source_for_each_photo_with_several_tags(photos):
 
 def test_settings():
     config = load_config("csd_irn", ["csd.shift=1"], data={"path": "photos"})
-    assert (config.csd.foreground, config.csd.background, config.csd.shift, config.csd.resample) == (0.01, 0.1, 1, True)
+    assert (config.csd.foreground, config.csd.background, config.csd.shift, config.csd.resample) == (0.01, 0.0, 1, True)
+    for recipe in ("csd_mct", "paper/csd-irn-voc12", "paper/csd-mct-voc12"):
+        published = load_config(recipe, data={"path": "photos"}).csd
+        assert (published.foreground, published.background) == (0.01, 0.1)
     assert load_config("vwe", ["csd={}"], data={"path": "photos"}).csd == CsdConfig()
     assert load_config("csd_irn", ["csd=null"], data={"path": "photos"}).csd is None
     for recipe, word, part in (
