@@ -2,9 +2,11 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -150,6 +152,25 @@ def test_a_stopped_stage_goes_on(data, tmp_path, monkeypatch):
     calls.extend(range(10))
     hintseg.train(data, tmp_path / "run", recipe="boxes", settings=settings, resume=True)
     assert len(calls) - 10 == 8 - done, "photos that were done are not cut again"
+
+
+def test_masks_are_made_as_the_run_says_whatever_the_network_was_saved_with(tmp_path):
+    data, settings = write_photos(tmp_path / "data", count=4), [*QUICK, "segment=null"]
+    first = hintseg.train(data, tmp_path / "first", recipe="boxes", settings=settings)
+    plain = tmp_path / "plain"
+    shutil.copytree(first.path, plain, ignore=shutil.ignore_patterns("instances", "masks", "cfs"))
+    config = yaml.safe_load((plain / "config.yaml").read_text())
+    config["propose"]["refine"] = False
+    (plain / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    manifest = json.loads((plain / "manifest.json").read_text())
+    manifest["stages"]["propose"]["done"] = False
+    (plain / "manifest.json").write_text(json.dumps(manifest))
+    again = hintseg.train(data, plain, recipe="boxes", settings=[*settings, "propose.refine=false"], resume=True)
+    assert [row["kind"] for row in again.metrics] == ["filled boxes", "GrabCut", "pseudo mask"]
+    for name in ("p1", "p2"):
+        expected = read_instances(first.path / "propose" / "cfs" / f"{name}.npz").masks
+        found = read_instances(plain / "propose" / "instances" / f"{name}.npz").masks
+        assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
 def test_mistakes_say_what_to_do(data, tmp_path):

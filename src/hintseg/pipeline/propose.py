@@ -61,7 +61,7 @@ def propose(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: W
         first = GrabCutPropose(**settings.model_dump(include=shared))
         _cut_out(folder / "grabcut", "GrabCut", photos, _grabcut(first), watch)
         network = _learn_cfs(run, settings, config, photos, watch)
-        _segment_boxes(run, network, config, photos, watch)
+        _segment_boxes(run, network, settings, config, photos, watch)
         steps += [("grabcut", "GrabCut")]
         steps += [("cfs", "CFS")] if settings.refine else []
         how = "CFS trained on GrabCut of the boxes" + (", outlines by a second GrabCut" if settings.refine else "")
@@ -187,9 +187,14 @@ def _crop_size(settings: CfsConfig, config: RunConfig) -> int:
     return SIZE if machine.device(config.trainer).type == "cuda" else CPU_SIZE
 
 
-def _segment_boxes(run: RunFolder, network: Cfs, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
-    """Run CFS on every box; while the network works on a photo, the cores cut the outlines of those before."""
-    settings, where, folder = network.config, machine.device(config.trainer), run.stage("propose")
+def _segment_boxes(
+    run: RunFolder, network: Cfs, settings: CfsConfig, config: RunConfig, photos: Sequence[Photo], watch: Watch
+) -> None:
+    """Run CFS on every box; while the network works on a photo, the cores cut the outlines of those before.
+
+    The settings are the run's: the network may come from another run, with its own.
+    """
+    where, folder = machine.device(config.trainer), run.stage("propose")
     network.to(where).eval()
 
     def outline(photo: Photo, rgb: Bytes, found: Sequence[BoxMap]) -> None:
