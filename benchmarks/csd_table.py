@@ -12,6 +12,7 @@ from __future__ import annotations
 import hintseg
 from rows import arguments, data_of, print_cost, print_head, print_row
 
+PUBLISHED = ["csd.foreground=0.01", "csd.background=0.1"]
 ROWS = {
     "baseline": ["csd=null"],
     "copy-paste": ["csd.resample=false"],
@@ -47,7 +48,7 @@ def main() -> None:
     for row, own in rows.items():
         found: dict[str, list[float]] = {}
         for seed in args.seeds:
-            words = [*args.settings, *own, f"seed={seed}"]
+            words = [*PUBLISHED, *args.settings, *own, f"seed={seed}"]
             if row == "baseline":
                 words = [word for word in words if not word.startswith("csd.")]
             else:

@@ -107,8 +107,8 @@ class CsdConfig(Settings):
     Attributes:
         foreground: lambda_1, weight of the consistency of pasted objects; 0 leaves it out.
         background: lambda_2, weight of the consistency of pasted background; 0 leaves it out. The paper: either one
-            alone does harm. Made for maps of values about 1 (MCTformer): a classifier's scores go to tens, and where
-            classes are few it is better left out (docs/benchmarks.md, section 9).
+            alone does harm. With a classifier of few classes, whose scores go to tens, 0.1 ruined the maps and the
+            recipe `csd_irn` leaves it out (docs/benchmarks.md, section 9).
         dummy: M', the constant score beside the sum of all class scores. The paper does not say it; 0.1 is the
             authors' earlier code.
         reliable: A cell of an object counts where the score of its class, stretched to 0..1 over the source photo, is
