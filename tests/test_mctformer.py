@@ -17,6 +17,7 @@ import hintseg
 from hintseg.cam import multi_scale, normalise
 from hintseg.config.auto import Facts, resolve_fit
 from hintseg.config.loader import load_config
+from hintseg.config.settings import BackboneConfig
 from hintseg.data.shapes import write_shapes
 from hintseg.errors import ConfigError, HintsegWarning, WeightsError
 from hintseg.losses.classification import multi_label_soft_margin
@@ -28,6 +29,8 @@ from hintseg.types import Batch, Progress
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 TINY = VitConfig(weights="random", output_stride=8, depth=2, width=24, heads=3)
+STEM = {"name": "resnet10t", "weights": "random", "output_stride": 8}
+HYBRID = TINY.model_copy(update={"stem": BackboneConfig.model_validate(STEM)})
 PROGRESS = Progress(0, 10)
 
 
@@ -139,6 +142,8 @@ def test_maps_equal_plain_loops() -> None:
             expected[k, i] = sum(float(layer[3 + i, 3 + j]) * fused[j] for layer in stored for j in range(12))
     raw = method.raw_maps(images)[0].flatten(1)
     torch.testing.assert_close(raw, expected, rtol=1e-4, atol=1e-7)
+    plain = make(attention_layers=1, patch_affinity=False).raw_maps(images)[0].flatten(1)
+    torch.testing.assert_close(plain, stored[-1, :3, 3:] * torch.relu(patch_maps), rtol=1e-4, atol=1e-7)
     maps = method.class_maps(images)[0].flatten(1)
     torch.testing.assert_close(maps, expected - expected.amin(dim=1, keepdim=True), rtol=1e-3, atol=1e-6)
 
@@ -292,6 +297,8 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         ({"levels": 4}, "set freeze=none and levels=1"),
         ({"weights": "pretrained", "depth": 3}, "leave out backbone.depth, width and heads"),
         ({"width": 50, "heads": 3}, "backbone.width=50 and heads=3"),
+        ({"weights": "pretrained", "stem": STEM}, "weights=pretrained were learned from pixels.*resnet10t sees"),
+        ({"stem": STEM}, "'resnet10t' has 8 pixels per cell and a patch has 16; set backbone.output_stride"),
     ],
 )
 def test_what_does_not_fit_is_refused(settings: dict[str, object], message: str) -> None:
@@ -304,6 +311,47 @@ def test_trained_weights_are_built_again(tmp_path: Path) -> None:
     method, images = make(), rand(1, 3, 40, 48)
     save_weights(method, tmp_path / "model.safetensors", classes=("a", "b", "c"), background=True)
     again, _, _ = load_weights(tmp_path / "model.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(again.class_maps(images), method.class_maps(images))
+
+
+# --- a convolutional network in front ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(64, 64), (41, 54)])
+def test_a_stem_takes_the_place_of_the_patches(size: tuple[int, int]) -> None:
+    method, images = make(backbone=HYBRID).requires_grad_(False), rand(2, 3, *size)
+    grid = tuple(round(side / 8) for side in size)
+    assert method.class_maps(images).shape == (2, 3, *grid)
+    resized = nn.functional.interpolate(images, [8 * side for side in grid], mode="bilinear", align_corners=False)
+    level = method.backbone.stem(resized)[-1]
+    proj = method.backbone.patch_embed.proj
+    seen = torch.einsum("bchw,dc->bdhw", level, proj.weight[:, :, 0, 0]) + proj.bias[:, None, None]
+    method.backbone.pos_embed.zero_()
+    tokens, _ = method.backbone._embed(images)
+    torch.testing.assert_close(tokens[:, 3:].transpose(1, 2).reshape(seen.shape), seen, rtol=1e-4, atol=1e-4)
+
+
+def test_a_learned_stem_keeps_its_rate_and_the_transformer_is_a_head(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = timm.create_model("resnet10t")
+    state = {name: value for name, value in net.state_dict().items() if not name.startswith(("layer4.", "fc."))}
+    save_file(state, tmp_path / "c4.safetensors")
+    stem = BackboneConfig(name="resnet10t", weights=str(tmp_path / "c4.safetensors"))
+    method = make(backbone=TINY.model_copy(update={"stem": stem, "output_stride": 16}))
+    assert method.backbone.pretrained
+    torch.testing.assert_close(method.backbone.stem.net.layer3[0].conv1.weight, net.layer3[0].conv1.weight)
+    stem_group, *others = method.parameter_groups()
+    assert {id(p) for p in stem_group.parameters} == {id(p) for p in method.backbone.stem.parameters()}
+    assert not stem_group.head
+    assert all(group.head for group in others)
+    grouped = [id(p) for group in (stem_group, *others) for p in group.parameters]
+    assert sorted(grouped) == sorted(id(p) for p in method.parameters())
+
+    save_weights(method, tmp_path / "model.safetensors", classes=("a", "b", "c"), background=True)
+    (tmp_path / "c4.safetensors").unlink()  # the saved file holds all, and only three stages
+    again, _, _ = load_weights(tmp_path / "model.safetensors")
+    images = rand(1, 3, 40, 48)
     with torch.no_grad():
         torch.testing.assert_close(again.class_maps(images), method.class_maps(images))
 
@@ -362,7 +410,8 @@ def test_raw_maps_have_the_gradient_of_the_plain_version() -> None:
 
 def test_parameter_groups_hold_every_parameter_once() -> None:
     method = make()
-    whole, tokens, head = method.parameter_groups()
+    stem, whole, tokens, head = method.parameter_groups()
+    assert not stem.parameters
     held = [id(p) for group in (whole, tokens, head) for p in group.parameters]
     assert sorted(held) == sorted(id(p) for p in method.parameters())
     assert tokens.weight_decay == 0

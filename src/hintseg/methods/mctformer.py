@@ -31,6 +31,8 @@ class MctConfig(MethodConfig):
         backbone: The transformer; without learned weights it needs many photos.
         attention_layers: How many of the last layers the attention of the class tokens is summed over. Early layers
             attend to what is near, not to classes.
+        patch_affinity: Whether the fused map is spread by the attention between patches, as published. That attention
+            must have been learned from many photos: where it was not, it blurs the map.
         prior: Whether the scores of tags have a fixed offset for how often the class occurs (see `hintseg.nn.prior`);
             the published ones have none.
     """
@@ -39,6 +41,7 @@ class MctConfig(MethodConfig):
     method: Literal["mctformer"] = "mctformer"
     backbone: VitConfig = VitConfig()
     attention_layers: Count = 3
+    patch_affinity: bool = True
     prior: bool = True
 
 
@@ -79,7 +82,7 @@ class MctFormer(Method):
         }
 
     def raw_maps(self, images: Tensor) -> Tensor:
-        """Return the fused maps after patch affinity, (B, K, h, w), >= 0, with a gradient through all their parts.
+        """Return the fused maps, after patch affinity if on, (B, K, h, w), >= 0, with a gradient through all parts.
 
         Cost:
             Attention of N = h*w patches: N x N floats a photo for the sum and twice as many on the way; with a
@@ -90,10 +93,12 @@ class MctFormer(Method):
         """
         out = self.backbone.attention(images, layers=self.config.attention_layers)
         patch_maps = torch.relu(self.head(out.patches).float())
-        fused = out.class_to_patch * patch_maps.flatten(2)  # (B, K, N)
+        fused: Tensor = out.class_to_patch * patch_maps.flatten(2)  # (B, K, N)
+        if not self.config.patch_affinity:
+            return fused.view_as(patch_maps)
         with torch.autocast(images.device.type, enabled=False):  # the sum is flat: its pattern needs all digits
-            refined: Tensor = fused @ out.affinity.transpose(1, 2)  # each patch gathers from those it attends to
-        return refined.view_as(patch_maps)
+            fused = fused @ out.affinity.transpose(1, 2)  # each patch gathers from those it attends to
+        return fused.view_as(patch_maps)
 
     def class_maps(self, images: Tensor) -> Tensor:
         """Return class maps (B, K, h, w), >= 0, not divided by their maximum.
@@ -107,12 +112,16 @@ class MctFormer(Method):
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the transformer at the configured learning rate and the head at ``fit.head_lr`` times it.
 
-        Class tokens and positions are not decayed, as is usual with ViTs.
+        Class tokens and positions are not decayed, as is usual with ViTs. Behind a stem the transformer starts from
+        nothing and counts as a head.
         """
+        stem = [] if self.backbone.stem is None else list(self.backbone.stem.parameters())
         tokens = [self.backbone.cls_token, self.backbone.pos_embed]
-        spared = {id(parameter) for parameter in tokens}
+        apart = {id(parameter) for parameter in [*stem, *tokens]}
+        rest = [p for p in self.backbone.parameters() if id(p) not in apart]
         return [
-            ParameterGroup([p for p in self.backbone.parameters() if id(p) not in spared]),
-            ParameterGroup(tokens, weight_decay=0.0),
+            ParameterGroup(stem),
+            ParameterGroup(rest, head=bool(stem)),
+            ParameterGroup(tokens, head=bool(stem), weight_decay=0.0),
             ParameterGroup(list(self.head.parameters()), head=True),
         ]

@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 
 from hintseg.config.settings import BackboneConfig, Count
 from hintseg.errors import ConfigError
-from hintseg.nn.backbones import build, load_by_name, read_weights
+from hintseg.nn.backbones import Backbone, build, load_by_name, read_weights
 
 
 class VitConfig(BackboneConfig):
@@ -31,6 +31,9 @@ class VitConfig(BackboneConfig):
         width: Channels of a token; None as the named network has.
         heads: Attention heads of a block; None as the named network has.
         drop_path: Largest share of the photos for which training leaves out a block (stochastic depth), the last one's.
+        stem: A convolutional network whose last level takes the place of the patches, as in hybrid ViTs; its
+            `output_stride` must be that of the transformer, whose own weights must be random. It learns from photos by
+            the hundred, which a transformer without learned weights does not.
     """
 
     name: str = "deit_small_patch16_224"
@@ -38,6 +41,7 @@ class VitConfig(BackboneConfig):
     width: Count | None = None
     heads: Count | None = None
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    stem: BackboneConfig | None = None
 
 
 class VitOutput(NamedTuple):
@@ -65,9 +69,10 @@ class ClassTokenVit(nn.Module):
 
     Attributes:
         config: The settings with `levels` and `freeze` resolved.
+        stem: What takes the place of the patches' pixels; None where there is nothing.
         channels: Channels d of the one feature level.
         strides: Image pixels per cell of it: the side of a patch.
-        pretrained: Whether real weights were loaded.
+        pretrained: Whether real weights were loaded, of the transformer or its stem.
         mean: Channel means the images are normalised by, (1, 3, 1, 1), for RGB in 0..1.
         std: Channel deviations, likewise.
 
@@ -89,7 +94,7 @@ class ClassTokenVit(nn.Module):
             classes: K.
 
         Raises:
-            ConfigError: The network is no plain ViT, or a setting does not fit it.
+            ConfigError: The network is no plain ViT, or a setting or the stem does not fit it.
             WeightsError: The weight file cannot be read or belongs to another network.
         """
         super().__init__()
@@ -104,6 +109,7 @@ class ClassTokenVit(nn.Module):
                 f"backbone.weights={config.weights} fit '{config.name}' as it is; leave out backbone.depth, width and "
                 "heads, or set backbone.weights=random"
             )
+        self.stem = None if config.stem is None else _stem(config, config.stem)
         net, self.pretrained = build(config, partial(_create, config))
         mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
         if config.weights not in ("pretrained", "random"):
@@ -112,9 +118,12 @@ class ClassTokenVit(nn.Module):
             mean, std = file.mean or mean, file.std or std
             self.pretrained = True
 
-        self.config = config.model_copy(update={"levels": 1, "freeze": "none"})
+        self.config = config.model_copy(update={"levels": 1, "freeze": "none", "stem": self.stem and self.stem.config})
         self.channels, self.strides = [int(net.embed_dim)], [config.output_stride]
         self.patch_embed, self.blocks = net.patch_embed, net.blocks
+        if self.stem is not None:
+            self.pretrained = self.stem.pretrained
+            self.patch_embed.proj = nn.Conv2d(self.stem.channels[-1], self.channels[0], kernel_size=1)
         token, position = net.cls_token.detach(), net.pos_embed.detach()
         tokens, positions = token.repeat(1, classes, 1), position[:, :1].repeat(1, classes, 1)
         if not self.pretrained:
@@ -176,7 +185,8 @@ class ClassTokenVit(nn.Module):
         size = (height * patch, width * patch)
         if images.shape[-2:] != size:
             images = interpolate(images, size, mode="bilinear", align_corners=False)
-        patches = self.patch_embed.proj((images - self.mean) / self.std).flatten(2).transpose(1, 2)
+        seen = (images - self.mean) / self.std if self.stem is None else self.stem(images)[-1]
+        patches = self.patch_embed.proj(seen).flatten(2).transpose(1, 2)
         count = self.cls_token.shape[1]
         positions = self.pos_embed[:, count:]
         side = isqrt(positions.shape[1])
@@ -191,6 +201,23 @@ class ClassTokenVit(nn.Module):
     def _split(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         count = self.cls_token.shape[1]
         return tokens[:, :count], tokens[:, count:].transpose(1, 2).reshape(len(tokens), -1, *grid)
+
+
+def _stem(config: VitConfig, stem: BackboneConfig) -> Backbone:
+    """Return the network of the stem, whose cells must be the transformer's patches."""
+    if config.weights != "random":
+        raise ConfigError(
+            f"backbone.weights={config.weights} were learned from pixels and cannot read what backbone.stem.name="
+            f"{stem.name} sees; set backbone.weights=random, or backbone.stem=null"
+        )
+    net = Backbone(stem)
+    if net.strides[-1] != config.output_stride:
+        raise ConfigError(
+            f"the last level of the stem '{stem.name}' has {net.strides[-1]} pixels per cell and a patch has "
+            f"{config.output_stride}; set backbone.output_stride, backbone.stem.output_stride or backbone.stem.levels "
+            "so that both are the same"
+        )
+    return net
 
 
 def _create(config: VitConfig, pretrained: bool) -> Any:

@@ -20,8 +20,7 @@ def save_weights(method: Method, path: Path, *, classes: tuple[str, ...], backgr
     config = method.config
     backbone = getattr(method, "backbone", None)
     if backbone is not None:  # a weights file may have cut the network: build as many levels again
-        kept = config.backbone.model_copy(update={"levels": len(backbone.channels)})
-        config = config.model_copy(update={"backbone": kept})
+        config = config.model_copy(update={"backbone": backbone.config})
     metadata = {
         "config": config.model_dump_json(),
         "classes": json.dumps(classes),
@@ -53,7 +52,9 @@ def load_weights(path: Path) -> tuple[Method, tuple[str, ...], bool]:
         raise WeightsError(f"{path} was not written by hintseg; give it as backbone.weights to start from it")
     raw = json.loads(metadata["config"])
     kind: type[Method] = resolve("method", raw["method"], methods())
-    raw["backbone"]["weights"] = "random"  # the file holds all weights
+    for network in (raw["backbone"], raw["backbone"].get("stem")):
+        if network is not None:
+            network["weights"] = "random"  # the file holds all weights
     try:
         config = kind.Config.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
