@@ -154,23 +154,42 @@ def test_a_stopped_stage_goes_on(data, tmp_path, monkeypatch):
     assert len(calls) - 10 == 8 - done, "photos that were done are not cut again"
 
 
+def redo(first, out, data, settings, name, value):
+    """Make the masks of a run once more with one setting changed, by the network it has trained."""
+    shutil.copytree(first.path, out, ignore=shutil.ignore_patterns("instances", "masks", "cfs"))
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    config["propose"][name] = value
+    (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["stages"]["propose"]["done"] = False
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    words = [*settings, f"propose.{name}={json.dumps(value)}"]
+    return hintseg.train(data, out, recipe="boxes", settings=words, resume=True)
+
+
 def test_masks_are_made_as_the_run_says_whatever_the_network_was_saved_with(tmp_path):
     data, settings = write_photos(tmp_path / "data", count=4), [*QUICK, "segment=null"]
     first = hintseg.train(data, tmp_path / "first", recipe="boxes", settings=settings)
-    plain = tmp_path / "plain"
-    shutil.copytree(first.path, plain, ignore=shutil.ignore_patterns("instances", "masks", "cfs"))
-    config = yaml.safe_load((plain / "config.yaml").read_text())
-    config["propose"]["refine"] = False
-    (plain / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    manifest = json.loads((plain / "manifest.json").read_text())
-    manifest["stages"]["propose"]["done"] = False
-    (plain / "manifest.json").write_text(json.dumps(manifest))
-    again = hintseg.train(data, plain, recipe="boxes", settings=[*settings, "propose.refine=false"], resume=True)
+    again = redo(first, tmp_path / "plain", data, settings, "refine", False)
     assert [row["kind"] for row in again.metrics] == ["filled boxes", "GrabCut", "pseudo mask"]
     for name in ("p1", "p2"):
         expected = read_instances(first.path / "propose" / "cfs" / f"{name}.npz").masks
-        found = read_instances(plain / "propose" / "instances" / f"{name}.npz").masks
+        found = read_instances(again.path / "propose" / "instances" / f"{name}.npz").masks
         assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_objects_of_tight_boxes_grow_and_never_shrink(tmp_path):
+    data, settings = write_photos(tmp_path / "data", count=4), [*QUICK, "segment=null"]
+    tight = hintseg.train(data, tmp_path / "tight", recipe="boxes", settings=settings)
+    plain = redo(tight, tmp_path / "plain", data, settings, "tight", False)
+    larger = 0
+    for name in ("p1", "p2"):
+        grown, masks = (read_instances(run.path / "propose" / "cfs" / f"{name}.npz").masks for run in (tight, plain))
+        for one, other in zip(grown, masks, strict=True):
+            if not other.all():  # where CFS sees nothing the filled box stands in
+                assert (one | ~other).all()
+                larger += int((one & ~other).any())
+    assert larger > 0
 
 
 def test_mistakes_say_what_to_do(data, tmp_path):

@@ -45,6 +45,8 @@ class CfsConfig(MethodConfig):
             half of the boxes pass, and else what keeps the larger half of them.
         per_epoch: Boxes of an epoch at most, in turns; `auto` is all of them on a GPU and 1000 on a CPU.
         flip: Whether the probabilities of a crop and of its mirror image are averaged.
+        tight: Whether boxes are tight, so that an object must touch all four sides of its own: the probabilities of a
+            box are raised until it does (see `hintseg.refine.tightness`). The paper does not ask that.
         refine: Whether the probabilities are cut out by GrabCut once more, or just cut at 0.5.
         high: Pixels with a higher probability are foreground for that GrabCut.
         low: Pixels with a lower one are background.
@@ -65,6 +67,7 @@ class CfsConfig(MethodConfig):
     smallest_side: Annotated[float, Field(ge=0)] | Auto = "auto"
     per_epoch: Count | Auto = "auto"
     flip: bool = True
+    tight: bool = True
     refine: bool = True
     high: Share = 0.6
     low: Share = 0.4

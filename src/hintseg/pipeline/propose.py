@@ -23,6 +23,7 @@ from hintseg.methods.cfs import Cfs, CfsConfig
 from hintseg.pipeline.folder import RunFolder
 from hintseg.pipeline.learn import learn
 from hintseg.refine.grabcut import box_proposal, refine_proposal
+from hintseg.refine.tightness import lift_to_sides
 from hintseg.store.instances import Instances, read_instances, write_instances
 from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.store.pool import write_pool
@@ -198,6 +199,8 @@ def _segment_boxes(
     network.to(where).eval()
 
     def outline(photo: Photo, rgb: Bytes, found: Sequence[BoxMap]) -> None:
+        if settings.tight:
+            found = [one._replace(probability=lift_to_sides(one.probability, one.inner)) for one in found]
         masks = [_above_half(one) for one in found]
         if settings.refine:
             write_instances(folder / "cfs" / f"{photo.id}.npz", _instances(photo, _size(rgb), masks))

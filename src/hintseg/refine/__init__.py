@@ -6,6 +6,7 @@ from hintseg.refine.dense_crf import DenseCrf, dense_crf, label_probabilities
 from hintseg.refine.grabcut import box_proposal, grabcut, refine_proposal
 from hintseg.refine.par import ParAffinity, pamr, par
 from hintseg.refine.random_walk import edge_transition, path_offsets, random_walk
+from hintseg.refine.tightness import lift_to_sides
 
 __all__ = [
     "DenseCrf",
@@ -15,6 +16,7 @@ __all__ = [
     "edge_transition",
     "grabcut",
     "label_probabilities",
+    "lift_to_sides",
     "pamr",
     "par",
     "path_offsets",
