@@ -155,6 +155,16 @@ def test_full_report_holds_settings_numbers_costs_and_origin(full):
     assert "Fewer than 20 training photos" in text
 
 
+def test_the_network_in_front_of_a_transformer_is_named(tmp_path):
+    run = make_run(tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    stem = {"name": "resnet50", "weights": "c4.pth"}
+    config["localize"]["backbone"] = {"name": "vit_tiny", "weights": "random", "stem": stem}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    text = text_of(write_report(run).read_text("utf-8"))
+    assert "backbone vit_tiny with weights random; stem resnet50 with weights c4.pth; rate 0.01" in text
+
+
 def test_oracle_rows_stand_apart_and_never_lead(full):
     page = full[1]
     fair, oracle = page.split('<tbody class="oracle">')

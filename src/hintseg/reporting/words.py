@@ -332,7 +332,10 @@ def _stage_sentence(stage: dict[str, Any], settings: dict[str, Any], config: dic
     fit = stage.get("fit") or settings.get("fit") or {}
     parts = [str(settings.get("method", stage.get("method", "method not recorded")))]
     if fit:
-        parts.append(f"backbone {backbone.get('name')} with weights {backbone.get('weights')}")
+        networks = {"backbone": backbone, "stem": backbone.get("stem")}
+        parts += [
+            f"{role} {net.get('name')} with weights {net.get('weights')}" for role, net in networks.items() if net
+        ]
         names = {"epochs": "epochs", "batch_size": "batch", "crop": "crop", "optimizer": "optimiser", "lr": "rate"}
         parts += [f"{word} {fit[name]}" for name, word in names.items() if name in fit]
     parts += [f"{stage['steps']} steps"] if stage.get("steps") else []
