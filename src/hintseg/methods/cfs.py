@@ -46,7 +46,7 @@ class CfsConfig(MethodConfig):
         per_epoch: Boxes of an epoch at most, in turns; `auto` is all of them on a GPU and 1000 on a CPU.
         flip: Whether the probabilities of a crop and of its mirror image are averaged.
         tight: Whether boxes are tight, so that an object must touch all four sides of its own: the probabilities of a
-            box are raised until it does (see `hintseg.refine.tightness`). The paper does not ask that.
+            box are raised until it does, or by 0.3 (see `hintseg.refine.tightness`). The paper does not ask that.
         refine: Whether the probabilities are cut out by GrabCut once more, or just cut at 0.5.
         high: Pixels with a higher probability are foreground for that GrabCut.
         low: Pixels with a lower one are background.
