@@ -71,6 +71,16 @@ def test_a_class_that_never_appears_without_another(tmp_path: Path) -> None:
     assert not said(report, "'bee' never appears without")
 
 
+def test_a_name_and_its_misspelling_are_asked_about(tmp_path: Path) -> None:
+    names = ("grass", "gras", "horse", "house")
+    report = report_on(tmp_path, [tags(1), tags(1, 3), tags(2), tags(4)], names)
+    assert said(report, "are grass (2) and gras (1) one class?", "mend the label file")
+    assert not said(report, "horse", "one class")
+    assert not said(report_on(tmp_path, [tags(1)], names), "one class")  # a class list may hold both
+    many = [tags(1), tags(2)] * 20
+    assert not said(report_on(tmp_path, many, names), "one class")
+
+
 def test_few_absent_and_untrained_classes(tmp_path: Path) -> None:
     hints = [tags(1)] * 30 + [tags(2)] * 3
     report = report_on(tmp_path, hints, ("ant", "bee", "cow"), splits={"train": ("0", "1"), "val": ("31",)})

@@ -305,13 +305,19 @@ def check(
 
 
 def demo(
-    out: Path | str = "runs/demo", *, settings: Settings = (), overwrite: bool = False, watch: Watch | None = None
+    out: Path | str = "runs/demo",
+    *,
+    settings: Settings = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Watch | None = None,
 ) -> Run:
     """Run the whole main job on the embedded synthetic data set `shapes`.
 
     Args:
         out: Run folder to make; the photos lie in a folder beside it.
         settings: Dotted settings, as for `train`.
+        resume: Go on with the run in `out` after a stop.
         overwrite: Start the run in `out` afresh.
         watch: Told about the progress.
     """
@@ -322,7 +328,7 @@ def demo(
     if not (data / "classes.txt").is_file():
         shutil.rmtree(data, ignore_errors=True)
         write_shapes(data)
-    return train(data, out, recipe="demo", settings=settings, overwrite=overwrite, watch=watch)
+    return train(data, out, recipe="demo", settings=settings, resume=resume, overwrite=overwrite, watch=watch)
 
 
 def _words(settings: Settings) -> list[str]:

@@ -10,6 +10,7 @@ import typer
 
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/demo"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out after a stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start the run in --out afresh.")] = False,
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as for `hintseg train`.")
@@ -21,4 +22,4 @@ def demo(
     from hintseg import api
     from hintseg.cli.watch import Bars
 
-    api.demo(out, settings=settings or (), overwrite=overwrite, watch=Bars(Console()))
+    api.demo(out, settings=settings or (), resume=resume, overwrite=overwrite, watch=Bars(Console()))

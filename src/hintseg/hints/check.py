@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
+from itertools import combinations
 from statistics import median
 from typing import Any
 
@@ -18,6 +20,9 @@ from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, ta
 from hintseg.hints.masks import read_mask, read_scribbles
 from hintseg.hints.photos import photo_size
 from hintseg.types import BACKGROUND, IGNORE, Hints, HintSet, Photo
+
+ALIKE = 0.85
+"""Names more alike than this may be one name and its misspelling: gras, grass (0.89); horse, house (0.80) are not."""
 
 FEW_PHOTOS = 20
 """A class with fewer photos is named."""
@@ -250,6 +255,11 @@ def _tag_verdicts(hint_set: HintSet, matrix: npt.NDArray[np.int64]) -> list[str]
     few = [f"{name} ({n})" for name, n in zip(names, count, strict=True) if 0 < n < FEW_PHOTOS]
     if few:
         verdicts.append(f"fewer than {FEW_PHOTOS} photos of {_some(few, 6)}: poor maps; add photos, or merge classes")
+    shown = {name: int(n) for name, n in zip(names, count, strict=True) if n}
+    for name, other in combinations(shown, 2):
+        if min(shown[name], shown[other]) < FEW_PHOTOS and SequenceMatcher(None, name, other).ratio() > ALIKE:
+            pair = f"{name} ({shown[name]}) and {other} ({shown[other]})"
+            verdicts.append(f"are {pair} one class? If one is misspelt, mend the label file")
     training = set(hint_set.splits.get("train", ()))
     learned = {tag for photo in hint_set.photos if photo.id in training for tag in photo.hints.tags or ()}
     unseen = [name for label, name in enumerate(names, start=1) if count[label - 1] and label not in learned]
