@@ -54,6 +54,14 @@ def test_a_side_that_nothing_reaches_lowers_the_cut_no_further_than_asked() -> N
     assert ((lift_to_sides(probability, box, least=0.1) > 0.5) == (probability > 0.1)).all()
 
 
+def test_an_object_may_miss_a_side_by_the_slack() -> None:
+    probability = np.full((40, 40), 0.3, np.float32)
+    probability[2:38, 2:38] = 0.9  # two pixels short of every side of a box of 40: 5 %
+    box = (0, 0, 40, 40)
+    assert np.array_equal(lift_to_sides(probability, box), probability)
+    assert (lift_to_sides(probability, box, slack=0.02) > 0.5).all()
+
+
 def test_only_the_box_decides_and_boxes_may_reach_outside() -> None:
     probability = np.full((10, 12), 0.3, np.float32)
     probability[:, 6:] = 0.9  # a neighbour

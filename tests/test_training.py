@@ -172,3 +172,7 @@ def test_broken_and_foreign_weights_are_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(WeightsError, match="another version of hintseg \\(settings poolign\\)"):
         load_weights(path)
+    save_weights(cam(), path, classes=("a", "b", "c"), background=True)
+    path.write_bytes(path.read_bytes().replace(b"classifier.weight", b"klassifier.weight"))
+    with pytest.raises(WeightsError, match="another version of hintseg \\(other tensors\\)"):
+        load_weights(path)

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from hintseg.hints.boxes import pixel_window
 
-SLACK = 0.05
-"""Share of the box by which an object may miss a side, beside one pixel: people draw boxes by hand."""
 
-
-def lift_to_sides(probability: NDArray[np.float32], box: Sequence[float], *, least: float = 0.2) -> NDArray[np.float32]:
+def lift_to_sides(
+    probability: NDArray[np.float32], box: Sequence[float], *, least: float = 0.2, slack: float = 0.05
+) -> NDArray[np.float32]:
     """Raise the probabilities of a box until what is above 0.5 touches all four of its sides.
 
     Networks are unsure at the rim of an object, so a cut at 0.5 tends to be too small. The box says how far the object
@@ -27,6 +26,7 @@ def lift_to_sides(probability: NDArray[np.float32], box: Sequence[float], *, lea
         probability: Of foreground, (H, W), 0..1.
         box: (x0, y0, x1, y1), pixels of `probability`, right and bottom exclusive.
         least: The cut is not lowered below this probability: a box that is not tight would be filled.
+        slack: Share of the box by which an object may miss a side, beside one pixel: people draw boxes by hand.
 
     Returns:
         The probabilities plus one number >= 0, at most 1, (H, W).
@@ -46,7 +46,7 @@ def lift_to_sides(probability: NDArray[np.float32], box: Sequence[float], *, lea
     """
     x0, y0, x1, y1 = pixel_window(box, (probability.shape[0], probability.shape[1]))
     inside = probability[y0:y1, x0:x1]
-    rows, columns = (1 + int(SLACK * side) for side in inside.shape)
+    rows, columns = (1 + int(slack * side) for side in inside.shape)
     sides = (inside[:rows], inside[-rows:], inside[:, :columns], inside[:, -columns:])
     reached = min(float(side.max()) for side in sides)
     if reached > 0.5:

@@ -64,5 +64,8 @@ def load_weights(path: Path) -> tuple[Method, tuple[str, ...], bool]:
         ) from error
     classes, background = tuple(json.loads(metadata["classes"])), bool(json.loads(metadata["background"]))
     method = kind(config, len(classes), background)
-    method.load_state_dict(state)
+    try:
+        method.load_state_dict(state)
+    except RuntimeError as error:  # torch names every tensor: too many to read
+        raise WeightsError(f"{path} was written by another version of hintseg (other tensors); train again") from error
     return method.eval(), classes, background
