@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hintseg.data.shapes import write_shapes
+
 
 def hintseg(*words):
     return subprocess.run(
@@ -77,6 +79,19 @@ def test_wrong_settings(photos, tmp_path, words, part):
     assert done.returncode == 2
     assert part in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_demo_names_resume_and_takes_it(tmp_path):
+    write_shapes(tmp_path / "demo-photos", train=4, val=2, size=32)  # small ones in place of those it would draw
+    quick = ["backbone.name=resnet10t", "backbone.levels=3", "localize.fit.epochs=1", "refine=null", "segment=null"]
+    words = ["demo", "--out", tmp_path / "demo", *quick, "maps.scales=[1.0]", "trainer.workers=0"]
+    assert hintseg(*words).returncode == 0
+    again = hintseg(*words)
+    assert again.returncode == 2
+    assert "--resume goes on with it" in again.stderr
+    before = (tmp_path / "demo" / "localize" / "model.safetensors").stat().st_mtime_ns
+    assert hintseg(*words, "--resume").returncode == 0
+    assert (tmp_path / "demo" / "localize" / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_unwritable_run_folder(photos, tmp_path):
