@@ -8,10 +8,11 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,43 @@ class RunFolder:
                 # Only a one-stage segmenter makes masks of what it learned from.
                 return (stage, self.path / stage / "masks") if stage != "segment" or one_stage(self.config) else None
         return None
+
+
+def metric_row(
+    stage: str,
+    kind: str,
+    split: str,
+    protocol: str,
+    *,
+    photos: int,
+    miou: float,
+    iou: Mapping[str, float | None],
+    pixel_accuracy: float | None = None,
+    boundary_iou: float | None = None,
+    threshold: float | None = None,
+    oracle: bool = False,
+) -> dict[str, Any]:
+    """Return one row of metrics.json: `miou` over `photos`, `iou` by class name, all shares; `oracle` saw the truth."""
+    return {
+        "stage": stage,
+        "kind": kind,
+        "split": split,
+        "photos": photos,
+        "miou": miou,
+        "iou": dict(iou),
+        "pixel_accuracy": pixel_accuracy,
+        "boundary_iou": boundary_iou,
+        "threshold": threshold,
+        "oracle": oracle,
+        "protocol": protocol,
+    }
+
+
+def by_class(classes: Sequence[str], iou: Iterable[float]) -> dict[str, float | None]:
+    """Return the IoU of background and the classes by name, None for a class that does not occur (NaN)."""
+    return {
+        name: None if isnan(value) else float(value) for name, value in zip(["background", *classes], iou, strict=True)
+    }
 
 
 def one_stage(config: RunConfig) -> bool:

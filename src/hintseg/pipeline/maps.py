@@ -20,7 +20,7 @@ from hintseg.data.photos import photo_size
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.evaluation.sweep import SeedSweep
 from hintseg.methods.method import Method
-from hintseg.pipeline.folder import RunFolder, write_json
+from hintseg.pipeline.folder import RunFolder, by_class, metric_row, write_json
 from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.store.pool import write_pool
@@ -169,22 +169,9 @@ def cut_maps(
     rows = score(run, stage, kind, "train", how, threshold, folder)
     if swept:
         index = int(np.nanargmax(sweep.miou()))
-        iou = [None if np.isnan(value) else float(value) for value in sweep.iou()[index]]
-        names = ["background", *run.classes]
-        oracle = {"miou": float(sweep.miou()[index]), "iou": dict(zip(names, iou, strict=True))}
+        miou, iou = float(sweep.miou()[index]), by_class(run.classes, sweep.iou()[index])
         rows.append(
-            {
-                "stage": stage,
-                "kind": kind,
-                "split": "train",
-                "photos": swept,
-                **oracle,
-                "pixel_accuracy": None,
-                "boundary_iou": None,
-                "threshold": best,
-                "oracle": True,
-                "protocol": how,
-            }
+            metric_row(stage, kind, "train", how, photos=swept, miou=miou, iou=iou, threshold=best, oracle=True)
         )
     return rows
 
@@ -223,17 +210,16 @@ def score(
     if not ids:
         return []
     found = evaluate_folders(masks, truth, classes=run.classes, background=run.background, split=ids)
-    row = {
-        "stage": stage,
-        "kind": kind,
-        "split": split,
-        "photos": found.photos,
-        "miou": found.miou,
-        "iou": found.iou,
-        "pixel_accuracy": found.pixel_accuracy,
-        "boundary_iou": found.boundary_iou,
-        "threshold": threshold,
-        "oracle": False,
-        "protocol": how,
-    }
+    row = metric_row(
+        stage,
+        kind,
+        split,
+        how,
+        photos=found.photos,
+        miou=found.miou,
+        iou=found.iou,
+        pixel_accuracy=found.pixel_accuracy,
+        boundary_iou=found.boundary_iou,
+        threshold=threshold,
+    )
     return [row]

@@ -20,7 +20,7 @@ from hintseg.errors import PhotoError, RunError
 from hintseg.evaluation.confusion import Confusion
 from hintseg.hints.boxes import pixel_window
 from hintseg.methods.cfs import Cfs, CfsConfig
-from hintseg.pipeline.folder import RunFolder
+from hintseg.pipeline.folder import RunFolder, by_class, metric_row
 from hintseg.pipeline.learn import learn
 from hintseg.refine.grabcut import box_proposal, refine_proposal
 from hintseg.refine.tightness import lift_to_sides
@@ -287,18 +287,13 @@ def _score(run: RunFolder, name: str, kind: str, photos: Sequence[Photo], how: s
             judged += 1
     if not judged:
         return None
-    names = ["background", *run.classes]
-    iou = [None if np.isnan(value) else float(value) for value in confusion.iou()]
-    return {
-        "stage": "propose",
-        "kind": kind,
-        "split": "train",
-        "photos": judged,
-        "miou": confusion.miou(),
-        "iou": dict(zip(names, iou, strict=True)),
-        "pixel_accuracy": confusion.pixel_accuracy(),
-        "boundary_iou": None,
-        "threshold": None,
-        "oracle": False,
-        "protocol": how,
-    }
+    return metric_row(
+        "propose",
+        kind,
+        "train",
+        how,
+        photos=judged,
+        miou=confusion.miou(),
+        iou=by_class(run.classes, confusion.iou()),
+        pixel_accuracy=confusion.pixel_accuracy(),
+    )
