@@ -137,6 +137,16 @@ def test_finished_runs_are_not_overwritten_unasked(run, data):
     assert (run.path / "localize" / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_a_class_that_looks_misspelt_is_asked_about(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "tags.csv").write_text("a.png,grass\nb.png,gras\nc.png,cow\n")
+    settings = [*QUICK, "localize.fit.epochs=1", "refine=null", "segment=null", "trainer.pictures=0"]
+    hintseg.train(tmp_path, tmp_path / "run", settings=settings)
+    assert "are gras (1) and grass (1) one class? If one is misspelt, mend the label file" in caplog.messages
+
+
 def test_a_folder_that_is_no_run_is_never_deleted(data, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(RunError, match="not empty; choose another --out"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
@@ -241,6 +242,20 @@ def _file_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
     return verdicts
 
 
+def look_alikes(photos: Mapping[str, int]) -> list[str]:
+    """Ask about classes that may be one and its misspelling, from the number of photos of each.
+
+    Example:
+        >>> look_alikes({"grass": 40, "gras": 1, "cow": 3})
+        ['are grass (40) and gras (1) one class? If one is misspelt, mend the label file']
+    """
+    return [
+        f"are {name} ({photos[name]}) and {other} ({photos[other]}) one class? If one is misspelt, mend the label file"
+        for name, other in combinations(photos, 2)
+        if min(photos[name], photos[other]) < FEW_PHOTOS and SequenceMatcher(None, name, other).ratio() > ALIKE
+    ]
+
+
 def _tag_verdicts(hint_set: HintSet, matrix: npt.NDArray[np.int64]) -> list[str]:
     """Say what in the tags (photos, K) will hurt."""
     names = hint_set.classes
@@ -256,10 +271,7 @@ def _tag_verdicts(hint_set: HintSet, matrix: npt.NDArray[np.int64]) -> list[str]
     if few:
         verdicts.append(f"fewer than {FEW_PHOTOS} photos of {_some(few, 6)}: poor maps; add photos, or merge classes")
     shown = {name: int(n) for name, n in zip(names, count, strict=True) if n}
-    for name, other in combinations(shown, 2):
-        if min(shown[name], shown[other]) < FEW_PHOTOS and SequenceMatcher(None, name, other).ratio() > ALIKE:
-            pair = f"{name} ({shown[name]}) and {other} ({shown[other]})"
-            verdicts.append(f"are {pair} one class? If one is misspelt, mend the label file")
+    verdicts += look_alikes(shown)
     training = set(hint_set.splits.get("train", ()))
     learned = {tag for photo in hint_set.photos if photo.id in training for tag in photo.hints.tags or ()}
     unseen = [name for label, name in enumerate(names, start=1) if count[label - 1] and label not in learned]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hintseg.config.run import STAGES, RunConfig
 from hintseg.errors import PhotoError
 from hintseg.hints import read_hints
+from hintseg.hints.check import look_alikes
 from hintseg.hints.masks import read_mask, truth_ids
 from hintseg.pipeline import stages
 from hintseg.pipeline.decoupling import BASELINE, baseline_config, check_data
@@ -21,6 +24,8 @@ from hintseg.store.masks import write_mask
 from hintseg.training import machine
 from hintseg.training.watch import Watch
 from hintseg.types import Photo
+
+logger = logging.getLogger("hintseg")
 
 
 def run_recipe(
@@ -53,6 +58,9 @@ def run_recipe(
             f"{len(split.train)} photos to learn from, {len(split.val)} to validate, {len(hint_set.classes)} classes"
         )
         watch.line(f"data: {facts}, from {data.path}")
+        tags = Counter(hint_set.classes[tag - 1] for photo in hint_set.photos for tag in photo.hints.tags or ())
+        for question in look_alikes({name: tags[name] for name in hint_set.classes if tags[name]}):
+            logger.warning(question)
     machine.barrier()
     if machine.rank() != 0:  # a process that Lightning or torchrun started beside the first one
         run = RunFolder.open(out)
