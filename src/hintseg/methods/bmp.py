@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hintseg.cam.maps import stretch
 from hintseg.losses.segmentation import pixel_cross_entropy, pixel_soft_margin
-from hintseg.methods.one_stage import OneStage, OneStageConfig, Share, Weight, grow
+from hintseg.methods.one_stage import Look, OneStage, OneStageConfig, Share, Weight, grow
 from hintseg.refine.pseudo_labels import CropPar, background_aware, inside
 from hintseg.types import BACKGROUND, IGNORE, Batch, Progress
 
@@ -50,7 +50,7 @@ class BmpConfig(OneStageConfig):
         confidence: What sigma_s is compared with: a probability, which the paper calls S^s (`sigmoid` fits the soft
             margin loss, `softmax` cross entropy), or the raw `logit`, which the code takes.
         background_map: B^s of Eq. 12. The paper calls it a probability (`softmax`, `sigmoid`: averaged over scales);
-            `stretched` is what the authors' code does: the logits, summed over scales and stretched to 0..1 in each
+            `stretched` is what the authors' code does: the logits, averaged over scales and stretched to 0..1 in each
             photo, as the seeds C beside it are. It is the default, because both must be on one scale to compete: in
             small trials a probability lost all objects, or all background, within a few steps of BSP's start.
         c2s_loss: l_seg of L_c2s: `soft_margin` or `cross_entropy`. The paper allows both, the code takes the first.
@@ -86,11 +86,6 @@ class Bmp(OneStage):
 
     Config = BmpConfig
     config: BmpConfig
-
-    @property
-    def object_aware(self) -> bool:  # type: ignore[override]
-        """Whether OFD is on."""
-        return self.config.ofd
 
     @property
     def uses_background(self) -> bool:
@@ -161,13 +156,15 @@ class Bmp(OneStage):
         return y_s.masked_fill(~m_s, IGNORE).to(torch.uint8)
 
     def weigh(self, levels: list[Tensor], maps: Tensor, size: tuple[int, int]) -> list[Tensor]:
-        """Scale features by the object prior: object-aware feature decoding.
+        """Scale features by the object prior, if OFD is on: object-aware feature decoding.
 
         Args:
             levels: X^1..X^4, (B, c, h_i, w_i) each.
             maps: C, logits (B, K, h, w).
             size: (H, W) of the images.
         """
+        if not self.config.ofd:
+            return levels
         # Resized first: the maximum of resized classes is sharper than the resized maximum.
         strongest = (grow(maps, size) + self.prior.offset[:, None, None]).amax(dim=1, keepdim=True)  # Eq. 9
         prior = torch.sigmoid(strongest)  # C^m as the probability that there is an object
@@ -177,16 +174,18 @@ class Bmp(OneStage):
 
     def background_of(self, logits: Tensor) -> Tensor:
         """Return B^s of one scale (Eq. 12), (B, C, h, w) -> (B, 1, h, w): a probability, or the raw logits."""
-        logits = logits.float()
         if self.config.background_map == "softmax":
-            logits = logits.softmax(dim=1)
-        elif self.config.background_map == "sigmoid":
-            logits = logits.sigmoid()
-        return logits[:, :1]
+            return logits.float().softmax(dim=1)[:, :1]
+        if self.config.background_map == "sigmoid":
+            return logits[:, :1].float().sigmoid()
+        return super().background_of(logits)
 
-    def merge_background(self, scales: Tensor) -> Tensor:
-        """Merge B^s of all scales, (S, B, 1, H, W) -> (B, 1, H, W) in 0..1."""
-        return stretch(scales.sum(dim=0)) if self.config.background_map == "stretched" else scales.mean(dim=0)
+    def look(self, images: Tensor, *, decode: bool = False, affinity: bool = False) -> Look:
+        """Read both branches as `OneStage` does, the background B^s in 0..1."""
+        seen = super().look(images, decode=decode, affinity=affinity)
+        if seen.background is None or self.config.background_map != "stretched":
+            return seen
+        return seen._replace(background=stretch(seen.background))
 
 
 def s2c_loss(s_c: Tensor, y_s: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ class Look(NamedTuple):
 
     Attributes:
         maps: Class maps, stretched to 0..1, (B, K, H, W).
-        background: B^s, (B, 1, H, W) in 0..1; None where the decoder was not asked.
+        background: Branch-S's background, the mean over the scales, (B, 1, H, W); None where the decoder was not asked.
         affinity: Affinity of the cells at the largest scale, (B, S, N); None where not asked for.
         grid: (h, w) of the affinity's cells.
     """
@@ -108,8 +108,6 @@ class OneStage(Method):
 
     supervision = frozenset({Supervision.TAGS})
     config: OneStageConfig
-    object_aware = False
-    """Whether features are scaled by object priors before the decoder (BMP's OFD)."""
 
     def __init__(self, config: OneStageConfig, classes: int, background: bool) -> None:
         """Build the network.
@@ -154,18 +152,17 @@ class OneStage(Method):
         scores = self.prior(self.classifier(gmp(levels[-1])[:, :, None, None]).flatten(1))
         logits: Tensor | None = None
         if decode:
-            if self.object_aware:
-                levels = self.weigh(levels, maps, (images.shape[2], images.shape[3]))
+            levels = self.weigh(levels, maps, (images.shape[2], images.shape[3]))
             logits = with_background(self.decoder(levels), self.background)
         return Branches(maps, scores, logits, attention)
 
     def weigh(self, levels: list[Tensor], maps: Tensor, size: tuple[int, int]) -> list[Tensor]:
-        """Scale features by object priors; see BMP."""
-        raise NotImplementedError
+        """Return the levels as the decoder shall see them: as they are. BMP scales them by object priors."""
+        return levels
 
     def background_of(self, logits: Tensor) -> Tensor:
-        """Return how far Branch-S takes each pixel for background, (B, C, h, w) -> (B, 1, h, w); see BMP."""
-        raise NotImplementedError
+        """Return how far Branch-S takes each pixel for background, (B, C, h, w) -> (B, 1, h, w): its logit."""
+        return logits[:, :1].float()
 
     @torch.no_grad()
     def look(self, images: Tensor, *, decode: bool = False, affinity: bool = False) -> Look:
@@ -197,12 +194,8 @@ class OneStage(Method):
                     own = Attention(*(part[: len(images)] for part in seen.attention))  # the twins' is not used
                     grid = (seen.maps.shape[2], seen.maps.shape[3])
                     found = self.affinity_head(own, grid)
-        merged = self.merge_background(torch.stack(background)) if background else None
+        merged = torch.stack(background).mean(dim=0) if background else None
         return Look(stretch(maps), merged, found, grid)
-
-    def merge_background(self, scales: Tensor) -> Tensor:
-        """Merge the background of all scales, (S, B, 1, H, W) -> (B, 1, H, W); see BMP."""
-        raise NotImplementedError
 
     def class_maps(self, images: Tensor) -> Tensor:
         """Return the class maps of Branch-C, (B, K, h, w), >= 0, not normalised."""
