@@ -11,7 +11,8 @@ Where the paper is silent, these readings hold; they are those of the authors' c
 - S^c inside L_s2c (Eq. 8) is the classification branch's own logits of the K classes, resized: the propagated map has
   passed through min, max and 10 rounds of averaging and holds no useful gradient, and its background is not Branch-C's.
 - Before BSP starts, Y^c are AFA's labels (two background scores): with one constant score no background pixel could
-  pass sigma_c.
+  pass sigma_c. In data without a background they stay: there is nothing for BSP to spread, and sigma_c would leave
+  little but the peaks of the maps (ours; the paper's data all have a background).
 - L_aff learns from AFA's PAR labels throughout and starts with L_c2s.
 """
 
@@ -39,8 +40,7 @@ class BmpConfig(OneStageConfig):
         lambda_c2s: lambda_1 of Eq. 14; the paper takes 0.1 for COCO.
         lambda_s2c: lambda_2 of Eq. 14.
         lambda_aff: lambda_3 of Eq. 14; without self-attention in the encoder there is no such loss.
-        bsp: Background-aware spatial propagation (Eqs. 12-13). Without a background in the data the classes compete
-            with each other alone.
+        bsp: Background-aware spatial propagation (Eqs. 12-13); nothing happens where the data has no background.
         ofd: Object-aware feature decoding (Eqs. 9-11).
         c2s_start: When L_c2s (and L_aff) begin: 2000 of 20000 steps; COCO 13000 of 80000.
         s2c_start: When L_s2c begins: 4000 of 20000 steps. The authors' script begins at 2000.
@@ -99,20 +99,20 @@ class Bmp(OneStage):
         c2s_on = config.lambda_c2s > 0 and done >= config.c2s_start
         s2c_on = config.lambda_s2c > 0 and done >= config.s2c_start
         aff_on = config.lambda_aff > 0 and done >= config.c2s_start and self.affinity_head is not None
-        bsp_on = c2s_on and config.bsp and done >= config.bsp_start
+        bsp_on = c2s_on and self.uses_background and done >= config.bsp_start
 
         y_c: Tensor | None = None
         colour: Tensor | None = None
         if c2s_on or aff_on:
-            look = self.look(images, decode=bsp_on and self.background)
+            look = self.look(images, decode=bsp_on)
             par = CropPar(images, batch.windows, iterations=config.par_iterations)
             if aff_on or not bsp_on:  # labels that this phase does not use are not made
                 colour = self.colour_labels(par, look.maps, batch)
-            if not bsp_on:
+            if look.background is None:
                 y_c = colour
             else:
-                prior = look.background if look.background is not None else self.constant_background(look.maps)
-                winner, sure = background_aware(par, look.maps, prior, batch.tags, keep_gain=config.keep_gain)
+                b_s = look.background
+                winner, sure = background_aware(par, look.maps, b_s, batch.tags, keep_gain=config.keep_gain)
                 y_c = winner.masked_fill(sure <= config.sigma_c, IGNORE)  # M^c, Eq. 5; 0 outside the photo
 
         seen = self.branches(images, decode=c2s_on or s2c_on)
