@@ -372,7 +372,10 @@ def test_recipes_hold_the_papers_settings():
     assert (voc.lambda_c2s, voc.lambda_s2c, voc.lambda_aff) == (0.7, 0.1, 0.1)
     assert (coco.lambda_c2s, coco.lambda_s2c, coco.lambda_aff) == (0.1, 0.1, 0.1)
     assert (voc.c2s_start * 20000, voc.s2c_start * 20000, coco.c2s_start * 80000) == (2000, 4000, 13000)
-    assert load_config("bmp", data={"path": "x"}).segment.backbone.name in ("resnet50",)  # free to ship
+    assert (voc.sigma_c, voc.sigma_s, coco.sigma_c) == (0.75, 0.5, 0.75)
+    ours = load_config("bmp", data={"path": "x"}).segment
+    assert ours.backbone.name in ("resnet50",)  # free to ship
+    assert ours.sigma_c == 0.5  # as the authors' code
 
 
 @pytest.fixture(scope="module")

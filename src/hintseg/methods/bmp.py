@@ -45,7 +45,9 @@ class BmpConfig(OneStageConfig):
         c2s_start: When L_c2s (and L_aff) begin: 2000 of 20000 steps; COCO 13000 of 80000.
         s2c_start: When L_s2c begins: 4000 of 20000 steps. The authors' script begins at 2000.
         bsp_start: When BSP replaces the constant background scores: 4000 of 20000 steps.
-        sigma_c: Confidence that Y^c must exceed (Eq. 5). The authors' code has 0.5: the two are swapped there.
+        sigma_c: Confidence that Y^c must exceed (Eq. 5). The authors' code has 0.5 (the two are swapped there), and so
+            has the recipe `bmp`: on two data sets the paper's 0.75 labelled 16 % of the objects, 0.5 about 60 %
+            (docs/benchmarks.md, section 8).
         sigma_s: Confidence that Y^s must exceed (Eq. 7). The authors' code has 0.75.
         confidence: What sigma_s is compared with: a probability, which the paper calls S^s (`sigmoid` fits the soft
             margin loss, `softmax` cross entropy), or the raw `logit`, which the code takes.
