@@ -46,7 +46,7 @@ def main() -> None:
         true = np.asarray(truth.resize((side, side), Image.Resampling.NEAREST))
         tags = torch.zeros(1, len(classes))
         tags[0, [tag - 1 for tag in photo.hints.tags or ()]] = 1
-        seen = method.look(image, decode=background)
+        seen = method.look(image, decode=method.uses_background)
         prior = seen.background if seen.background is not None else method.constant_background(seen.maps)
         winner, sure = background_aware(CropPar(image, torch.tensor([[0, 0, side, side]])), seen.maps, prior, tags)
         for sigma, count in zip(SIGMAS, counts, strict=True):
