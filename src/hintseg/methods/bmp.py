@@ -46,7 +46,7 @@ class BmpConfig(OneStageConfig):
         s2c_start: When L_s2c begins: 4000 of 20000 steps. The authors' script begins at 2000.
         bsp_start: When BSP replaces the constant background scores: 4000 of 20000 steps.
         sigma_c: Confidence that Y^c must exceed (Eq. 5). The authors' code has 0.5 (the two are swapped there), and so
-            has the recipe `bmp`: on two data sets the paper's 0.75 labelled 16 % of the objects, 0.5 about 60 %
+            has the recipe `bmp`: on two data sets labels above 0.75 held about 16 % of each class, above 0.5 about 57 %
             (docs/benchmarks.md, section 8).
         sigma_s: Confidence that Y^s must exceed (Eq. 7). The authors' code has 0.75.
         confidence: What sigma_s is compared with: a probability, which the paper calls S^s (`sigmoid` fits the soft
