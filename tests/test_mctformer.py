@@ -93,7 +93,7 @@ def test_a_photo_that_is_not_square_equals_the_published_one(published) -> None:
     out = method.backbone.attention(data["x2"], layers=3)
     torch.testing.assert_close(out.classes.mean(dim=2), data["cls_logits2"], rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(out.affinity, data["patch_attn2"].sum(dim=0), rtol=1e-3, atol=1e-6)
-    torch.testing.assert_close(method.raw_maps(data["x2"]), data["refined2"], rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(method.fused_maps(data["x2"], layers=3), data["refined2"], rtol=1e-3, atol=1e-7)
 
 
 # --- plain versions -------------------------------------------------------------------------------------------------
@@ -140,9 +140,9 @@ def test_maps_equal_plain_loops() -> None:
         fused = [float(stored[-1, k, 3 + j]) * max(float(patch_maps[k, j]), 0.0) for j in range(12)]
         for i in range(12):
             expected[k, i] = sum(float(layer[3 + i, 3 + j]) * fused[j] for layer in stored for j in range(12))
-    raw = method.raw_maps(images)[0].flatten(1)
-    torch.testing.assert_close(raw, expected, rtol=1e-4, atol=1e-7)
-    plain = make(attention_layers=1, patch_affinity=False).raw_maps(images)[0].flatten(1)
+    fused_maps = method.fused_maps(images, layers=1)[0].flatten(1)
+    torch.testing.assert_close(fused_maps, expected, rtol=1e-4, atol=1e-7)
+    plain = make(attention_layers=1, patch_affinity=False).fused_maps(images, layers=1)[0].flatten(1)
     torch.testing.assert_close(plain, stored[-1, :3, 3:] * torch.relu(patch_maps), rtol=1e-4, atol=1e-7)
     maps = method.class_maps(images)[0].flatten(1)
     torch.testing.assert_close(maps, expected - expected.amin(dim=1, keepdim=True), rtol=1e-3, atol=1e-6)
@@ -389,18 +389,20 @@ def test_the_gradient_of_raw_maps_reaches_all_parts() -> None:
     ):
         assert part.grad is not None
         assert part.grad.abs().sum() > 0
-    # The attention alone, and the patch map alone, both pull: neither is detached.
+    # The patch map is not detached.
     only_head = torch.autograd.grad(method.raw_maps(rand(1, 3, 32, 48)).sum(), method.head.bias)[0]
     assert only_head.abs().sum() > 0
 
 
-def test_raw_maps_have_the_gradient_of_the_plain_version() -> None:
-    method, images = make(), rand(2, 3, 24, 32)
+def test_raw_maps_are_those_of_all_layers_with_the_gradient_of_the_plain_version() -> None:
+    method, images = make(attention_layers=1), rand(2, 3, 24, 32)
     pattern, wanted = rand(2, 3, 3, 4, seed=1), list(method.parameters())
     stored = stored_attention(method, images).mean(dim=2)
     fused = stored.sum(dim=0)[:, :3, 3:] * torch.relu(method.head(method.backbone(images)[1])).flatten(2)
     plain = (stored.sum(dim=0)[:, 3:, 3:] @ fused.transpose(1, 2)).transpose(1, 2).view(2, 3, 3, 4)
-    found = torch.autograd.grad((method.raw_maps(images) * pattern).sum(), wanted, allow_unused=True)
+    maps = method.raw_maps(images)
+    torch.testing.assert_close(maps, plain, rtol=1e-4, atol=1e-7)
+    found = torch.autograd.grad((maps * pattern).sum(), wanted, allow_unused=True)
     expected = torch.autograd.grad((plain * pattern).sum(), wanted, allow_unused=True)
     for one, other in zip(found, expected, strict=True):
         assert (one is None) == (other is None)

@@ -281,7 +281,7 @@ def _mct(device: torch.device, tiny: bool) -> Case:
 @torch.inference_mode()
 def mct_maps(method: MctFormer, images: Tensor) -> Tensor:
     """Return MCTformer's fused and refined maps, (B, K, h, w)."""
-    return method.raw_maps(images)
+    return method.fused_maps(images, layers=method.config.attention_layers)
 
 
 def _times(count: int) -> str:

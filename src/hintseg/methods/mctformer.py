@@ -29,8 +29,8 @@ class MctConfig(MethodConfig):
 
     Attributes:
         backbone: The transformer; without learned weights it needs many photos.
-        attention_layers: How many of the last layers the attention of the class tokens is summed over. Early layers
-            attend to what is near, not to classes.
+        attention_layers: How many of the last layers the attention of the class tokens is summed over for the maps.
+            Early layers attend to what is near, not to classes.
         patch_affinity: Whether the fused map is spread by the attention between patches, as published. That attention
             must have been learned from many photos: where it was not, it blurs the map.
         prior: Whether the scores of tags have a fixed offset for how often the class occurs (see `hintseg.nn.prior`);
@@ -82,7 +82,19 @@ class MctFormer(Method):
         }
 
     def raw_maps(self, images: Tensor) -> Tensor:
+        """Return the fused maps of all layers (B, K, h, w), >= 0: what CSD compares.
+
+        Source:
+            The CSD authors' earlier code: in training the attention of class tokens is summed over all layers.
+        """
+        return self.fused_maps(images, layers=len(self.backbone.blocks))
+
+    def fused_maps(self, images: Tensor, *, layers: int) -> Tensor:
         """Return the fused maps, after patch affinity if on, (B, K, h, w), >= 0, with a gradient through all parts.
+
+        Args:
+            images: (B, 3, H, W) float RGB in 0..1, any size.
+            layers: How many of the last layers the attention of class tokens is summed over, >= 1.
 
         Cost:
             Attention of N = h*w patches: N x N floats a photo for the sum and twice as many on the way; with a
@@ -91,7 +103,7 @@ class MctFormer(Method):
         Source:
             Xu et al., CVPR 2022; in training the CSD code lets the gradient into the patch map too.
         """
-        out = self.backbone.attention(images, layers=self.config.attention_layers)
+        out = self.backbone.attention(images, layers=layers)
         patch_maps = torch.relu(self.head(out.patches).float())
         fused: Tensor = out.class_to_patch * patch_maps.flatten(2)  # (B, K, N)
         if not self.config.patch_affinity:
@@ -106,7 +118,7 @@ class MctFormer(Method):
         Affinity lifts every patch a little, so the smallest value of each map is taken off, as in the published
         min-max. Attention shares one unit among all patches: of several scales the smallest has the largest values.
         """
-        maps = self.raw_maps(images)
+        maps = self.fused_maps(images, layers=self.config.attention_layers)
         return maps - maps.amin(dim=(2, 3), keepdim=True)
 
     def parameter_groups(self) -> list[ParameterGroup]:
