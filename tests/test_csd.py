@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -244,7 +245,9 @@ def test_covered_cells_are_wholly_covered():
 
 def test_reliable_cells_are_those_the_teacher_sees():
     teacher = torch.tensor([[[[9.0, 9.0, 9.0, 9.0]], [[-2.0, 4.0, 1.0, 80.0]]]])  # class 2 is the source's
-    source = batch(rand(1, 3, 1, 4), torch.tensor([[0.0, 1]]), torch.tensor([[[0, 2, 2, 255]]], dtype=torch.uint8))
+    # The first pixel is of unknown label, as weak places are where there is no background; the last is padding.
+    source = batch(rand(1, 3, 1, 4), torch.tensor([[0.0, 1]]), torch.tensor([[[255, 2, 2, 255]]], dtype=torch.uint8))
+    source = replace(source, windows=torch.tensor([[0, 0, 3, 1]]))
     assert reliable(teacher, source, 0.5).tolist() == [[[False, True, True, False]]]  # stretched: 0, 1, .5; padding
     assert reliable(teacher, source, 0.6).tolist() == [[[False, True, False, False]]]
     assert reliable(teacher, source, 0.0).all()
@@ -256,7 +259,7 @@ def test_losses_equal_the_equations(shift):
     settings = CsdConfig(foreground=0.3, background=0.7, dummy=0.2, reliable=0.7, shift=shift)
     wrapped = Csd(Plain(), settings).train()
     losses = wrapped.losses(data, progress)
-    offsets = wrapped._offsets(2, progress)
+    offsets = wrapped._offsets(data, 2, progress)
     assert offsets.any() == bool(shift)
     foreground, background, objects, surroundings = plain_pastes(data, offsets * 2)
     with torch.no_grad():
@@ -348,11 +351,34 @@ def test_nothing_to_paste_is_no_loss():
         assert losses["loss_bg"] == 0 or change == "no object"
 
 
-def test_shifts_are_drawn_from_the_step_and_need_whole_cells():
+def test_a_process_without_pairs_takes_the_passes_of_the_others(monkeypatch):
+    """Batch norm that sees the photos of all processes waits in each pass, and each backward pass, for all of them."""
+    lonely = replace(pairs(), source=None, tags=torch.eye(3))
+    alone = Csd(Plain(), CsdConfig()).train()
+    alone.losses(lonely, Progress(0, 1))
+    assert len(alone.localizer.asked) == 1
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for settings, photos in (({"background": 0.1}, 2), ({"background": 0.0}, 1)):
+        with_pairs, without = (Csd(Plain(), CsdConfig(**settings)).train() for _ in range(2))
+        with_pairs.losses(pairs(), Progress(0, 1))
+        losses = without.losses(lonely, Progress(0, 1))
+        assert [a[1:] for a in without.localizer.asked] == [a[1:] for a in with_pairs.localizer.asked]
+        assert [a[0] for a in without.localizer.asked] == [3, 1, photos]
+        assert losses["loss_fg"].item() == losses["loss_bg"].item() == 0
+        idle = losses["loss_fg"] + losses["loss_bg"]
+        (gradient,) = torch.autograd.grad(idle, without.localizer.mix)  # the last pass is in the graph
+        assert not gradient.any()
+
+
+def test_shifts_are_drawn_from_the_step_and_photos_and_need_whole_cells():
     wrapped = Csd(Plain(), CsdConfig(shift=3))
-    draws = [wrapped._offsets(50, Progress(step, 9)) for step in (0, 0, 1)]
+    other = replace(pairs(), ids=["4", "5", "6"])  # of another seed, process or part of the step
+    draws = [
+        wrapped._offsets(b, 50, Progress(step, 9)) for b, step in ((pairs(), 0), (pairs(), 0), (pairs(), 1), (other, 0))
+    ]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0], draws[3])
     assert set(draws[0].flatten().tolist()) == set(range(-3, 4))
     data = pairs()
     for one in (data, data.source):

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple
+from zlib import crc32
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.functional import adaptive_max_pool2d
 
 from hintseg.cam.maps import EPSILON
@@ -30,6 +31,7 @@ from hintseg.config.run import CsdConfig
 from hintseg.errors import ConfigError, ShapeError
 from hintseg.losses.consistency import consistency, with_dummy
 from hintseg.methods.method import Method, frozen
+from hintseg.refine.pseudo_labels import inside
 from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Progress, Supervision
 
 
@@ -111,11 +113,13 @@ class Csd(Method):
         weights = {"loss_fg": self.settings.foreground, "loss_bg": self.settings.background}
         wanted = [name for name, weight in weights.items() if weight]
         losses |= {name: batch.images.new_zeros(()) for name in weights}
-        if batch.source is None or not wanted:
+        if not wanted:
             return losses
+        if batch.source is None:
+            return losses | self._keep_pace(batch.images[:1], wanted)
         teacher = self._teach(batch.source.images)
         size = (teacher.shape[-2], teacher.shape[-1])
-        offsets = self._offsets(len(teacher), progress)  # cells
+        offsets = self._offsets(batch, len(teacher), progress)  # cells
         stride = _stride(batch, size) if self.settings.shift else 1
         pastes = make_pastes(batch, offsets * stride)
         images = {"loss_fg": pastes.foreground, "loss_bg": pastes.background}
@@ -149,9 +153,22 @@ class Csd(Method):
                 norm.train()
             return self.localizer.raw_maps(images)
 
-    def _offsets(self, pairs: int, progress: Progress) -> Tensor:
-        """Draw the shifts (dy, dx) of `pairs` pastes, (P, 2) cells. The step is the seed: a resumed run draws alike."""
-        random = torch.Generator().manual_seed(progress.step)
+    def _keep_pace(self, images: Tensor, wanted: list[str]) -> dict[str, Tensor]:
+        """Take the passes of a step with pairs, for losses of 0, where there are other processes.
+
+        Batch norm that learns from the photos of all processes waits in every pass, forward and backward, for each.
+        """
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return {}
+        self._teach(images)
+        return {wanted[0]: 0.0 * self.localizer.raw_maps(images.repeat(len(wanted), 1, 1, 1)).mean()}
+
+    def _offsets(self, batch: Batch, pairs: int, progress: Progress) -> Tensor:
+        """Draw the shifts (dy, dx) of `pairs` pastes, (P, 2) cells.
+
+        Step and photos are the seed: a resumed run draws alike, another seed, process or part of a step does not.
+        """
+        random = torch.Generator().manual_seed(crc32(repr((progress.step, batch.ids)).encode()))
         most = self.settings.shift
         return torch.randint(-most, most + 1, (pairs, 2), generator=random)
 
@@ -224,21 +241,21 @@ def reliable(teacher: Tensor, source: Batch, least: float) -> Tensor:
 
     Args:
         teacher: Raw maps of the source photos, (P, K, h, w).
-        source: The source photos, with masks.
-        least: Smallest score that counts, 0..1, once the class's map is stretched to 0..1 over the cells whose pixels
-            are all known; 0 counts every cell.
+        source: The source photos.
+        least: Smallest score that counts, 0..1, once the class's map is stretched to 0..1 over the cells that lie
+            wholly in the photo, not in its padding; 0 counts every cell.
 
     Returns:
         (P, h, w) bool.
     """
     size = (teacher.shape[-2], teacher.shape[-1])
-    if not least or source.masks is None:
+    if not least:
         return torch.ones(len(teacher), *size, dtype=torch.bool, device=teacher.device)
     own = teacher[torch.arange(len(teacher), device=teacher.device), source.tags.argmax(dim=1)].float()
-    known = covered(source.masks != IGNORE, size)  # no padding
-    low = own.masked_fill(~known, torch.inf).amin(dim=(1, 2), keepdim=True)
-    high = own.masked_fill(~known, -torch.inf).amax(dim=(1, 2), keepdim=True)
-    return known & ((own - low) / (high - low).clamp_min(EPSILON) >= least)
+    seen = covered(inside(source.windows, (source.images.shape[-2], source.images.shape[-1])), size)
+    low = own.masked_fill(~seen, torch.inf).amin(dim=(1, 2), keepdim=True)
+    high = own.masked_fill(~seen, -torch.inf).amax(dim=(1, 2), keepdim=True)
+    return seen & ((own - low) / (high - low).clamp_min(EPSILON) >= least)
 
 
 def _stride(batch: Batch, size: tuple[int, int]) -> int:
