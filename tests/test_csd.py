@@ -33,7 +33,8 @@ from hintseg.methods.csd import Csd, covered, make_pastes, reliable
 from hintseg.methods.irn import Irn, IrnConfig
 from hintseg.methods.method import Method
 from hintseg.methods.vwe import Vwe, VweConfig
-from hintseg.pipeline.decoupling import check_data
+from hintseg.pipeline.decoupling import check_data, decoupling, draw_pairs
+from hintseg.pipeline.folder import RunFolder, split_photos
 from hintseg.reporting.pictures import PairPanel, write_pairs
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
@@ -529,9 +530,15 @@ def test_check_shows_lonely_photos_and_the_prior(photos):
     report = check(HintSet("set", ("ant", "bee", "cow"), tuple(photos)))
     assert report.alone_per_class == {"ant": 1, "bee": 0, "cow": 1}
     assert report.prior == ((1 / 3, 1 / 3, 1 / 3), (0.5, 0.0, 0.5), (1 / 3, 1 / 3, 1 / 3))
+    split = check(HintSet("set", ("ant", "bee", "cow"), tuple(photos), splits={"train": ("0", "1"), "val": ("2", "3")}))
+    assert split.alone_per_class == {"ant": 1, "bee": 0, "cow": 0}  # CSD learns from the training photos
+    assert split.prior == ((0.5, 0.5, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 0.0))
     text = printed(HintSet("set", ("ant", "bee", "cow"), tuple(photos)))
     assert "prior of CSD, %" in text
     assert any(line.split("│")[1:4] == ["2 bee", "50", " ."] for line in text.splitlines())
+    rare = [photo(str(i), 1, path=photos[0].path) for i in range(300)]
+    text = printed(HintSet("set", ("ant", "bee", "cow"), (*photos, *rare)))
+    assert any(line.split("│")[1:4] == ["1 ant", "99", "<1"] for line in text.splitlines())  # not the "." of never
     many = tuple(f"c{i}" for i in range(1, 31))
     text = printed(HintSet("set", many, tuple(photos)))
     (line,) = (line for line in text.splitlines() if "│ c2 " in line)
@@ -615,6 +622,7 @@ def test_report_shows_the_pairs(run):
     page = (run.path / "report.html").read_text()
     assert base64.b64encode((run.path / "localize/pairs.png").read_bytes()).decode() in page
     assert "Pastes of CSD" in page
+    assert "(source) objects were pasted" in page  # the recipe has no weight on background
     assert "mIoU before," in page
     assert "Pastes of CSD" not in (run.path / "baseline" / "report.html").read_text()
 
@@ -632,6 +640,15 @@ def test_a_finished_baseline_is_used_again(run, shapes, tmp_path):
     (empty / "manifest.json").write_text('{"stages": {}, "data": {"classes": [], "background": true}}')
     with pytest.raises(RunError, match="has no finished masks"):
         hintseg.train(shapes, tmp_path / "2", recipe="csd_irn", settings=[*settings, *own, f"csd.baseline={empty}"])
+    none = [*settings, *own, given, "data.background=none"]
+    with pytest.raises(RunError, match="was trained with a background class, unlike this run"):
+        hintseg.train(shapes, tmp_path / "2", recipe="csd_irn", settings=none)
+    others = tmp_path / "others"  # masks of photos that this run does not have
+    (others / "refine" / "masks").mkdir(parents=True)
+    for name in ("config.yaml", "manifest.json"):
+        (others / name).write_text((run.path / "baseline" / name).read_text())
+    with pytest.raises(RunError, match=r"has a mask of none of the \d+ photos with a single tag"):
+        hintseg.train(shapes, tmp_path / "2", recipe="csd_irn", settings=[*settings, *own, f"csd.baseline={others}"])
     manifest = json.loads((run.path / "baseline" / "manifest.json").read_text())
     manifest["data"]["classes"][0] = "elephant"
     changed = tmp_path / "changed"
@@ -640,16 +657,36 @@ def test_a_finished_baseline_is_used_again(run, shapes, tmp_path):
     (changed / "config.yaml").write_text("")
     (changed / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(RunError, match="was trained on classes elephant"):
-        hintseg.train(shapes, tmp_path / "3", recipe="csd_irn", settings=[*settings, *own, f"csd.baseline={changed}"])
+        hintseg.train(shapes, tmp_path / "2", recipe="csd_irn", settings=[*settings, *own, f"csd.baseline={changed}"])
+    assert not (tmp_path / "2").exists()  # the corrected command may use the same folder
+
+
+@pytest.mark.parametrize("background", [0.0, 0.1])
+def test_pictures_of_pairs_show_what_was_pasted(run, shapes, monkeypatch, background):
+    folder = RunFolder.open(run.path)
+    config = load_config(run.path / "config.yaml", [f"csd.background={background}"])
+    photos = split_photos(hintseg.hints.read_hints(shapes), config).train
+    found = decoupling(folder, config, photos)
+    made = {}
+    monkeypatch.setattr("hintseg.pipeline.decoupling.write_pairs", lambda path, rows: made.update({path: rows}))
+    draw_pairs(folder, load_weights(run.path / "localize" / "model.safetensors")[0], found, photos, config)
+    (rows,) = made.values()
+    names = ["source", "target", "with object", *(["with background"] if background else [])]
+    for _, panels in rows:
+        assert [p.caption for p in panels] == [*names, *(f"map {'' if 'with' in n else 'of '}{n}" for n in names)]
+        assert max(p.map.max() for p in panels[len(names) :]) in (0, 1)  # one scale for the row
+        shown = {p.caption: p.rgb.astype(int) for p in panels}
+        for paste in names[2:]:
+            at_home, as_before = ((shown[paste] == shown[name]).all(axis=2) for name in ("source", "target"))
+            assert (at_home | as_before).all()
+            assert not at_home.all()
+    assert any((p[2].rgb != p[1].rgb).any() for _, p in rows)  # an object was pasted
 
 
 def test_without_background_objects_are_cut_to_where_the_maps_are_strong(shapes, tmp_path):
     settings = [w for w in QUICK if not w.startswith(("refine", "segment", "test"))]
     own = ["refine=null", "segment=null", "data.background=none", "csd={}", "localize.words=8"]
     run = hintseg.train(shapes, tmp_path / "run", recipe="vwe", settings=[*settings, *own])
-    from hintseg.pipeline.decoupling import decoupling
-    from hintseg.pipeline.folder import RunFolder, split_photos
-
     folder = RunFolder.open(run.path)
     split = split_photos(hintseg.hints.read_hints(shapes, background=False), folder.config)
     found = decoupling(folder, folder.config, split.train)

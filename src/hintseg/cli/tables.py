@@ -30,15 +30,18 @@ def check_tables(report: CheckReport) -> Iterator[RenderableType]:
     yield Text("\n".join(lines))
 
     square = len(report.classes) <= WIDEST_MATRIX
-    table = Table("id", "class", "photos", "alone", "objects", *([] if square else ["comes with (prior of CSD, %)"]))
+    table = Table(
+        "id", "class", "photos", "alone (train)", "objects", *([] if square else ["comes with (prior of CSD, %)"])
+    )
     for label, name in enumerate(report.classes, start=1):
         counts = (report.photos_per_class[name], report.alone_per_class[name], report.objects_per_class[name] or "-")
         table.add_row(str(label), name, *map(str, counts), *([] if square else [_company(report, label - 1)]))
     yield table
     if square and len(report.classes) > 1:
         yield _matrix(report, "photos with both classes", report.cooccurrence)
-        percent = [[round(100 * value) for value in row] for row in report.prior]
-        yield _matrix(report, "prior of CSD, %: what comes with the row's class (diagonal: it is alone)", percent)
+        percent = [[round(100 * value) or (value and "<1") for value in row] for row in report.prior]
+        title = "prior of CSD, %: what comes with the row's class in training photos (diagonal: it is alone)"
+        yield _matrix(report, title, percent)
     for heading, sentences in (
         ("unreadable photos", list(report.unreadable.values())),
         ("labels that do not fit", list(report.problems)),
@@ -59,7 +62,7 @@ def _company(report: CheckReport, index: int, limit: int = 3) -> str:
     return ", ".join(f"{'alone' if j == index else report.classes[j]} {100 * row[j]:.0f}" for j in first)
 
 
-def _matrix(report: CheckReport, title: str, values: Sequence[Sequence[int]]) -> Table:
+def _matrix(report: CheckReport, title: str, values: Sequence[Sequence[float | str]]) -> Table:
     table = Table(title=title, title_justify="left", padding=(0, 0), collapse_padding=True)
     table.add_column("")
     for label in range(1, len(report.classes) + 1):

@@ -58,8 +58,10 @@ class CheckReport:
         single_tag_share: Share of the photos with any tag that have one, 0..1.
         multi_tag_share: Share of the photos with any tag that have two or more, 0..1.
         cooccurrence: (K, K) number of photos with both classes; the diagonal holds `photos_per_class`.
-        alone_per_class: Number of photos in which each class is the only one: what CSD learns from.
-        prior: (K, K) how likely the column's class comes with the row's, 0..1; on the diagonal, alone. CSD draws by it.
+        alone_per_class: Number of training photos in which each class is the only one: what CSD learns from. Training
+            photos are those of the split `train`, or all where there is none.
+        prior: (K, K) how likely the column's class comes with the row's in training photos, 0..1; on the diagonal,
+            alone. CSD draws by it.
         sizes: Smallest, middle and largest photo by area as (width, height), after EXIF rotation; empty without photos.
         distinct_sizes: Number of different sizes.
         negatives: Number of photos that are said to show no class.
@@ -123,6 +125,8 @@ def check(hint_set: HintSet, *, workers: int = 2) -> CheckReport:
         looks = list(pool.map(lambda photo: _look(photo, n_classes), hint_set.photos))
     matrix = tag_matrix(hint_set.photos, n_classes)
     together = matrix.T @ matrix
+    train = set(hint_set.splits.get("train", (photo.id for photo in hint_set.photos)))
+    learned = tag_matrix([photo for photo in hint_set.photos if photo.id in train], n_classes)
     counts = matrix.sum(axis=1)
     with_any = max(int((counts > 0).sum()), 1)
     sizes = sorted((look.size for look in looks if look.size), key=lambda size: (size[0] * size[1], size))
@@ -147,8 +151,8 @@ def check(hint_set: HintSet, *, workers: int = 2) -> CheckReport:
         single_tag_share=int((counts == 1).sum()) / with_any,
         multi_tag_share=int((counts > 1).sum()) / with_any,
         cooccurrence=tuple(tuple(row) for row in together.tolist()),
-        alone_per_class=dict(zip(hint_set.classes, single_tag_counts(matrix).tolist(), strict=True)),
-        prior=tuple(tuple(row) for row in cooccurrence_prior(matrix).tolist()),
+        alone_per_class=dict(zip(hint_set.classes, single_tag_counts(learned).tolist(), strict=True)),
+        prior=tuple(tuple(row) for row in cooccurrence_prior(learned).tolist()),
         sizes={name: (width, height) for name, (height, width) in shown.items()},
         distinct_sizes=len(set(sizes)),
         negatives=int((counts == 0).sum()),

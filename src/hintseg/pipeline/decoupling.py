@@ -54,13 +54,14 @@ class Decoupling:
 
 
 def check_data(config: RunConfig, photos: Sequence[Photo], classes: Sequence[str]) -> None:
-    """Refuse what CSD cannot learn from, before anything is trained.
+    """Refuse what CSD cannot learn from, before anything is written or trained.
 
     Raises:
         LabelError: Too few photos with a single tag, or none with several.
         ConfigError: The localizer does not tell its raw class maps.
+        RunError: The baseline that the settings name has no masks, or is of other data.
     """
-    if config.localize is None:
+    if config.localize is None or config.csd is None:
         raise ConfigError("'csd' wraps a localizer and there is none; leave it out with csd=null")
     kind: type[Method] = resolve("method", config.localize.method, methods())
     check_wrappable(kind, config.localize.method)
@@ -78,6 +79,42 @@ def check_data(config: RunConfig, photos: Sequence[Photo], classes: Sequence[str
             f"none of {len(photos)} training photos has two tags: CSD tells classes apart that appear together, and "
             "here none do. Train without it: csd=null, or --recipe vwe"
         )
+    if config.csd.baseline is not None:
+        open_baseline(config.csd.baseline, config, photos, classes)
+
+
+def open_baseline(
+    path: Path, config: RunConfig, photos: Sequence[Photo], classes: Sequence[str]
+) -> tuple[RunFolder, str, Path]:
+    """Open the run whose masks are pasted by.
+
+    Returns:
+        The run, the stage that made its masks, and their folder.
+
+    Raises:
+        RunError: It is no run, has no masks, or is of other photos or classes.
+    """
+    baseline = RunFolder.open(path)
+    made = baseline.masks_of_photos()
+    if made is None:
+        raise RunError(f"{baseline.path} has no finished masks, which CSD pastes by; finish that run first (--resume)")
+    if baseline.classes != tuple(classes):
+        raise RunError(
+            f"csd.baseline={baseline.path} was trained on classes {', '.join(baseline.classes)}, this run has "
+            f"{', '.join(classes)}; give a run on the same data, or leave csd.baseline out"
+        )
+    if baseline.background != (config.data.background == "present"):
+        raise RunError(
+            f"csd.baseline={baseline.path} was trained {'with' if baseline.background else 'without'} a background "
+            "class, unlike this run; give a run with the same data.background, or leave csd.baseline out"
+        )
+    alone = [photo for photo in photos if len(photo.hints.tags or ()) == 1]
+    if not any((made[1] / f"{photo.id}.png").is_file() for photo in alone):
+        raise RunError(
+            f"csd.baseline={baseline.path} has a mask of none of the {len(alone)} photos with a single tag; give a run "
+            "on the same photos, or leave csd.baseline out"
+        )
+    return baseline, *made
 
 
 def baseline_config(config: RunConfig) -> RunConfig:
@@ -89,27 +126,19 @@ def decoupling(run: RunFolder, config: RunConfig, photos: Sequence[Photo]) -> De
     """Return what the localizer's training with CSD takes; None for a run without CSD.
 
     Raises:
-        RunError: The baseline has no masks, or is of other classes.
+        RunError: The baseline has no masks, or is of other data.
         LabelError: Stage one left the masks of all photos with a single tag empty.
     """
     settings = config.csd
     if settings is None:
         return None
-    baseline = RunFolder.open(settings.baseline or run.path / BASELINE)
-    made = baseline.masks_of_photos()
-    if made is None:
-        raise RunError(f"{baseline.path} has no finished masks, which CSD pastes by; finish that run first (--resume)")
-    if baseline.classes != run.classes:
-        raise RunError(
-            f"csd.baseline={baseline.path} was trained on classes {', '.join(baseline.classes)}, this run has "
-            f"{', '.join(run.classes)}; give a run on the same data, or leave csd.baseline out"
-        )
-    masks = _mask_reader(baseline, *made, config, photos)
+    baseline, stage, folder = open_baseline(settings.baseline or run.path / BASELINE, config, photos, run.classes)
+    masks = _mask_reader(baseline, stage, folder, config, photos)
     alone = [photo for photo in photos if len(photo.hints.tags or ()) == 1]
     found = [p for p in alone if (mask := masks(p)) is not None and np.isin(mask, list(p.hints.tags or ())).any()]
     if not found:
         raise LabelError(
-            f"the masks in {made[1]} show the class of none of the {len(alone)} photos with a single tag: the baseline "
+            f"the masks in {folder} show the class of none of the {len(alone)} photos with a single tag: the baseline "
             "did not learn. See its report, or train without CSD: csd=null"
         )
     prior = cooccurrence_prior(tag_matrix(photos, len(run.classes)), diagonal=settings.diagonal)
@@ -149,8 +178,16 @@ def _mask_reader(
 def draw_pairs(run: RunFolder, method: Method, found: Decoupling, photos: Sequence[Photo], config: RunConfig) -> None:
     """Write ``RUN/localize/pairs.png``: a few sources, targets and pastes, and the maps of the source's class on each.
 
-    The four maps of a row share one scale.
+    Only what CSD learned from is drawn: no paste whose loss has no weight, and none of background where there is none.
+    The maps of a row share one scale.
     """
+    settings = found.settings
+    learned = {
+        "source": True,
+        "target": True,
+        "with object": settings.foreground > 0,
+        "with background": settings.background > 0 and run.background,
+    }
     several = [p for p in photos if len(p.hints.tags or ()) > 1 and found.masks(p) is not None]
     chosen = several[:: max(1, len(several) // max(1, config.trainer.pictures))][: config.trainer.pictures]
     if not chosen or machine.rank() != 0:
@@ -162,8 +199,9 @@ def draw_pairs(run: RunFolder, method: Method, found: Decoupling, photos: Sequen
     if batch.source is None:
         return
     pastes = make_pastes(batch, torch.zeros(len(chosen), 2, dtype=torch.int64))
-    names = ("source", "target", "with object", "with background")
-    images = (pastes.source, pastes.target, pastes.foreground, pastes.background)
+    made = (pastes.source, pastes.target, pastes.foreground, pastes.background)
+    names = [name for name in learned if learned[name]]
+    images = [image for name, image in zip(learned, made, strict=True) if learned[name]]
     where = machine.device(config.trainer)
     method.to(where).eval()
     with machine.autocast(config.trainer):
@@ -172,7 +210,7 @@ def draw_pairs(run: RunFolder, method: Method, found: Decoupling, photos: Sequen
     rows = []
     for i, (source, target) in enumerate(zip(batch.source.ids, batch.ids, strict=True)):
         label = int(batch.source.tags[i].argmax())
-        own = [one[i, label] for one in maps]  # four of (h, w)
+        own = [one[i, label] for one in maps]  # (h, w) each
         most = max(float(one.max()) for one in own) or 1.0
         pictures = [(image[i].permute(1, 2, 0) * 255).round().byte().numpy() for image in images]
         panels = [PairPanel(name, picture, None) for name, picture in zip(names, pictures, strict=True)]

@@ -161,7 +161,7 @@ def _pairs(run: RunFiles) -> dict[str, str] | None:
     if not path.is_file():
         return None
     uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-    return {"sentence": words.against_baseline(run), "picture": uri}
+    return {"pasted": words.pasted(run), "sentence": words.against_baseline(run), "picture": uri}
 
 
 def _gallery(run: RunFiles, split: str) -> dict[str, Any] | None:

@@ -111,6 +111,14 @@ def quality(run: RunFiles) -> list[str]:
     return sentences
 
 
+def pasted(run: RunFiles) -> str:
+    """Say what CSD pasted: what has a weight."""
+    csd = run.config.get("csd") or {}
+    background = csd.get("background") and run.manifest.get("data", {}).get("background", True)
+    kinds = [name for name, used in (("objects", csd.get("foreground")), ("background", background)) if used]
+    return " and ".join(kinds) or "nothing"
+
+
 def against_baseline(run: RunFiles) -> str:
     """Say how the masks of a run with CSD compare with those of its baseline, where both were measured."""
     if run.baseline is None:
