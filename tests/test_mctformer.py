@@ -248,6 +248,29 @@ def test_learned_weights_are_copied_to_every_class_token(tmp_path: Path) -> None
     torch.testing.assert_close(vit.blocks[11].mlp.fc2.weight, net.blocks[11].mlp.fc2.weight)
 
 
+@pytest.mark.parametrize(("stride", "close"), [(8, 0.12), (32, 1e-4)])
+@torch.no_grad()
+def test_learned_weights_are_resampled_to_patches_of_another_size(tmp_path: Path, stride: int, close: float) -> None:
+    torch.manual_seed(0)
+    net = timm.create_model("vit_tiny_patch16_224", num_classes=7)
+    nn.init.normal_(net.patch_embed.proj.weight, std=0.05)
+    ramp = torch.linspace(0, 1, 14)[None, :, None].repeat(14, 1, 192)  # positions grow from left to right
+    net.pos_embed[:, 1:] = ramp.view(1, 196, 192)
+    save_file(net.state_dict(), tmp_path / "vit.safetensors")
+    config = VitConfig(name="vit_tiny_patch16_224", weights=str(tmp_path / "vit.safetensors"), output_stride=stride)
+    vit = ClassTokenVit(config, 2)
+    at_16, resampled = (
+        proj(torch.full((1, 3, side, side), 0.7)).flatten()
+        for proj, side in ((net.patch_embed.proj, 16), (vit.patch_embed.proj, stride))
+    )
+    assert (at_16 - resampled).abs().max() < close * at_16.abs().max()
+    side = 224 // stride
+    rows = vit.pos_embed[0, 2:, 0].view(side, side)
+    assert torch.allclose(rows, rows[:1].expand(side, -1), atol=1e-3)
+    assert (rows.diff(dim=1) > -0.01).all()
+    assert rows[0, 0] < 0.1 < 0.9 < rows[0, -1]
+
+
 def test_one_class_equals_timm() -> None:
     torch.manual_seed(0)
     net = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=0).eval()

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import timm
 import torch
 from pydantic import Field
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -114,7 +114,8 @@ class ClassTokenVit(nn.Module):
         mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
         if config.weights not in ("pretrained", "random"):
             file = read_weights(Path(config.weights))
-            load_by_name(net, file.tensors, [set(dict(net.named_parameters()))], config)
+            tensors = checkpoint_filter_fn(dict(file.tensors), net)  # resamples patches and positions of another stride
+            load_by_name(net, tensors, [set(dict(net.named_parameters()))], config)
             mean, std = file.mean or mean, file.std or std
             self.pretrained = True
 
