@@ -293,7 +293,7 @@ def test_losses_equal_the_equations(shift):
 
 
 def test_teacher_is_in_evaluation_mode_without_gradient_and_students_go_together():
-    wrapped = Csd(Plain(), CsdConfig()).train()
+    wrapped = Csd(Plain(), CsdConfig(background=0.1)).train()
     wrapped.losses(pairs(), Progress(0, 1))
     # photos, training mode, gradient: the localizer's own step, two sources, two objects and two backgrounds
     assert wrapped.localizer.asked == [(3, True, True), (2, False, False), (4, True, True)]
@@ -310,7 +310,7 @@ def test_what_is_pasted_in_place_scores_as_at_home_under_batch_norm():
         def raw_maps(self, images):
             return self.frozen(self.norm(super().raw_maps(images)))
 
-    wrapped = Csd(Normed(), CsdConfig(reliable=0))
+    wrapped = Csd(Normed(), CsdConfig(reliable=0, background=0.1))
     norms = wrapped.localizer
     norms.norm.train(), norms.drop.train()
     images = rand(2, 3, 8, 8)
@@ -323,7 +323,7 @@ def test_what_is_pasted_in_place_scores_as_at_home_under_batch_norm():
 
 @pytest.mark.parametrize(("settings", "asked"), [({"background": 0}, 2), ({"foreground": 0}, 2)])
 def test_each_loss_alone(settings, asked):
-    both, one = (Csd(Plain(), CsdConfig(reliable=0, **s)) for s in ({}, settings))
+    both, one = (Csd(Plain(), CsdConfig(**{"reliable": 0, "background": 0.1} | s)) for s in ({}, settings))
     expected, losses = (c.losses(pairs(), Progress(0, 1)) for c in (both, one))
     gone = "loss_bg" if "background" in settings else "loss_fg"
     assert one.localizer.asked[-1][0] == asked
@@ -344,7 +344,7 @@ def test_nothing_to_paste_is_no_loss():
             data.source.masks[:] = IGNORE
         else:
             data.source, data.tags[:] = None, torch.eye(3)
-        wrapped = Csd(Plain(), CsdConfig())
+        wrapped = Csd(Plain(), CsdConfig(background=0.1))
         losses = wrapped.losses(data, Progress(0, 1))
         sum(losses.values()).backward()
         assert wrapped.localizer.mix.grad.isfinite().all()
@@ -386,7 +386,7 @@ def test_shifts_are_drawn_from_the_step_and_photos_and_need_whole_cells():
         one.images, one.masks = one.images[..., :7], one.masks[..., :7]
     with pytest.raises(ShapeError, match=r"8 x 7 pixels have 4 x 3 cells.*csd.shift=0"):
         wrapped.losses(data, Progress(0, 1))
-    assert Csd(Plain(), CsdConfig()).losses(data, Progress(0, 1))["loss_bg"].isfinite()
+    assert Csd(Plain(), CsdConfig(background=0.1)).losses(data, Progress(0, 1))["loss_bg"].isfinite()
 
 
 # --- localizers -----------------------------------------------------------------------------------------------------
@@ -398,7 +398,7 @@ def test_shifts_are_drawn_from_the_step_and_photos_and_need_whole_cells():
 @pytest.mark.parametrize("mixed", [False, True])
 def test_localizers_learn_from_pastes(kind, config, mixed):
     torch.manual_seed(0)
-    wrapped = Csd(kind(config, 3, True), CsdConfig(reliable=0)).train()
+    wrapped = Csd(kind(config, 3, True), CsdConfig(reliable=0, background=0.1)).train()
     halves = torch.tensor([[1, 0], [2, 0]], dtype=torch.uint8).repeat_interleave(16, 1)  # object left, background right
     source = batch(rand(2, 3, 32, 32, seed=1), torch.eye(3)[:2], halves[:, None].repeat_interleave(32, 1))
     data = batch(
@@ -487,12 +487,34 @@ def test_batches_bring_a_source_for_each_photo_with_several_tags(photos):
     assert not torch.equal(collate([paired[i] for i in range(6)]).source.images, made.source.images)
 
 
+def test_a_source_that_cannot_be_read_is_replaced(photos, tmp_path, caplog):
+    broken = photo("broken", 1, path=tmp_path / "gone.png")
+    every = [*photos, broken]
+    masks = {p.id: np.zeros((40, 50), np.uint8) for p in every}
+    pool = SourcePool([photos[1], photos[3], broken], None)
+    data = PhotoDataset(every, 3, TrainingTransform(32, (0.9, 1.1)), lambda p: masks[p.id], sources=pool)
+    drawn = []
+    for epoch in range(8):
+        data.set_epoch(epoch)
+        drawn += collate([data[i] for i in range(6)]).source.ids
+    assert len(drawn) == 24
+    assert set(drawn) == {"1", "3"}
+    assert data.skipped == ["broken"]
+    assert sum("gone.png" in record.getMessage() for record in caplog.records) == 1
+    lost = PhotoDataset(
+        every, 3, TrainingTransform(32, (0.9, 1.1)), lambda p: masks[p.id], sources=SourcePool([broken], None)
+    )
+    with pytest.raises(PhotoError, match=r"20 photos with a single tag were drawn and none can be read.*gone\.png"):
+        lost[0]
+
+
 # --- settings and refusals ------------------------------------------------------------------------------------------
 
 
 def test_settings():
     config = load_config("csd_irn", ["csd.shift=1"], data={"path": "photos"})
     assert (config.csd.foreground, config.csd.background, config.csd.shift, config.csd.resample) == (0.01, 0.0, 1, True)
+    assert config.csd == CsdConfig(shift=1)  # what the recipe has and what `csd={}` adds to another are the same
     for recipe in ("csd_mct", "paper/csd-irn-voc12", "paper/csd-mct-voc12"):
         published = load_config(recipe, data={"path": "photos"}).csd
         assert (published.foreground, published.background) == (0.01, 0.1)
@@ -685,7 +707,7 @@ def test_pictures_of_pairs_show_what_was_pasted(run, shapes, monkeypatch, backgr
 
 def test_without_background_objects_are_cut_to_where_the_maps_are_strong(shapes, tmp_path):
     settings = [w for w in QUICK if not w.startswith(("refine", "segment", "test"))]
-    own = ["refine=null", "segment=null", "data.background=none", "csd={}", "localize.words=8"]
+    own = ["refine=null", "segment=null", "data.background=none", "csd={background: 0.1}", "localize.words=8"]
     run = hintseg.train(shapes, tmp_path / "run", recipe="vwe", settings=[*settings, *own])
     folder = RunFolder.open(run.path)
     split = split_photos(hintseg.hints.read_hints(shapes, background=False), folder.config)

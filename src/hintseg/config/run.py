@@ -99,20 +99,21 @@ class TestConfig(Settings):
 
 
 class CsdConfig(Settings):
-    """Settings of CSD, which wraps the training of the localizer; the defaults are the paper's where it says them.
+    """Settings of CSD, which wraps the training of the localizer; the defaults are the paper's but for `background`.
 
     The weights belong to sums over a grid of 14 x 14 cells; on other grids the sums are scaled to it. Where photos have
     no background class, there is no background to paste.
 
     Attributes:
         foreground: lambda_1, weight of the consistency of pasted objects; 0 leaves it out.
-        background: lambda_2, weight of the consistency of pasted background; 0 leaves it out. The paper: either one
-            alone does harm. With a classifier of few classes, whose scores go to tens, 0.1 ruined the maps and the
-            recipe `csd_irn` leaves it out (docs/benchmarks.md, section 9).
+        background: lambda_2, weight of the consistency of pasted background; 0 leaves it out. The paper has 0.1, and
+            either one alone does harm there. With a classifier of few classes, whose scores go to tens, 0.1 ruined
+            the maps (docs/benchmarks.md, section 9); the recipes `csd_mct` and `paper/csd-...` have it.
         dummy: M', the constant score beside the sum of all class scores. The paper does not say it; 0.1 is the
             authors' earlier code.
         reliable: A cell of an object counts where the score of its class, stretched to 0..1 over the source photo, is
-            at least this. 0.5 is the authors' earlier code; 0 counts every cell that the object's mask covers.
+            at least this. The paper speaks of reliable pseudo-labels and gives no number; 0.5 is the authors' earlier
+            code; 0 counts every cell that the object's mask covers.
         shift: Largest shift of a paste, in cells of the class maps, up, down and sideways. 0 pastes in place.
         resample: Whether source photos are drawn by how often classes come together (the paper's resampling), or all
             alike (its row "copy-and-paste").
@@ -122,7 +123,7 @@ class CsdConfig(Settings):
     """
 
     foreground: Annotated[float, Field(ge=0)] = 0.01
-    background: Annotated[float, Field(ge=0)] = 0.1
+    background: Annotated[float, Field(ge=0)] = 0.0
     dummy: float = 0.1
     reliable: Annotated[float, Field(ge=0, le=1)] = 0.5
     shift: Annotated[int, Field(ge=0)] = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,9 @@ from hintseg.types import IGNORE, Batch, Photo
 Bytes = npt.NDArray[np.uint8]
 
 logger = logging.getLogger("hintseg")
+
+TRIES = 20
+"""Sources drawn for a photo until one can be read."""
 
 
 class Item(NamedTuple):
@@ -106,8 +109,8 @@ class PhotoDataset(EpochDataset):
         transform: What is done to each photo and mask.
         masks: Returns a photo's labels (H, W) uint8 of the photo's upright size, or None where it has none (the
             photo then counts as unlabelled: all 255). Leave it out for methods that learn without masks.
-        sources: Draws a source photo for each photo with two or more tags; it is labelled and transformed likewise,
-            by chance of its own. Leave it out for methods that pair no photos.
+        sources: Draws a source photo, one of `photos`, for each photo with two or more tags; it is labelled and
+            transformed likewise, by chance of its own. Leave it out for methods that pair no photos.
         seed: The run's seed.
     """
 
@@ -128,6 +131,7 @@ class PhotoDataset(EpochDataset):
         self.transform = transform
         self.masks = masks
         self.sources = sources
+        self._places = {photo.id: place for place, photo in enumerate(photos)} if sources else {}
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -140,8 +144,15 @@ class PhotoDataset(EpochDataset):
         if self.sources is None or len(tags) < 2:
             return item
         # Drawn after the photo's own view, which is thus the same with and without sources.
-        source = self.sources.draw(tags, random)
-        return item._replace(source=self._item(source, read_photo(source.path), random))
+        return item._replace(source=self._source(self.sources, tags, random))
+
+    def _source(self, pool: SourcePool, tags: Collection[int], random: np.random.Generator) -> Item:
+        for _ in range(TRIES):
+            source = pool.draw(tags, random)
+            rgb = self.read(self._places[source.id])
+            if rgb is not None:
+                return self._item(source, rgb, random)
+        raise PhotoError(f"{TRIES} photos with a single tag were drawn and none can be read; the last is {source.path}")
 
     def _item(self, photo: Photo, rgb: Bytes, random: np.random.Generator) -> Item:
         view = self.transform(rgb, self._labels(photo, rgb.shape[:2]), random)

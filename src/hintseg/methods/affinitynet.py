@@ -275,7 +275,9 @@ class AffinityNet(Refiner):
         levels = zip(self.scales, self.reduce, self.backbone(images)[-3:], strict=True)
         reduced = [_resize(elu(reduce(scale(level))), size) for scale, reduce, level in levels]
         # Differences of neighbours are small against their features: they need full precision.
-        return elu(self.mix(torch.cat(reduced, dim=1))).float()
+        with torch.autocast(images.device.type, enabled=False):
+            mixed: Tensor = elu(self.mix(torch.cat([level.float() for level in reduced], dim=1)))
+        return mixed
 
     @torch.no_grad()
     def refine(self, images: Tensor, maps: Tensor) -> Tensor:

@@ -188,14 +188,14 @@ def draw_pairs(run: RunFolder, method: Method, found: Decoupling, photos: Sequen
         "with object": settings.foreground > 0,
         "with background": settings.background > 0 and run.background,
     }
-    several = [p for p in photos if len(p.hints.tags or ()) > 1 and found.masks(p) is not None]
+    several = [i for i, p in enumerate(photos) if len(p.hints.tags or ()) > 1 and found.masks(p) is not None]
     chosen = several[:: max(1, len(several) // max(1, config.trainer.pictures))][: config.trainer.pictures]
     if not chosen or machine.rank() != 0:
         return
     fit = method.config.fit
     transform = TrainingTransform(int(fit.crop), (1.0, 1.0), longest=config.data.longest)
-    dataset = PhotoDataset(chosen, len(run.classes), transform, found.masks, sources=found.sources, seed=config.seed)
-    batch = collate([dataset[i] for i in range(len(chosen))])
+    dataset = PhotoDataset(photos, len(run.classes), transform, found.masks, sources=found.sources, seed=config.seed)
+    batch = collate([dataset[i] for i in chosen])
     if batch.source is None:
         return
     pastes = make_pastes(batch, torch.zeros(len(chosen), 2, dtype=torch.int64))
