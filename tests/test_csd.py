@@ -31,8 +31,10 @@ from hintseg.losses.consistency import consistency, with_dummy
 from hintseg.methods.cam import Cam, CamConfig
 from hintseg.methods.csd import Csd, covered, make_pastes, reliable
 from hintseg.methods.irn import Irn, IrnConfig
+from hintseg.methods.mctformer import MctConfig, MctFormer
 from hintseg.methods.method import Method
 from hintseg.methods.vwe import Vwe, VweConfig
+from hintseg.nn.vit import VitConfig
 from hintseg.pipeline.decoupling import check_data, decoupling, draw_pairs
 from hintseg.pipeline.folder import RunFolder, split_photos
 from hintseg.reporting.pictures import PairPanel, write_pairs
@@ -42,6 +44,7 @@ from hintseg.types import IGNORE, Batch, Hints, HintSet, ParameterGroup, Photo, 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
+TINY_VIT = VitConfig(weights="random", output_stride=8, depth=2, width=24, heads=3, drop_path=0.0)
 SMALL = BackboneConfig(name="test_resnet", weights="random", freeze="norm")
 
 
@@ -393,10 +396,15 @@ def test_shifts_are_drawn_from_the_step_and_photos_and_need_whole_cells():
 
 
 @pytest.mark.parametrize(
-    ("kind", "config"), [(Cam, CamConfig(backbone=SMALL)), (Vwe, VweConfig(backbone=SMALL, words=8))]
+    ("kind", "config", "head"),
+    [
+        (Cam, CamConfig(backbone=SMALL), "classifier"),
+        (Vwe, VweConfig(backbone=SMALL, words=8), "image_classifier"),
+        (MctFormer, MctConfig(backbone=TINY_VIT), "head"),
+    ],
 )
 @pytest.mark.parametrize("mixed", [False, True])
-def test_localizers_learn_from_pastes(kind, config, mixed):
+def test_localizers_learn_from_pastes(kind, config, head, mixed):
     torch.manual_seed(0)
     wrapped = Csd(kind(config, 3, True), CsdConfig(reliable=0, background=0.1)).train()
     halves = torch.tensor([[1, 0], [2, 0]], dtype=torch.uint8).repeat_interleave(16, 1)  # object left, background right
@@ -404,14 +412,15 @@ def test_localizers_learn_from_pastes(kind, config, mixed):
     data = batch(
         rand(2, 3, 32, 32), torch.tensor([[1.0, 1, 0], [0, 1, 1]]), torch.zeros(2, 32, 32, dtype=torch.uint8), source
     )
-    torch.testing.assert_close(wrapped.raw_maps(data.images).relu(), wrapped.class_maps(data.images))
+    if kind is not MctFormer:  # which compares the maps of more layers than it reads out
+        torch.testing.assert_close(wrapped.raw_maps(data.images).relu(), wrapped.class_maps(data.images))
     with torch.autocast("cpu", torch.bfloat16, enabled=mixed):  # casts of weights are cached: the teacher's must not be
         losses = wrapped.losses(data, Progress(0, 1))
     assert losses["loss_fg"] > 0
     assert losses["loss_bg"] > 0
     (losses["loss_fg"] + losses["loss_bg"]).backward()
     moving = {name.split(".")[1] for name, p in wrapped.named_parameters() if p.grad is not None and p.grad.any()}
-    assert moving == {"backbone", "classifier" if kind is Cam else "image_classifier"}
+    assert moving == {"backbone", head}
     plain = kind(config, 3, True).train()
     plain.load_state_dict(wrapped.localizer.state_dict())
     own = plain.losses(data, Progress(0, 1))
