@@ -6,8 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from hintseg.cli import app as command_line
 from hintseg.data.shapes import write_shapes
 
 
@@ -94,6 +96,91 @@ def test_demo_names_resume_and_takes_it(tmp_path):
     assert (tmp_path / "demo" / "localize" / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_demo_deletes_nothing(tmp_path):
+    (tmp_path / "cats-photos").mkdir()
+    (tmp_path / "cats-photos" / "tom.jpg").write_text("the only one")
+    done = hintseg("demo", "--out", tmp_path / "cats")
+    assert done.returncode == 2
+    assert "cats-photos is not empty" in done.stderr
+    assert (tmp_path / "cats-photos" / "tom.jpg").read_text() == "the only one"
+    done = hintseg("demo", "--out", ".")
+    assert done.returncode == 2
+    assert "name one, such as --out runs/demo" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["trainer.precision=half"], "trainer.precision"),
+        (["trainer.accelerator=gpuu"], "trainer.accelerator"),
+        (["propose.low=0.8", "propose.high=0.2", "--recipe", "boxes"], "low=0.8 is above high=0.2"),
+        (["propose.smallest=1", "--recipe", "boxes"], "propose.smallest"),
+    ],
+)
+def test_values_that_nothing_can_follow(photos, tmp_path, words, part):
+    done = hintseg("train", photos, "--out", tmp_path / "run", *words)
+    assert done.returncode == 2
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(photos, tmp_path):
+    done = hintseg("train", photos, "--out", tmp_path / "run", "trainer.accelerator=gpu")
+    assert done.returncode == 2
+    assert "sees no GPU" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_own_recipes_that_are_not_in_order(photos, tmp_path):
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("data: photos\nlocalize: {method: cam}\n")
+    done = hintseg("train", photos, "--out", tmp_path / "run", "--recipe", recipe)
+    assert done.returncode == 2
+    assert "must be a block of settings" in done.stderr
+    recipe.write_text("localize: {method: cam}\nrefine: none\n")
+    done = hintseg("train", photos, "--out", tmp_path / "run", "--recipe", recipe, "refine.method=parr")
+    assert done.returncode == 2
+    assert "did you mean 'par'?" in done.stderr
+
+
+def test_export_needs_a_size(tmp_path):
+    done = hintseg("export", tmp_path, "--size", "0", "0")
+    assert done.returncode == 2
+    assert "at least 32 x 32" in done.stderr
+
+
+def test_class_names_are_no_markup(photos):
+    (photos / "tags.csv").write_text("a.png,tree [dead]\nb.png,fish [/b]\nc.png,fish [/b]\n")
+    done = hintseg("check", photos)
+    assert done.returncode == 0, done.stderr
+    assert "tree [dead]" in done.stdout
+    assert "fish [/b]" in done.stdout
+
+
+def test_stopping_by_hand_says_how_to_go_on(monkeypatch, capsys):
+    def by_lightning():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    def by_typer():
+        sys.exit(130)
+
+    for stop in (by_lightning, by_typer):
+        monkeypatch.setattr(command_line, "app", stop)
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        assert ended.value.code == 130
+        assert "`--resume` goes on from here" in capsys.readouterr().err
+    monkeypatch.setattr(command_line, "app", lambda: sys.exit(1))
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert ended.value.code == 1
+
+
 def test_unwritable_run_folder(photos, tmp_path):
     (tmp_path / "file").write_text("")
     done = hintseg("train", photos, "--out", tmp_path / "file" / "run")
@@ -110,6 +197,19 @@ def test_evaluate(tmp_path):
     scores = json.loads(hintseg("evaluate", masks, truth, "--json").stdout)
     assert scores["miou"] == pytest.approx(0.5)
     assert "mIoU 0.500" in hintseg("evaluate", masks, truth).stdout
+    (tmp_path / "classes.txt").write_text("background\ncat\n")
+    (tmp_path / "split.txt").write_text("my photo\n\na\n")
+    for folder in (truth, masks):
+        Image.open(folder / "a.png").save(folder / "my photo.png")
+        Image.open(folder / "a.png").save(folder / "left out.png")
+    listed = ["evaluate", masks, truth, "--classes", tmp_path / "classes.txt", "--split", tmp_path / "split.txt"]
+    scores = json.loads(hintseg(*listed, "--json").stdout)
+    assert set(scores["iou"]) == {"background", "cat"}
+    assert scores["photos"] == 2
+    (tmp_path / "classes.txt").write_bytes("caf\u00e9\n".encode("latin-1"))
+    done = hintseg(*listed)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
     Image.fromarray(np.zeros((3, 2), np.uint8)).save(masks / "a.png")
     done = hintseg("evaluate", masks, truth)
     assert done.returncode == 2

@@ -77,6 +77,7 @@ def test_a_name_and_its_misspelling_are_asked_about(tmp_path: Path) -> None:
     assert said(report, "are grass (2) and gras (1) one class?", "mend the label file")
     assert not said(report, "horse", "one class")
     assert not said(report_on(tmp_path, [tags(1)], names), "one class")  # a class list may hold both
+    assert said(report_on(tmp_path, [tags(1), tags(2)], ("Person", "person")), "one class?")
     many = [tags(1), tags(2)] * 20
     assert not said(report_on(tmp_path, many, names), "one class")
 

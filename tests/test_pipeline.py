@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,37 @@ def test_masks_predict_and_export(run, data, tmp_path):
     assert classes == ("red", "blue")
     assert background
     assert not method.training
+
+
+def test_masks_are_written_beside_nobody_elses_files(run, data, tmp_path):
+    (tmp_path / "classes.txt").write_text("mine")
+    for write in (lambda: run.masks(tmp_path), lambda: run.predict(data / "JPEGImages", tmp_path)):
+        with pytest.raises(RunError, match="holds files that hintseg did not write there; choose another --out"):
+            write()
+    assert [path.name for path in tmp_path.iterdir()] == ["classes.txt"]
+    photos = sorted((data / "JPEGImages").iterdir())
+    run.predict(photos[0], tmp_path / "out")
+    run.predict(photos[1], tmp_path / "out")  # in place of the first
+    listed = json.loads((tmp_path / "out" / "coco.json").read_text())["images"]
+    assert [image["file_name"] for image in listed] == [photos[1].name]
+    assert [path.stem for path in (tmp_path / "out" / "png").glob("*.png")] == [photos[1].stem]
+
+
+def test_photos_of_both_splits_get_masks_and_twins_their_names(run, tmp_path):
+    both = tmp_path / "run"
+    shutil.copytree(run.path, both)
+    rows = json.loads((both / "photos.json").read_text())
+    learned = [row for row in rows if row["split"] == "train"]
+    (both / "photos.json").write_text(json.dumps([*rows, *({**row, "split": "val"} for row in learned)]))
+    folder = hintseg.load(both).masks(tmp_path / "masks")
+    assert len(json.loads((folder / "coco.json").read_text())["images"]) == len(learned) - 1  # one cannot be read
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.jpg", "a.png"):
+        Image.new("RGB", (40, 32)).save(photos / name)
+    out = run.predict(photos, tmp_path / "out")
+    names = {image["file_name"] for image in json.loads((out / "coco.json").read_text())["images"]}
+    assert names == {"a.jpg", "a.png"}
 
 
 def test_finished_runs_are_not_overwritten_unasked(run, data):

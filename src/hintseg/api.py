@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hintseg.errors import RunError
+from hintseg.errors import ConfigError, PhotoError, RunError
 from hintseg.pipeline.folder import RunFolder, read_json
 from hintseg.types import Photo
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 Bytes = npt.NDArray[np.uint8]
 Settings = Sequence[str] | Mapping[str, Any]
+
+MARK = ".hintseg"
+"""Empty file in a folder of masks: what is in the folder was written by hintseg and may be replaced."""
+
+logger = logging.getLogger("hintseg")
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,7 @@ def masks_from_boxes(
     Raises:
         HintsegError: Anything the user can mend; nothing is half-written.
     """
+    _refuse_foreign(Path(out))
     run = train(
         data,
         Path(out) / "run",
@@ -171,7 +178,8 @@ def masks(run: Path | str, out: Path | str | None = None, *, overlays: bool = Tr
         The folder: ``png/``, ``coco.json``, ``classes.txt`` and ``overlays/``.
 
     Raises:
-        RunError: The run has no masks yet.
+        RunError: The run has no masks yet, or `out` holds what hintseg did not write. Its own earlier masks there are
+            replaced.
     """
     from hintseg.store.masks import MaskStore
 
@@ -181,10 +189,11 @@ def masks(run: Path | str, out: Path | str | None = None, *, overlays: bool = Tr
         raise RunError(f"{run} has no masks yet; `hintseg train ... --out {run} --resume` makes them")
     target = Path(out) if out is not None else folder.path / "masks"
     store = MaskStore(made[1], folder.classes, folder.background)
-    rows = {row["id"]: row for row in read_json(folder.path / "photos.json")}
-    names = [name for name in store.ids() if rows[name]["split"] == "train"]
-    found = ((Photo(name, Path(rows[name]["path"])), store.read(name)) for name in names)
-    files = {name: f"{name}{Path(rows[name]['path']).suffix}" for name in names}
+    # A photo may be in both splits.
+    paths = {row["id"]: Path(row["path"]) for row in read_json(folder.path / "photos.json") if row["split"] == "train"}
+    names = [name for name in store.ids() if name in paths]
+    found = ((Photo(name, paths[name]), store.read(name)) for name in names)
+    files = {name: _file_name(name, paths[name]) for name in names}
     objects = folder.path / "propose" / "instances" if made[0] == "propose" else None
     shown = found if watch is None else watch.each("writing masks", found, len(names))
     return _write_out(target, shown, folder, files, overlays, objects)
@@ -211,7 +220,8 @@ def predict(
         The folder: ``png/``, ``coco.json``, ``classes.txt`` and ``overlays/``.
 
     Raises:
-        RunError: The run has no segmenter yet.
+        RunError: The run has no segmenter yet, or `out` holds what hintseg did not write. Its own earlier masks there
+            are replaced.
         LabelError: There is no photo.
     """
     from hintseg.hints.photos import find_photos
@@ -229,7 +239,7 @@ def predict(
     method, _, _ = load_weights(folder.path / "segment" / "model.safetensors")
     config = folder.config
     found = ((photo, mask) for photo, mask, _ in predict_photos(method, chosen, config, watch or Watch()))
-    files = {photo.id: f"{photo.id}{photo.path.suffix}" for photo in chosen}
+    files = {photo.id: _file_name(photo.id, photo.path) for photo in chosen}
     return _write_out(Path(out), found, folder, files, overlays)
 
 
@@ -263,12 +273,15 @@ def export(run: Path | str, out: Path | str | None = None, *, size: tuple[int, i
         size: (H, W) the model is traced and checked at, pixels.
 
     Raises:
+        ConfigError: `size` is below 32.
         WeightsError: The run has no segmenter yet.
         RunError: The exported model does not agree with torch, or `hintseg[export]` is not installed.
     """
     from hintseg.exporting import export_onnx
     from hintseg.training.weights import load_weights
 
+    if min(size) < 32:
+        raise ConfigError(f"size {size[0]} x {size[1]} given, at least 32 x 32 is needed; try --size 512 512")
     folder = RunFolder.open(run)
     method, classes, background = load_weights(folder.path / "segment" / "model.safetensors")
     target = Path(out) if out is not None else folder.path / "model.onnx"
@@ -320,13 +333,17 @@ def demo(
         resume: Go on with the run in `out` after a stop.
         overwrite: Start the run in `out` afresh.
         watch: Told about the progress.
+
+    Raises:
+        RunError: The folder of the run or of the photos holds something else.
     """
     from hintseg.data.shapes import write_shapes
 
     out = Path(out)
+    if not out.name:
+        raise RunError(f"{out} is no folder to make; name one, such as --out runs/demo")
     data = out.with_name(out.name + "-photos")
     if not (data / "classes.txt").is_file():
-        shutil.rmtree(data, ignore_errors=True)
         write_shapes(data)
     return train(data, out, recipe="demo", settings=settings, resume=resume, overwrite=overwrite, watch=watch)
 
@@ -335,6 +352,18 @@ def _words(settings: Settings) -> list[str]:
     if isinstance(settings, Mapping):
         return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     return list(settings)
+
+
+def _file_name(id: str, path: Path) -> str:
+    """Return a photo's file name; of two photos that differ in it only, the id has the suffix already."""
+    return id if id.endswith(path.suffix) else f"{id}{path.suffix}"
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Refuse a folder to write masks to that holds anything but earlier masks and the run they came from."""
+    foreign = out.exists() and (not out.is_dir() or any(path.name != "run" for path in out.iterdir()))
+    if foreign and not (out / MARK).is_file():
+        raise RunError(f"{out} holds files that hintseg did not write there; choose another --out")
 
 
 def _write_out(
@@ -357,12 +386,23 @@ def _write_out(
     from hintseg.store.pool import write_pool
     from hintseg.training import machine
 
+    if machine.rank() == 0:
+        _refuse_foreign(out)
+        for earlier in ("png", "overlays", "instances", "yolo"):
+            shutil.rmtree(out / earlier, ignore_errors=True)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / MARK).touch()
+    machine.barrier()
     store = MaskStore(out / "png", run.classes, run.background)
 
     def write(photo: Photo, mask: Bytes) -> None:
         store.write(photo.id, mask)
-        if overlays:
+        if not overlays:
+            return
+        try:
             write_overlay(out / "overlays" / f"{photo.id}.jpg", read_photo(photo.path), mask)
+        except PhotoError as error:
+            logger.warning("no overlay: %s", error)
 
     with write_pool() as later:
         for photo, mask in found:

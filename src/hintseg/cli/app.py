@@ -42,7 +42,10 @@ def main() -> None:
     except HintsegError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
+    except SystemExit as stop:
+        # typer ends with 130 when it is interrupted; Lightning ends by itself while it trains.
+        if stop.code != 130 and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
         sys.stderr.write("stopped; `--resume` goes on from here\n")
         sys.exit(130)
     except OSError as error:  # a full disk or a folder taken away: nothing half-written lies under a final name

@@ -30,6 +30,6 @@ def check(
     if json:
         typer.echo(dumps(report.as_dict()))
         return
-    console = Console()
+    console = Console(markup=False)
     for part in check_tables(report):
         console.print(part)

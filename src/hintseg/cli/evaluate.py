@@ -29,13 +29,17 @@ def evaluate(
     from rich.table import Table
 
     from hintseg import api
+    from hintseg.hints.layout import is_background
+    from hintseg.hints.problems import read_text
 
-    names = classes.read_text(encoding="utf-8").split("\n") if classes else None
+    names = [name.strip() for name in read_text(classes).splitlines() if name.strip()] if classes else None
+    if names and not no_background and is_background(names[0]):
+        names = names[1:]  # as in class lists of label folders: id 0 and no class
     scores = api.evaluate(
         masks,
         truth,
-        classes=[n.strip() for n in names if n.strip()] if names else None,
-        split=split.read_text(encoding="utf-8").split() if split else None,
+        classes=names,
+        split=[id.strip() for id in read_text(split).splitlines() if id.strip()] if split else None,
         background=False if no_background else None,
     )
     if json:
@@ -44,7 +48,7 @@ def evaluate(
     table = Table("class", "IoU")
     for name, value in scores.iou.items():
         table.add_row(name, "missing" if value is None else f"{value:.3f}")
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     facts = {
         "pixel accuracy": scores.pixel_accuracy,

@@ -56,10 +56,11 @@ def masks(
 
     watch = Bars(Console())
     if hint is None:
-        if settings or labels or resume or overwrite:
+        if settings or labels or resume or overwrite or format != "auto":
             raise ConfigError(
-                f"settings, --labels, --resume and --overwrite belong to --from, which was not given; {source} is read "
-                "as a run folder. To make masks from boxes: hintseg masks PHOTOS --from boxes --out DIR"
+                "settings, --labels, --format, --resume and --overwrite belong to --from, which was not given; "
+                f"{source} is read as a run folder. To make masks from boxes: "
+                "hintseg masks PHOTOS --from boxes --out DIR"
             )
         api.masks(source, out, overlays=overlays, watch=watch)
     elif out is None:

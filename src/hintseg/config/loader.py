@@ -114,12 +114,15 @@ def load_config(
         (3, 'cam')
     """
     raw = read_recipe(recipe)
+    if not isinstance(raw.get("data") or {}, dict):
+        raise ConfigError(f"'data' of {recipe} must be a block of settings, such as {{path: photos}}")
     if data:
         raw["data"] = (raw.get("data") or {}) | {key: value for key, value in data.items() if value is not None}
     parsed = parse_overrides(overrides)
     for stage in STAGES:
         chosen = next((value for key, value in reversed(parsed) if key == [stage, "method"]), None)
-        if chosen is not None and chosen != (raw.get(stage) or {}).get("method"):
+        old = raw.get(stage)
+        if chosen is not None and chosen != (old.get("method") if isinstance(old, dict) else None):
             raw[stage] = {"method": chosen}
     for key, value in parsed:
         block = raw
@@ -183,10 +186,13 @@ def _settings_class(stage: str, block: Any) -> type[Settings]:
     free = FREE_METHODS.get(stage, {})
     if name in free:
         return free[name]
-    try:
-        kind: type[Settings] = resolve("method", name, methods()).Config
-    except ConfigError as error:
-        raise ConfigError(f"'{stage}.method': {error}") from error
+    table = methods()
+    if name not in table:
+        known = [*free, *table]
+        raise ConfigError(
+            f"'{stage}.method': unknown method '{name}'{did_you_mean(name, known)}. Known: {', '.join(known)}"
+        )
+    kind: type[Settings] = resolve("method", name, table).Config
     task = getattr(kind, "task", stage)
     if task != stage:
         raise ConfigError(f"'{stage}.method': '{name}' is a method to {task}, not to {stage}")

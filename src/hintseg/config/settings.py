@@ -149,7 +149,7 @@ class TrainerConfig(Settings):
     """Where and how Lightning runs: passed on to its Trainer.
 
     Attributes:
-        accelerator: `auto`, `cpu`, `gpu`, ...
+        accelerator: `auto` takes a GPU where there is one.
         devices: Processes on this machine, or `auto`: every GPU, one process on a CPU.
         num_nodes: Machines.
         strategy: Lightning's strategy name; `auto` is DDP where there are several processes.
@@ -159,11 +159,11 @@ class TrainerConfig(Settings):
         pictures: Photos drawn at the end of every stage.
     """
 
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Count | Auto = "auto"
     num_nodes: Count = 1
     strategy: str = "auto"
-    precision: str = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"] = "auto"
     workers: Annotated[int, Field(ge=0)] | Auto = "auto"
     logger: Literal["csv", "tensorboard"] = "csv"
     pictures: Annotated[int, Field(ge=0)] = 4

@@ -256,7 +256,8 @@ def look_alikes(photos: Mapping[str, int]) -> list[str]:
     return [
         f"are {name} ({photos[name]}) and {other} ({photos[other]}) one class? If one is misspelt, mend the label file"
         for name, other in combinations(photos, 2)
-        if min(photos[name], photos[other]) < FEW_PHOTOS and SequenceMatcher(None, name, other).ratio() > ALIKE
+        if min(photos[name], photos[other]) < FEW_PHOTOS
+        and SequenceMatcher(None, name.casefold(), other.casefold()).ratio() > ALIKE
     ]
 
 

@@ -72,7 +72,8 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
         for photo in found.keys() & hints.keys():
             problems.add(file.name, f"photo '{photo}' is also in another of the label files")
         hints |= found
-        word = next((word for word in _SPLIT_WORDS if word in f"{file.parent.name}/{file.name}"), file.stem)
+        places = [(name, word) for name in (file.name, file.parent.name) for word in _SPLIT_WORDS]
+        word = next((word for name, word in places if word in name), file.stem)
         parts[word] = (*parts.get(word, ()), *sorted(found))
     splits = parts if len(files) > 1 else read_splits(path, folder, problems)
     source = ", ".join(file.name for file in files)

@@ -12,7 +12,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from hintseg.errors import LabelError
-from hintseg.hints.layout import CLASS_LIST, TRUTH_FOLDERS, add_truth, assemble, find_masks, read_classes, read_splits
+from hintseg.hints.layout import (
+    CLASS_LIST,
+    TRUTH_FOLDERS,
+    add_truth,
+    assemble,
+    find_masks,
+    png_files,
+    read_classes,
+    read_splits,
+)
 from hintseg.hints.masks import tags_of_masks
 from hintseg.hints.photos import MASK_FOLDERS, find_photos
 from hintseg.hints.problems import Problems
@@ -25,7 +34,7 @@ FOLDERS = (*MASK_FOLDERS, *TRUTH_FOLDERS)
 def find_folder(path: Path, labels: Path | None) -> Path | None:
     """Return the folder of index PNGs: the given one, else the first of `FOLDERS` below `path` that has a PNG."""
     candidates = [labels] if labels is not None else [path / name for name in FOLDERS]
-    return next((f for f in candidates if f.is_dir() and next(f.rglob("*.png"), None) is not None), None)
+    return next((f for f in candidates if f.is_dir() and png_files(f)), None)
 
 
 def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True) -> HintSet:

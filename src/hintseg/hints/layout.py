@@ -111,9 +111,14 @@ def read_splits(path: Path, folder: PhotoFolder, problems: Problems) -> dict[str
     return splits
 
 
+def png_files(folder: Path) -> list[Path]:
+    """Return the PNGs in a folder and below, sorted; the suffix in any case, hidden ones left out."""
+    return sorted(f for f in folder.rglob("[!.]*") if f.suffix.lower() == ".png")
+
+
 def find_masks(folder: Path) -> dict[str, Path]:
     """Return the PNG files below `folder` by their path without suffix."""
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("[!.]*.png"))}
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in png_files(folder)}
 
 
 def add_truth(

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -60,7 +60,7 @@ class CfsConfig(MethodConfig):
     size: Annotated[int, Field(ge=32)] | Auto = "auto"
     expand: Positive = 0.5
     iterations: Count = 1
-    smallest: Share = 0.2
+    smallest: Annotated[float, Field(ge=0, lt=1)] = 0.2
     longest: Annotated[int, Field(ge=32)] | None = 320
     neighbours: bool = True
     learn_filled: bool = False
@@ -73,6 +73,12 @@ class CfsConfig(MethodConfig):
     low: Share = 0.4
     widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (256, 128, 64, 64, 32)
     finest: Count = 2
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> CfsConfig:
+        if self.low > self.high:
+            raise ValueError(f"low={self.low} is above high={self.high}; between the two the second GrabCut decides")
+        return self
 
 
 class Cfs(Method):

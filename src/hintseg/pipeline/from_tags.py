@@ -90,8 +90,7 @@ def _write_branch_c(run: RunFolder, method: OneStage, photos: Sequence[Photo], c
     where = machine.device(config.trainer)
     method.to(where).eval()
     store = MaskStore(run.stage("segment") / "branch_c", run.classes, run.background)
-    missing = [photo for photo in photos if photo.id not in store]
-    mine = missing[machine.rank() :: machine.world()]
+    mine = [photo for photo in machine.share(photos) if photo.id not in store]
     watch.start("Branch-C", len(mine))
     for group, pixels in equal_size_batches(mine, BATCH, longest=config.data.longest):
         with torch.inference_mode(), machine.autocast(config.trainer):

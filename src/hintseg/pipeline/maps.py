@@ -53,8 +53,7 @@ def write_class_maps(
     where = machine.device(config.trainer)
     method.to(where).eval()
     folder = run.stage(stage) / "maps"
-    missing = [photo for photo in photos if not (folder / f"{photo.id}.npz").is_file()]
-    mine = missing[machine.rank() :: machine.world()]
+    mine = [photo for photo in machine.share(photos) if not (folder / f"{photo.id}.npz").is_file()]
     watch.start("class maps", len(mine))
     with write_pool() as later:
         for group, pixels in equal_size_batches(mine, BATCH, longest=config.data.longest):
@@ -134,7 +133,7 @@ def cut_maps(
     threshold, how_chosen = chosen
     store = MaskStore(run.stage(stage) / folder, run.classes, run.background)
     sweep, swept, adding = SeedSweep(len(run.classes)), 0, Lock()
-    mine = readable(run, stage, photos)[machine.rank() :: machine.world()]
+    mine = machine.share(readable(run, stage, photos))
 
     def cut(photo: Photo) -> None:
         nonlocal sweep, swept

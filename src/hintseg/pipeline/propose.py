@@ -16,7 +16,7 @@ from hintseg.config.run import FilledPropose, GrabCutPropose, RunConfig
 from hintseg.config.settings import FitConfig
 from hintseg.data.crops import BoxMap, CropDataset, foreground_of, object_boxes, smallest_side
 from hintseg.data.photos import photo_size, read_photo
-from hintseg.errors import PhotoError, RunError
+from hintseg.errors import PhotoError, RunError, ShapeError
 from hintseg.evaluation.confusion import Confusion
 from hintseg.hints.boxes import pixel_window
 from hintseg.methods.cfs import Cfs, CfsConfig
@@ -129,6 +129,8 @@ def _cut_out(
             write_instances(folder / f"{photo.id}.npz", cut(photo))
         except PhotoError as error:
             logger.warning("photo skipped: %s", error)
+        except ShapeError as error:
+            raise ShapeError(f"{photo.path}: {error}") from error
 
     mine = _missing(folder, photos)
     watch.start(doing, len(mine))
@@ -140,7 +142,7 @@ def _cut_out(
 
 
 def _missing(folder: Path, photos: Sequence[Photo]) -> list[Photo]:
-    return [p for p in photos if not (folder / f"{p.id}.npz").is_file()][machine.rank() :: machine.world()]
+    return [p for p in machine.share(photos) if not (folder / f"{p.id}.npz").is_file()]
 
 
 def _learn_cfs(run: RunFolder, settings: CfsConfig, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> Cfs:

@@ -37,6 +37,7 @@ def run_recipe(
         HintsegError: Anything the user can mend: labels, settings, the folder.
     """
     watch = watch or Watch()
+    machine.check(config.trainer)
     machine.join()
     data = config.data
     hint_set = read_hints(

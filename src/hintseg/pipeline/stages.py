@@ -130,7 +130,7 @@ def predict_photos(
     test = config.test
     where = machine.device(config.trainer)
     method.to(where).eval()
-    mine = photos[machine.rank() :: machine.world()]
+    mine = machine.share(photos)
     watch.start("predicting", len(mine))
     for group, pixels in equal_size_batches(mine, BATCH, longest=config.data.longest):
         images = pixels.to(where).float() / 255
@@ -193,8 +193,8 @@ def _write_labels(
     """Write the labels a refiner learns from: what the class maps say nearly for certain."""
     folder = run.stage("refine") / "labels"
     threshold = _read_threshold(run, "localize")
-    missing = [p for p in readable(run, "localize", photos) if not (folder / f"{p.id}.png").is_file()]
-    mine = missing[machine.rank() :: machine.world()]
+    shared = machine.share(readable(run, "localize", photos))
+    mine = [p for p in shared if not (folder / f"{p.id}.png").is_file()]
     watch.start("labels for the refiner", len(mine))
     with write_pool() as later:
         for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
@@ -215,8 +215,8 @@ def _walk(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunCo
     where = machine.device(config.trainer)
     method.to(where).eval()
     folder = run.stage("refine") / "maps"
-    missing = [p for p in readable(run, "localize", photos) if not (folder / f"{p.id}.npz").is_file()]
-    mine = missing[machine.rank() :: machine.world()]
+    shared = machine.share(readable(run, "localize", photos))
+    mine = [p for p in shared if not (folder / f"{p.id}.npz").is_file()]
     watch.start("random walk", len(mine))
     with write_pool() as later:
         for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
@@ -241,7 +241,7 @@ def _refine_by_function(
     """Refine [background, class maps] of each photo with its colours and write the strongest."""
     where = machine.device(config.trainer)
     store = MaskStore(run.stage("refine") / "masks", run.classes, run.background)
-    mine = readable(run, "localize", photos)[machine.rank() :: machine.world()]
+    mine = machine.share(readable(run, "localize", photos))
     watch.start(f"refining with {settings.method}", len(mine))
     with write_pool() as later:
         for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
@@ -254,6 +254,7 @@ def _refine_by_function(
             if len(ids) > 1:
                 rows, rgb = scores[None].to(where), pixels.to(where)
                 if isinstance(settings, DenseCrfRefine):
+                    rows = rows + (rows.sum(dim=1, keepdim=True) == 0)  # where nothing is known all are alike
                     refined = dense_crf(rows / rows.sum(dim=1, keepdim=True), rgb, **_kernels(settings))[0].cpu()
                 else:
                     spread = par if settings.method == "par" else pamr

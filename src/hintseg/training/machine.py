@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
@@ -12,8 +13,22 @@ import torch
 from torch import distributed
 
 from hintseg.config.settings import TrainerConfig
+from hintseg.errors import ConfigError
 
 T = TypeVar("T")
+
+
+def check(trainer: TrainerConfig) -> None:
+    """Refuse settings that this machine cannot follow, before anything is written.
+
+    Raises:
+        ConfigError: A GPU is asked for and there is none.
+    """
+    if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"trainer.accelerator={trainer.accelerator}, but torch {torch.__version__} sees no GPU here; mend the "
+            "driver or install torch with CUDA, or leave it at auto"
+        )
 
 
 def device(trainer: TrainerConfig) -> torch.device:
@@ -71,6 +86,14 @@ def rank() -> int:
 def world() -> int:
     """Return how many processes work together."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """Return this process's part of the items.
+
+    Share first, then leave out what is done: which files are there changes while the others write.
+    """
+    return items[rank() :: world()]
 
 
 def join() -> None:
