@@ -104,6 +104,25 @@ def test_report_shows_the_steps_and_counts_overlaps(run):
     assert "From the boxes of 8 training photos" in page
 
 
+def test_a_photo_that_breaks_off_costs_its_overlay_only(tmp_path, caplog):
+    data = write_photos(tmp_path / "data", count=2)
+    photo = next((data / "images").glob("p1.*"))
+    Image.open(photo).convert("RGB").save(tmp_path / "whole.jpg")
+    photo.write_bytes((tmp_path / "whole.jpg").read_bytes()[:-400])  # its size can be read, not its pixels
+    out = hintseg.masks_from_boxes(data, tmp_path / "out", settings=["propose.method=filled"])
+    assert {path.stem for path in (out / "png").glob("*.png")} == {"p1", "p2"}
+    assert {path.stem for path in (out / "overlays").iterdir()} == {"p2"}
+    assert (out / "coco.json").is_file()
+    assert any("no overlay" in message for message in caplog.messages)
+
+
+def test_photos_and_masks_do_not_share_a_folder(data, tmp_path):
+    before = sorted(path.name for path in data.iterdir())
+    with pytest.raises(RunError, match="holds files that hintseg did not write there"):
+        hintseg.masks_from_boxes(data, data, settings=["propose.method=filled"])
+    assert sorted(path.name for path in data.iterdir()) == before
+
+
 def test_one_command_gives_all_forms(data, tmp_path):
     out = tmp_path / "out"
     words = ["masks", str(data), "propose.method=grabcut", "--from", "boxes", "--out", str(out)]

@@ -287,6 +287,14 @@ class TestCoco:
         self.write(folder, first, "annotations/instances_train.json")
         self.write(folder, second, "annotations/instances_val.json")
         assert dict(read_hints(folder).splits) == {"train": ("a",), "val": ("b",)}
+        (folder / "train_photos").mkdir()
+        for name in ("train", "val"):
+            (folder / "annotations" / f"instances_{name}.json").rename(
+                folder / "train_photos" / f"instances_{name}.json"
+            )
+        found = read_hints(folder, folder / "train_photos", format="coco")
+        assert dict(found.splits) == {"train": ("a",), "val": ("b",)}  # the file's own name comes first
+        self.write(folder, first, "annotations/instances_train.json")
         self.write(folder, second | {"categories": content["categories"][:1]}, "annotations/instances_val.json")
         assert "category 3 'car' is not the same in all label files" in refusal(folder)
 
@@ -457,6 +465,16 @@ class TestRecognise:
         message = refusal(tmp_path)
         assert "fits 2 formats: 'csv'" in message
         assert "choose one with --format csv" in message
+
+    def test_true_masks_beside_a_table_are_its_truth(self, tmp_path: Path) -> None:
+        photos(tmp_path, "a.jpg", "b.jpg")
+        (tmp_path / "boxes.csv").write_text("filename,x0,y0,x1,y1,label\na.jpg,1,1,9,9,car\nb.jpg,2,2,8,8,dog\n")
+        (tmp_path / "classes.txt").write_text("car\ndog\n")
+        index_png(tmp_path / "SegmentationClass" / "a.png", [0, 1] * 100)
+        found = read_hints(tmp_path)
+        assert recognise(tmp_path) == "csv"
+        assert [photo.hints.mask is not None for photo in found.photos] == [True, False]
+        assert all(photo.hints.boxes for photo in found.photos)
 
     def test_a_voc_layout_wins_over_files_beside_it(self, voc: Path) -> None:
         (voc / "instances.json").write_text(json.dumps(coco_json()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +12,17 @@ import numpy as np
 import pytest
 
 import hintseg
+from hintseg.config.loader import load_config
 from hintseg.data.shapes import write_shapes
 from hintseg.hints import read_hints
-from hintseg.pipeline import maps
+from hintseg.pipeline import maps, stages
 from hintseg.pipeline.folder import RunFolder, split_photos
+from hintseg.pipeline.propose import _missing
 from hintseg.store.maps import write_maps
 from hintseg.store.masks import read_label_png
 from hintseg.training import machine
 from hintseg.training.watch import Watch
+from hintseg.types import Photo
 
 QUICK = [
     "backbone.name=resnet10t",
@@ -47,6 +51,36 @@ def run(tmp_path_factory) -> RunFolder:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_no_photo_is_lost_when_one_process_begins_after_another_has_written(tmp_path, monkeypatch) -> None:
+    photos = [Photo(name, tmp_path / name) for name in "abcdefgh"]
+    taken = []
+    for rank in (1, 0, 2):
+        monkeypatch.setattr(machine, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(machine, "world", lambda: 3)
+        mine = _missing(tmp_path, photos)
+        for photo in mine:
+            (tmp_path / f"{photo.id}.npz").touch()
+        taken += [photo.id for photo in mine]
+    assert sorted(taken) == list("abcdefgh")
+
+
+@pytest.mark.parametrize("refiner", ["dense_crf", "par"])
+def test_refiners_leave_what_no_map_knows(run: RunFolder, refiner: str) -> None:
+    config = load_config(
+        "cam", [f"refine.method={refiner}", "refine.iterations=2"], data={"path": run.config.data.path}
+    )
+    photo = split_photos(read_hints(run.config.data.path), run.config).train[0]
+    blank = RunFolder(run.path.parent / f"blank-{refiner}")
+    shutil.copytree(run.path, blank.path)
+    scores = np.zeros((2, 12, 12))
+    scores[0, :, 6:] = 0.8
+    write_maps(blank.path / "localize" / "maps" / f"{photo.id}.npz", [1, 2], scores)
+    stages._refine_by_function(blank, config.refine, config, [photo], None, Watch())
+    mask = read_label_png(blank.path / "refine" / "masks" / f"{photo.id}.png")
+    assert set(np.unique(mask)) <= {1, 2}
+    assert (mask[:, 30:] == 1).all()
 
 
 def test_cutting_is_dealt_out_and_sweeps_are_merged(run: RunFolder, monkeypatch) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from hintseg.errors import LabelError
 from hintseg.hints import cls_labels, coco, csv, folders, index_png, points, voc, yolo
+from hintseg.hints.layout import TRUTH_FOLDERS
 from hintseg.hints.photos import LABEL_FOLDERS, MASK_FOLDERS, PHOTO_FOLDERS
 from hintseg.hints.tables import kind_of, read_rows
 from hintseg.types import HintSet
@@ -114,12 +115,13 @@ def _fitting(path: Path) -> list[str]:
         found.append("coco")
     if yolo.find_config(path, None) or next((path / "labels").rglob("*.txt"), None):
         found.append("yolo")
-    if root is None and index_png.find_folder(path, None):
-        found.append("index_png")
     if any((path / name).is_file() for name in points.FILES):
         found.append("points")
     if (path / cls_labels.FILE).is_file():
         found.append("cls_labels")
+    masks = index_png.find_folder(path, None) if root is None else None
+    if masks is not None and (masks.name not in TRUTH_FOLDERS or not found):  # beside other labels it is the truth
+        found.append("index_png")
     if not found:
         names = {child.name for part in folders.split_folders(path) for child in folders.class_folders(part)}
         if names - set(PHOTO_FOLDERS) - set(folders.NEGATIVE_FOLDERS):
