@@ -148,9 +148,9 @@ def test_feedback_equals_equations_3_and_7():
     found = bmp(sigma_s=0.6).feedback(logits, photo)[0]
     for y in range(8):
         for x in range(8):
-            values = {c: float(logits[0, c, y, x]) for c in (0, 1, 3)}  # class 2 is not in the tags
-            best = max(values, key=values.get)
-            chance = math.exp(values[best]) / sum(map(math.exp, values.values()))
+            values = [float(logits[0, c, y, x]) for c in range(4)]
+            best = max((0, 1, 3), key=values.__getitem__)  # class 2 is not in the tags, but S^s is of all classes
+            chance = math.exp(values[best]) / sum(map(math.exp, values))
             sure = best != 0 and chance > 0.6 and 1 <= x < 8 and 0 <= y < 7
             assert found[y, x] == (best if sure else 255)
     assert {1, 255} <= set(found.flatten().tolist()) <= {1, 3, 255}
@@ -175,7 +175,8 @@ def test_confidence_is_what_its_name_says(confidence, value):
 def test_feedback_keeps_to_the_tags_only_where_asked():
     logits = torch.zeros(1, 3, 8, 8)
     logits[:, 2], logits[:, 1] = 9.0, 5.0
-    assert (bmp(2).feedback(logits, one_photo([1, 0])) == 1).all()
+    assert (bmp(2, sigma_s=0.01).feedback(logits, one_photo([1, 0])) == 1).all()
+    assert (bmp(2).feedback(logits, one_photo([1, 0])) == 255).all()  # nobody is sure of class 1
     assert (bmp(2, filter_feedback=False).feedback(logits, one_photo([1, 0])) == 2).all()
 
 

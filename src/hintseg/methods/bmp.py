@@ -48,7 +48,8 @@ class BmpConfig(OneStageConfig):
         sigma_c: Confidence that Y^c must exceed (Eq. 5). The authors' code has 0.5 (the two are swapped there), and so
             has the recipe `bmp`: on two data sets labels above 0.75 held about 16 % of each class, above 0.5 about 57 %
             (docs/benchmarks.md, section 8).
-        sigma_s: Confidence that Y^s must exceed (Eq. 7). The authors' code has 0.75.
+        sigma_s: Confidence that Y^s must exceed (Eq. 7), among all classes, those that the tags rule out included.
+            The authors' code has 0.75.
         confidence: What sigma_s is compared with: a probability, which the paper calls S^s (`sigmoid` fits the soft
             margin loss, `softmax` cross entropy), or the raw `logit`, which the code takes.
         background_map: B^s of Eq. 12. The paper calls it a probability (`softmax`, `sigmoid`: averaged over scales);
@@ -145,14 +146,14 @@ class Bmp(OneStage):
         Returns:
             (B, H, W) uint8: 1..K, or 255; background never counts, for Branch-C has no such class.
         """
+        if self.config.confidence == "softmax":
+            s_s = s_s.softmax(dim=1)  # over all classes: of background and a single tag one is always above a half
+        elif self.config.confidence == "sigmoid":
+            s_s = s_s.sigmoid()
         if self.config.filter_feedback:
             absent = torch.cat([batch.tags.new_zeros(len(batch.tags), 1), 1 - batch.tags], dim=1) > 0
             s_s = s_s.masked_fill(absent[:, :, None, None], -torch.inf)
         surest, y_s = s_s.max(dim=1)
-        if self.config.confidence == "softmax":
-            surest = s_s.softmax(dim=1).amax(dim=1)
-        elif self.config.confidence == "sigmoid":
-            surest = surest.sigmoid()
         m_s = (y_s != BACKGROUND) & (surest > self.config.sigma_s)
         m_s &= inside(batch.windows, (s_s.shape[2], s_s.shape[3]))
         return y_s.masked_fill(~m_s, IGNORE).to(torch.uint8)
