@@ -215,7 +215,7 @@ def test_colour_is_read_once_for_all_maps(monkeypatch):
 
 
 def test_windows_outside_of_crops_are_refused():
-    with pytest.raises(ShapeError, match="does not fit"):
+    with pytest.raises(ShapeError, match="must be at least 2 x 2 pixels and lie in its crop"):
         CropPar(rand(1, 3, 16, 16), torch.tensor([[0, 0, 17, 16]]))
 
 

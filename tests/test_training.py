@@ -14,7 +14,8 @@ from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import RunError, WeightsError
 from hintseg.methods.cam import Cam, CamConfig
 from hintseg.methods.method import Method
-from hintseg.training.fit import fit
+from hintseg.nn.backbones import Backbone
+from hintseg.training.fit import SharedNorms, fit
 from hintseg.training.optim import build_optimizer, learning_rate_factor
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights, save_weights
@@ -122,6 +123,20 @@ def test_batch_norm_and_dropout_are_in_training_mode(resume, loader, tmp_path):
     fit(method, loader, SETTINGS, TrainerConfig(accelerator="cpu"), tmp_path, resume=resume)
     assert method.modes == {True}
     assert not method.training
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_100", "resnet10t"])
+def test_norms_shared_by_several_gpus_keep_their_activations(name):
+    """timm's norms hold the activation that follows: without it the features of a MobileNet grow by six digits."""
+    torch.manual_seed(0)
+    network = Backbone(BackboneConfig(name=name, weights="random")).eval()
+    images = torch.rand(1, 3, 64, 64)
+    before, names = network(images), list(network.state_dict())
+    shared = SharedNorms().apply(network)
+    assert any(isinstance(part, torch.nn.SyncBatchNorm) for part in shared.modules())
+    for one, other in zip(before, shared(images), strict=True):
+        torch.testing.assert_close(one, other)
+    assert list(SharedNorms().revert(shared).state_dict()) == names
 
 
 def test_tensorboard_gets_every_loss(loader, tmp_path):

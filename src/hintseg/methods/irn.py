@@ -56,7 +56,7 @@ class IrnConfig(RefinerConfig):
         walk_radius: Reach of a step of the walk, cells.
         beta: Power of the affinity in the walk: high values make weak edges count.
         foreground: Background score whose seeds are nearly certain: the foreground of the labels. `auto` is twice the
-            threshold of the seeds, as the paper's 0.30 is twice its 0.15.
+            threshold of the seeds, as the paper's 0.30 is twice its 0.15; above 1/3 the middle between it and 1.
         background_score: Background score that leaves out nearly nothing: what lies below is the background of the
             labels. `auto` is a third of the threshold of the seeds, as the paper's 0.05 is of its 0.15.
     """

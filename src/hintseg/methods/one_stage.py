@@ -49,7 +49,8 @@ class OneStageConfig(MethodConfig):
         scales: Factors of the crop at which the class maps for the labels are made, each with its mirrored twin.
         high: Background score that a class must beat to become a label.
         low: Background score that all classes must lose to for a background label.
-        background_score: Background score where one number must do: seeds of whole photos.
+        background_score: Background score where one number must do: Y^c of whole photos, where Branch-S's background
+            does not stand in for it.
         par_iterations: Steps of PAR; AFA takes 10 for VOC and 15 for COCO.
         curve_photos: Photos with a true mask on which both branches are measured during training (never learned from);
             0 measures nothing.

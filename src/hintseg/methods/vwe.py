@@ -101,7 +101,8 @@ class Vwe(Method):
         code = self.encoder(features.detach())
         p_img = self.prior(_classify(self.image_classifier, self._pool(features)))
         p_word = _classify(self.word_classifier, gap(features))  # words come from all cells, hence the average
-        p_w2i = self.prior(_classify(self.word_to_image, code.frequency(self.config.frequency)))
+        with torch.autocast(batch.images.device.type, enabled=False):  # words differ in the third digit
+            p_w2i = self.prior(_classify(self.word_to_image, code.frequency(self.config.frequency)))
         return {
             "loss_img": multi_label_soft_margin(p_img, batch.tags),
             "loss_word": multi_label_soft_margin(p_word, code.present),
@@ -118,7 +119,8 @@ class Vwe(Method):
         image_maps = torch.relu(self.image_classifier(features))  # Eq. 10
         if not self.config.word_branch:
             return image_maps
-        word_maps = torch.relu(self.word_to_image(self.encoder(features).probabilities))  # Eq. 11
+        with torch.autocast(images.device.type, enabled=False):  # P is flat: its pattern needs all digits
+            word_maps = torch.relu(self.word_to_image(self.encoder(features).probabilities))  # Eq. 11
         return combine_branches(image_maps, word_maps)
 
     def raw_maps(self, images: Tensor) -> Tensor:

@@ -62,7 +62,9 @@ def segment_from_tags(
     named = [photo for photo in val if photo.hints.tags is not None]
     _write_branch_c(run, method, [*photos, *named], config, watch)
     store = MaskStore(run.stage("segment") / "masks", run.classes, run.background)
-    for photo, mask, quality in predict_photos(method, photos, config, watch, tagged=len(run.classes)):
+    judged = {photo.id for photo in val}  # a photo in both splits gets the mask that does not know its tags
+    learned = [photo for photo in photos if photo.id not in judged]
+    for photo, mask, quality in predict_photos(method, learned, config, watch, tagged=len(run.classes)):
         if not run.background:
             mask[mask == BACKGROUND] = IGNORE  # a photo without tags: nothing is known
         store.write(photo.id, mask, quality=quality)
@@ -80,7 +82,7 @@ def segment_from_tags(
     how_s = f"Branch-S (Tables I, VI): scales {list(config.test.scales)}{flips}, {crf}"
     for split, part in (("train", photos), ("val", named)):
         rows += score(run, "segment", "Branch-C", split, how_c, None, "branch_c", part)
-    rows += score(run, "segment", "pseudo mask", "train", f"{how_s}; tags used at test time", None, photos=photos)
+    rows += score(run, "segment", "pseudo mask", "train", f"{how_s}; tags used at test time", None, photos=learned)
     rows += score(run, "segment", "segmentation", "val", f"{how_s}; no tags at test time", None, photos=val)
     record(run, "segment", rows)
 
@@ -124,7 +126,7 @@ def _curves(
     path = run.stage("segment") / "curves.csv"
 
     def measure(method: Method, epoch: int, step: int) -> None:
-        every = max(1, int(method.config.fit.epochs) // CURVE_POINTS)
+        every = -(-int(method.config.fit.epochs) // CURVE_POINTS)
         if (epoch + 1) % every:
             return
         miou_c, miou_s = measure_branches(run, method, chosen, config)

@@ -92,7 +92,10 @@ class CropPar:
         groups: dict[tuple[int, int], list[int]] = {}
         for i, (x0, y0, x1, y1) in enumerate(self.boxes):
             if not (0 <= x0 <= x1 - 2 < self.size[1] - 1 and 0 <= y0 <= y1 - 2 < self.size[0] - 1):
-                raise ShapeError(f"window {self.boxes[i]} does not fit into crops of {self.size[1]} x {self.size[0]}")
+                raise ShapeError(
+                    f"window {self.boxes[i]} must be at least 2 x 2 pixels and lie in its crop of {self.size[1]} x "
+                    f"{self.size[0]}; leave out photos that are this narrow, or raise fit.scale"
+                )
             groups.setdefault((y1 - y0, x1 - x0), []).append(i)
         self.groups = []
         for members in groups.values():

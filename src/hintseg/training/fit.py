@@ -14,7 +14,9 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
+from lightning.pytorch.plugins import LayerSync
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from hintseg.config.settings import FitConfig, TrainerConfig
@@ -121,6 +123,22 @@ class _AfterEpoch(Callback):
             self.call(trainer.current_epoch, trainer.global_step)
 
 
+class SharedNorms(LayerSync):
+    """Let batch norm that learns see the photos of all GPUs: there are few on each.
+
+    timm's norms hold their activation; Lightning's own plugin would leave it out.
+    """
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return the model with its batch norms shared."""
+        shared: nn.Module = convert_sync_batchnorm(model)
+        return shared
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Return the model as it is: evaluated, shared norms are like others."""
+        return model
+
+
 def fit(
     method: Method,
     loader: DataLoader[Any],
@@ -164,6 +182,7 @@ def fit(
     checkpoint = ModelCheckpoint(folder, "last", every_n_epochs=1, save_top_k=1, enable_version_counter=False)
     logger = _tensorboard(folder) if trainer.logger == "tensorboard" else False
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    several = machine.devices(trainer) * trainer.num_nodes > 1
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         runner = Trainer(
@@ -171,8 +190,7 @@ def fit(
             devices=machine.devices(trainer),
             num_nodes=trainer.num_nodes,
             strategy=_strategy(trainer),
-            # Few photos per GPU: batch norm that learns sees those of all GPUs.
-            sync_batchnorm=machine.devices(trainer) * trainer.num_nodes > 1 and machine.device(trainer).type == "cuda",
+            plugins=[SharedNorms()] if several and machine.device(trainer).type == "cuda" else None,
             precision=machine.precision(trainer),  # type: ignore[arg-type]
             max_epochs=int(settings.epochs),
             accumulate_grad_batches=settings.accumulate,
