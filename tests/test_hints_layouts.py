@@ -280,6 +280,12 @@ class TestCoco:
         assert "category 2 'x' occurs twice" in message
         assert "needs a whole number `id` and a `name`" in message
 
+    def test_photos_of_another_size_are_named(self, folder: Path) -> None:
+        images = [dict(image, width=40, height=20) for image in coco_json()["images"]]
+        message = refusal(self.write(folder, coco_json(images=images)))
+        assert "is 20 x 10 pixels (EXIF applied), but the file says 40 x 20" in message
+        assert "give the photos they were drawn on, or scale the boxes" in message
+
     def test_several_files_are_splits_and_must_agree_on_classes(self, folder: Path) -> None:
         content = coco_json()
         first = content | {"images": content["images"][:1]}

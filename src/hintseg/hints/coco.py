@@ -23,6 +23,9 @@ from hintseg.types import Box, Hints, HintSet, Rle
 PLACES = ("instances*.json", "annotations/instances*.json", "*/_annotations.coco.json", "*.json", "annotations/*.json")
 """Where the files are looked for below the data set's folder; the first that fits counts."""
 
+OPENED = 500
+"""Photos of a file, spread evenly, whose own size is compared with the stated one."""
+
 _SPLIT_WORDS = ("train", "val", "test")
 
 
@@ -193,7 +196,8 @@ class _Reader:
         """Return the photo id and (height, width) of every image id."""
         photos: dict[Any, tuple[str | None, tuple[int, int] | None]] = {}
         seen: dict[str, Any] = {}
-        for item in self.content["images"]:
+        every = max(1, len(self.content["images"]) // OPENED)
+        for number, item in enumerate(self.content["images"]):
             image, name = item.get("id"), item.get("file_name")
             line = f"image {image}"
             if not isinstance(image, int | str) or not isinstance(name, str) or not name:
@@ -208,8 +212,16 @@ class _Reader:
                 seen.setdefault(photo, image)
             height, width = item.get("height"), item.get("width")
             size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-            if size is None and photo is not None:
-                size = size_or_none(self.folder.paths[photo])
+            if photo is not None and (size is None or number % every == 0):
+                own = size_or_none(self.folder.paths[photo])
+                if size is not None and own is not None and size != own:
+                    self.problems.add(
+                        self.where,
+                        f"{line}: '{name}' is {own[1]} x {own[0]} pixels (EXIF applied), but the file says {width} x "
+                        f"{height}; its boxes would lie elsewhere: give the photos they were drawn on, or scale the "
+                        "boxes",
+                    )
+                size = size or own
             photos.setdefault(image, (photo, size))
         return photos
 

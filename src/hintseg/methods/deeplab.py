@@ -72,7 +72,10 @@ class DeepLabV2(Method):
         self.head = AtrousPyramid(self.backbone.channels[-1], classes + background, rates, config.init_std)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """Return the cross entropy of labelled pixels, summed over training scales and their maximum as published."""
+        """Return the cross entropy of labelled pixels, summed over training scales and their maximum as published.
+
+        Logits are resized to the masks; the released code shrinks the masks to the logits.
+        """
         masks = masks_of(batch)
         logits = [resize_to(self.segment(_resize_by(batch.images, scale)), masks) for scale in self.config.scales]
         if len(logits) > 1:
