@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from hintseg.errors import RunError
+from hintseg.files.atomic import whole_file
 from hintseg.methods.method import Method
-from hintseg.store.atomic import whole_file
 
 _LOG = logging.getLogger("hintseg")
 

@@ -26,12 +26,12 @@ from hintseg.data.inference import equal_size_batches
 from hintseg.data.photos import photo_size
 from hintseg.errors import RunError
 from hintseg.evaluation.confusion import Confusion
+from hintseg.files.atomic import whole_file
 from hintseg.methods.method import Method, frozen
 from hintseg.methods.one_stage import OneStage, OneStageConfig
 from hintseg.pipeline.folder import RunFolder
 from hintseg.pipeline.maps import BATCH, MAP_STRIDE, choose, cut_maps, grow, record, score, tag_rows, write_class_maps
 from hintseg.pipeline.stages import predict_photos, train_on_photos
-from hintseg.store.atomic import whole_file
 from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.training import machine
 from hintseg.training.watch import Watch

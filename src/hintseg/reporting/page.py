@@ -12,9 +12,9 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from hintseg.files.atomic import whole_file
 from hintseg.reporting import figures, pictures, words
 from hintseg.reporting.run_files import MASK_KINDS, SWEPT_KINDS, RunFiles, read_run
-from hintseg.store.atomic import whole_file
 
 _SCORED = 1000
 """Photos that are scored, at most, to find the best and worst."""

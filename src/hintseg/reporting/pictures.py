@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from hintseg.data.photos import read_photo
 from hintseg.errors import PhotoError
 from hintseg.evaluation.confusion import Confusion
+from hintseg.files.atomic import whole_file
 from hintseg.reporting.run_files import MASK_KINDS, RunFiles, read_run
-from hintseg.store.atomic import whole_file
 from hintseg.store.instances import read_instances
 from hintseg.store.maps import read_maps
 from hintseg.store.masks import read_label_png

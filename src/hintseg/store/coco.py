@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hintseg.files.atomic import whole_file
 from hintseg.hints.rle import bounds, encode, write_counts
-from hintseg.store.atomic import whole_file
 from hintseg.store.masks import MaskStore
 from hintseg.types import BACKGROUND, IGNORE
 

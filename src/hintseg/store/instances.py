@@ -13,8 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from hintseg.errors import RunError, ShapeError
+from hintseg.files.atomic import whole_file
 from hintseg.hints import rle
-from hintseg.store.atomic import whole_file
 from hintseg.types import BACKGROUND
 
 Bytes = npt.NDArray[np.uint8]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hintseg.errors import RunError, ShapeError
-from hintseg.store.atomic import whole_file
+from hintseg.files.atomic import whole_file
 
 
 def write_maps(path: Path, keys: Sequence[int] | npt.NDArray[np.integer], maps: npt.NDArray[np.floating]) -> None:

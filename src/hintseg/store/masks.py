@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from hintseg.errors import LabelError, RunError, ShapeError
-from hintseg.store.atomic import remove_quietly, whole_file
+from hintseg.files.atomic import remove_quietly, whole_file
 from hintseg.store.palette import voc_palette
 from hintseg.types import IGNORE
 

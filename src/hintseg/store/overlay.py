@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from hintseg.errors import ShapeError
-from hintseg.store.atomic import whole_file
+from hintseg.files.atomic import whole_file
 from hintseg.store.palette import voc_palette
 from hintseg.types import BACKGROUND
 
