@@ -24,7 +24,8 @@ from hintseg.data.shapes import write_shapes
 from hintseg.hints import read_hints
 from hintseg.methods.irn import Irn, IrnConfig
 from hintseg.pipeline import maps, stages
-from hintseg.pipeline.folder import RunFolder, split_photos
+from hintseg.pipeline.begin import split_photos
+from hintseg.run.folder import RunFolder
 from hintseg.store import maps as map_store
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights

@@ -35,9 +35,10 @@ from hintseg.methods.mctformer import MctConfig, MctFormer
 from hintseg.methods.method import Method
 from hintseg.methods.vwe import Vwe, VweConfig
 from hintseg.nn.vit import VitConfig
+from hintseg.pipeline.begin import split_photos
 from hintseg.pipeline.decoupling import check_data, decoupling, draw_pairs
-from hintseg.pipeline.folder import RunFolder, split_photos
 from hintseg.reporting.pictures import PairPanel, write_pairs
+from hintseg.run.folder import RunFolder
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
 from hintseg.types import IGNORE, Batch, Hints, HintSet, ParameterGroup, Photo, Progress

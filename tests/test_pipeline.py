@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import hintseg
-from hintseg.errors import LabelError, RunError
+from hintseg.errors import LabelError, PhotoError, RunError
 from hintseg.training.fit import FitModule
 from hintseg.training.weights import load_weights
 
@@ -134,12 +134,17 @@ def test_masks_are_written_beside_nobody_elses_files(run, data, tmp_path):
         with pytest.raises(RunError, match="holds files that hintseg did not write there; choose another --out"):
             write()
     assert [path.name for path in tmp_path.iterdir()] == ["classes.txt"]
-    photos = sorted((data / "JPEGImages").iterdir())
+    photos = [path for path in sorted((data / "JPEGImages").iterdir()) if path.stem != "broken"]
     run.predict(photos[0], tmp_path / "out")
     run.predict(photos[1], tmp_path / "out")  # in place of the first
     listed = json.loads((tmp_path / "out" / "coco.json").read_text())["images"]
     assert [image["file_name"] for image in listed] == [photos[1].name]
     assert [path.stem for path in (tmp_path / "out" / "png").glob("*.png")] == [photos[1].stem]
+
+
+def test_a_photo_that_cannot_be_read_is_an_error_not_an_empty_folder(run, data, tmp_path):
+    with pytest.raises(PhotoError, match=r"none of 1 photos can be read; the first is .*broken\.png"):
+        run.predict(data / "JPEGImages" / "broken.png", tmp_path / "out")
 
 
 def test_photos_of_both_splits_get_masks_and_twins_their_names(run, tmp_path):
@@ -181,7 +186,7 @@ def test_a_class_that_looks_misspelt_is_asked_about(tmp_path, caplog):
 
 def test_a_folder_that_is_no_run_is_never_deleted(data, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(RunError, match="not empty; choose another --out"):
+    with pytest.raises(RunError, match="holds files that hintseg did not write there; choose another --out"):
         hintseg.train(data, tmp_path, settings=QUICK, overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 

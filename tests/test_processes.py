@@ -16,8 +16,9 @@ from hintseg.config.loader import load_config
 from hintseg.data.shapes import write_shapes
 from hintseg.hints import read_hints
 from hintseg.pipeline import maps, stages
-from hintseg.pipeline.folder import RunFolder, split_photos
+from hintseg.pipeline.begin import split_photos
 from hintseg.pipeline.propose import _missing
+from hintseg.run.folder import RunFolder
 from hintseg.store.maps import write_maps
 from hintseg.store.masks import read_label_png
 from hintseg.training import machine

@@ -76,15 +76,20 @@ def make_run(path: Path, *, stages=("localize", "refine", "segment"), truth=True
     backbone = {"name": "resnet18", "weights": "random"}
     config = {"recipe": "vwe", "seed": 7, "backbone": backbone, "maps": {"scales": [1.0, 0.5], "flip": "max"}}
     config |= {"test": {"scales": [1.0], "flip": True, "crf": None}}
-    config |= {stage: {"method": "vwe", "fit": {"lr": 0.01}} for stage in stages}
+    config |= {stage: {"method": "vwe", "backbone": backbone, "fit": {"lr": 0.01}} for stage in stages}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
-    facts = {"method": "vwe", "done": True, "seconds": 75.0, "peak_memory_mb": 1234.0, "photos": 20, "steps": 1200}
+    facts = {"method": "vwe", "done": True, "photos": 20, "steps": 1200}
+    learns_from = "masks" if list(stages) == ["segment"] else "tags"
+    data = {"name": "farm", "path": "farm", "format": "voc", "classes": classes, "background": background}
     manifest = {
-        "hintseg": "0.1.0", "python": "3.11.4", "torch": "2.6", "lightning": "2.4", "created": "2030-01-02",
-        "command": "hintseg train 'a & b' --out <run>", "seed": 7, "machine": "x86_64, 2 cores",
-        "data": {"name": "farm", "path": "farm", "format": "voc", "classes": classes, "background": background},
+        "hintseg": "0.1.0", "python": "3.11.4", "torch": "2.6", "lightning": "2.4", "seed": 7,
+        "learns_from": learns_from, "data": data | {"notes": [], "hashes": {}},
         "stages": dict.fromkeys(reversed(stages), facts),
     }  # fmt: skip
+    command = "\"hintseg train 'a & b' --out <run>\""
+    ended = [f"2030-01-02,{stage},75.0,1234,,\n" for stage in stages]
+    rows = ["when,what,seconds,peak_memory_mb,machine,command\n", f"2030-01-01,began,,,2 cores,{command}\n", *ended]
+    (path / "history.csv").write_text("".join(rows))
     write_json(path / "manifest.json", manifest)
     return path
 
@@ -243,10 +248,12 @@ def test_half_a_run_is_reported_as_such(tmp_path):
     assert "Judged by the seeds on the photos it learned from" in text
 
 
-def test_run_with_nothing_but_a_manifest_is_reported(tmp_path):
-    write_json(tmp_path / "manifest.json", {"stages": {"localize": {"done": False}}, "data": {"classes": ["cow"]}})
-    text = text_of(write_report(tmp_path).read_text("utf-8"))
-    assert "has not finished any stage yet" in text
+def test_run_that_has_only_begun_is_reported(tmp_path):
+    run = make_run(tmp_path / "run", stages=("localize",))
+    edit_json(run / "manifest.json", lambda m: m["stages"].update(localize={"done": False}))
+    shutil.rmtree(run / "localize")
+    write_json(run / "metrics.json", [])
+    assert "has not finished any stage yet" in text_of(write_report(run).read_text("utf-8"))
 
 
 def test_fully_supervised_run_is_not_said_to_learn_from_tags(tmp_path):
@@ -273,6 +280,28 @@ def test_folder_that_is_no_run_and_damaged_files_are_explained(tmp_path):
     with pytest.raises(RunError, match=r"metrics\.json cannot be read"):
         write_report(run)
     assert not (run / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "named"),
+    [
+        ("manifest.json", "[]", "the whole"),
+        ("manifest.json", '{"hintseg": 1}', "hintseg: Input should be a valid string"),
+        ("photos.json", '[{"id": "a", "path": "a.jpg", "split": "test"}]', r"0\.split"),
+        ("metrics.json", '[{"stage": "localize", "miou": "much"}]', r"0\."),
+        ("localize/sweep.json", '{"chosen": "0.3"', "cannot be read"),
+        ("segment/masks/manifest.json", '{"masks": {"a": {"quality": 7}}}', "not the manifest"),
+        ("config.yaml", "recipe: vwe", "seed: Field required"),
+        ("config.yaml", "a: [", "cannot be read"),
+        ("history.csv", "when,what\na,b\n", "the run does not need it"),
+    ],
+)
+def test_an_edited_file_of_a_run_is_named_in_one_sentence(tmp_path, file, text, named):
+    run = make_run(tmp_path, truth=False)
+    (run / file).write_text(text)
+    with pytest.raises(RunError, match=named) as caught:
+        write_report(run)
+    assert str(run / file) in str(caught.value)
 
 
 def test_stage_pictures_hold_a_row_per_photo(full):

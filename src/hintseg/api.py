@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hintseg.errors import ConfigError, PhotoError, RunError
-from hintseg.pipeline.folder import RunFolder, read_json
+from hintseg.files.owned import adding, kind_of, refuse_inputs
+from hintseg.run.folder import RunFolder
 from hintseg.types import Photo
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 Bytes = npt.NDArray[np.uint8]
 Settings = Sequence[str] | Mapping[str, Any]
-
-MARK = ".hintseg"
-"""Empty file in a folder of masks: what is in the folder was written by hintseg and may be replaced."""
 
 logger = logging.getLogger("hintseg")
 
@@ -47,23 +44,32 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """The result rows: stage, kind, split, miou (0..1), iou per class, threshold, oracle, protocol."""
-        return list(read_json(self.path / "metrics.json"))
+        return [row.model_dump() for row in RunFolder(self.path).metrics]
 
-    def masks(self, out: Path | str | None = None, *, overlays: bool = True) -> Path:
+    def masks(self, out: Path | str | None = None, *, overlays: bool = True, overwrite: bool = False) -> Path:
         """Write the masks of the training photos; see `hintseg.masks`."""
-        return masks(self.path, out, overlays=overlays)
+        return masks(self.path, out, overlays=overlays, overwrite=overwrite)
 
-    def predict(self, photos: Path | str, out: Path | str = "predictions", *, overlays: bool = True) -> Path:
+    def predict(
+        self,
+        photos: Path | str,
+        out: Path | str = "predictions",
+        *,
+        overlays: bool = True,
+        overwrite: bool = False,
+    ) -> Path:
         """Segment new photos; see `hintseg.predict`."""
-        return predict(self.path, photos, out, overlays=overlays)
+        return predict(self.path, photos, out, overlays=overlays, overwrite=overwrite)
 
     def report(self) -> Path:
         """Write the report again; see `hintseg.report`."""
         return report(self.path)
 
-    def export(self, out: Path | str | None = None, *, size: tuple[int, int] = (512, 512)) -> ExportReport:
+    def export(
+        self, out: Path | str | None = None, *, size: tuple[int, int] = (512, 512), overwrite: bool = False
+    ) -> ExportReport:
         """Export the segmenter as ONNX; see `hintseg.export`."""
-        return export(self.path, out, size=size)
+        return export(self.path, out, size=size, overwrite=overwrite)
 
 
 def load(run: Path | str) -> Run:
@@ -97,7 +103,7 @@ def train(
         format: Label format; `auto` recognises it.
         settings: Dotted settings: ``{"localize.fit.epochs": 10}`` or ``["localize.fit.epochs=10"]``.
         resume: Go on with the run in `out`; finished stages are not run again.
-        overwrite: Start the run in `out` afresh.
+        overwrite: Start the run in `out` afresh: what hintseg wrote there is deleted, and nothing else.
         watch: Told about the progress; by default lines go to the logger ``hintseg``.
 
     Returns:
@@ -138,7 +144,7 @@ def masks_from_boxes(
         settings: Dotted settings, as for `train`: ``propose.method=grabcut`` trains nothing.
         overlays: Whether to draw each mask over its photo too.
         resume: Go on after a stop.
-        overwrite: Start afresh.
+        overwrite: Start afresh; masks that were changed by hand are replaced too.
         watch: Told about the progress.
 
     Returns:
@@ -147,22 +153,31 @@ def masks_from_boxes(
     Raises:
         HintsegError: Anything the user can mend; nothing is half-written.
     """
-    _refuse_foreign(Path(out))
-    run = train(
-        data,
-        Path(out) / "run",
-        labels=labels,
-        recipe="boxes",
-        format=format,
-        settings=["segment=null", "data.train=all", *_words(settings)],
-        resume=resume,
-        overwrite=overwrite,
-        watch=watch,
-    )
-    return masks(run.path, out, overlays=overlays, watch=watch)
+    from hintseg.pipeline.output import masks_folder, write_masks
+
+    with masks_folder(Path(out)) as folder:
+        run = train(
+            data,
+            Path(out) / "run",
+            labels=labels,
+            recipe="boxes",
+            format=format,
+            settings=["segment=null", "data.train=all", *_words(settings)],
+            resume=resume,
+            overwrite=overwrite,
+            watch=watch,
+        )
+        return write_masks(RunFolder.open(run.path), folder, overlays, overwrite, watch)
 
 
-def masks(run: Path | str, out: Path | str | None = None, *, overlays: bool = True, watch: Watch | None = None) -> Path:
+def masks(
+    run: Path | str,
+    out: Path | str | None = None,
+    *,
+    overlays: bool = True,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+) -> Path:
     """Write the masks of a run's training photos: palette PNG, COCO JSON (RLE), overlays.
 
     A run from boxes has masks of each object too. Then ``coco.json`` holds those, and there are ``instances/ID.png``
@@ -172,31 +187,21 @@ def masks(run: Path | str, out: Path | str | None = None, *, overlays: bool = Tr
         run: Run folder.
         out: Folder to write to; ``RUN/masks`` by default.
         overlays: Whether to draw each mask over its photo too.
+        overwrite: Replace earlier masks there even where somebody changed them.
         watch: Told about the progress.
 
     Returns:
         The folder: ``png/``, ``coco.json``, ``classes.txt`` and ``overlays/``.
 
     Raises:
-        RunError: The run has no masks yet, or `out` holds what hintseg did not write. Its own earlier masks there are
-            replaced.
+        RunError: The run has no masks yet, or `out` holds what hintseg did not write, or masks that were changed since.
+            Its own earlier masks there are replaced.
     """
-    from hintseg.store.masks import MaskStore
+    from hintseg.pipeline.output import masks_folder, write_masks
 
     folder = RunFolder.open(run)
-    made = folder.masks_of_photos()
-    if made is None:
-        raise RunError(f"{run} has no masks yet; `hintseg train ... --out {run} --resume` makes them")
-    target = Path(out) if out is not None else folder.path / "masks"
-    store = MaskStore(made[1], folder.classes, folder.background)
-    # A photo may be in both splits.
-    paths = {row["id"]: Path(row["path"]) for row in read_json(folder.path / "photos.json") if row["split"] == "train"}
-    names = [name for name in store.ids() if name in paths]
-    found = ((Photo(name, paths[name]), store.read(name)) for name in names)
-    files = {name: _file_name(name, paths[name]) for name in names}
-    objects = folder.path / "propose" / "instances" if made[0] == "propose" else None
-    shown = found if watch is None else watch.each("writing masks", found, len(names))
-    return _write_out(target, shown, folder, files, overlays, objects)
+    with adding(folder.path), masks_folder(Path(out) if out is not None else folder.path / "masks") as target:
+        return write_masks(folder, target, overlays, overwrite, watch)
 
 
 def predict(
@@ -205,6 +210,7 @@ def predict(
     out: Path | str = "predictions",
     *,
     overlays: bool = True,
+    overwrite: bool = False,
     watch: Watch | None = None,
 ) -> Path:
     """Segment new photos with a run's model.
@@ -214,17 +220,20 @@ def predict(
         photos: A photo, or a folder of photos (sub-folders too).
         out: Folder to write to.
         overlays: Whether to draw each mask over its photo too.
+        overwrite: Replace earlier masks there even where somebody changed them.
         watch: Told about the progress.
 
     Returns:
         The folder: ``png/``, ``coco.json``, ``classes.txt`` and ``overlays/``.
 
     Raises:
-        RunError: The run has no segmenter yet, or `out` holds what hintseg did not write. Its own earlier masks there
-            are replaced.
+        RunError: The run has no segmenter yet, or `out` holds what hintseg did not write, or masks that were changed
+            since. Its own earlier masks there are replaced.
         LabelError: There is no photo.
+        PhotoError: None of the photos can be read.
     """
     from hintseg.hints.photos import find_photos
+    from hintseg.pipeline.output import clear, file_name, masks_folder, write_out
     from hintseg.pipeline.stages import predict_photos
     from hintseg.training import machine
     from hintseg.training.watch import Watch
@@ -238,9 +247,15 @@ def predict(
         chosen = [Photo(name, path) for name, path in find_photos(photos).paths.items()]
     method, _, _ = load_weights(folder.path / "segment" / "model.safetensors")
     config = folder.config
-    found = ((photo, mask) for photo, mask, _ in predict_photos(method, chosen, config, watch or Watch()))
-    files = {photo.id: _file_name(photo.id, photo.path) for photo in chosen}
-    return _write_out(Path(out), found, folder, files, overlays)
+    files = {photo.id: file_name(photo.id, photo.path) for photo in chosen}
+    with masks_folder(Path(out)) as target:
+        refuse_inputs(target.root, [folder.path, *(photo.path for photo in chosen)])
+        clear(target, overwrite)
+        found = ((photo, mask) for photo, mask, _ in predict_photos(method, chosen, config, watch or Watch()))
+        made = write_out(target.root, found, folder, files, overlays)
+        if not any(machine.gather(made)):
+            raise PhotoError(f"none of {len(chosen)} photos can be read; the first is {chosen[0].path}")
+    return Path(out)
 
 
 def evaluate(
@@ -261,21 +276,26 @@ def report(run: Path | str) -> Path:
     """Write the run's ``report.html`` again and return its path."""
     from hintseg.reporting import write_report
 
-    return write_report(RunFolder.open(run).path)
+    folder = RunFolder.open(run)
+    with adding(folder.path):
+        return write_report(folder.path)
 
 
-def export(run: Path | str, out: Path | str | None = None, *, size: tuple[int, int] = (512, 512)) -> ExportReport:
+def export(
+    run: Path | str, out: Path | str | None = None, *, size: tuple[int, int] = (512, 512), overwrite: bool = False
+) -> ExportReport:
     """Export the run's segmenter as ONNX and check it against torch.
 
     Args:
         run: Run folder with a trained segmenter.
         out: File to write; ``RUN/model.onnx`` by default.
         size: (H, W) the model is traced and checked at, pixels.
+        overwrite: Replace `out` where it exists.
 
     Raises:
         ConfigError: `size` is below 32.
         WeightsError: The run has no segmenter yet.
-        RunError: The exported model does not agree with torch, or `hintseg[export]` is not installed.
+        RunError: The exported model does not agree with torch, or `hintseg[export]` is not installed, or `out` exists.
     """
     from hintseg.exporting import export_onnx
     from hintseg.training.weights import load_weights
@@ -285,7 +305,10 @@ def export(run: Path | str, out: Path | str | None = None, *, size: tuple[int, i
     folder = RunFolder.open(run)
     method, classes, background = load_weights(folder.path / "segment" / "model.safetensors")
     target = Path(out) if out is not None else folder.path / "model.onnx"
-    return export_onnx(method, target, size=size, classes=classes, background=background)
+    if out is not None and target.exists() and not overwrite:
+        raise RunError(f"{target} exists; choose another --out, or replace it with --overwrite")
+    with adding(folder.path):
+        return export_onnx(method, target, size=size, classes=classes, background=background)
 
 
 def check(
@@ -343,7 +366,7 @@ def demo(
     if not out.name:
         raise RunError(f"{out} is no folder to make; name one, such as --out runs/demo")
     data = out.with_name(out.name + "-photos")
-    if not (data / "classes.txt").is_file():
+    if kind_of(data) != "photos":
         write_shapes(data)
     return train(data, out, recipe="demo", settings=settings, resume=resume, overwrite=overwrite, watch=watch)
 
@@ -352,70 +375,3 @@ def _words(settings: Settings) -> list[str]:
     if isinstance(settings, Mapping):
         return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     return list(settings)
-
-
-def _file_name(id: str, path: Path) -> str:
-    """Return a photo's file name; of two photos that differ in it only, the id has the suffix already."""
-    return id if id.endswith(path.suffix) else f"{id}{path.suffix}"
-
-
-def _refuse_foreign(out: Path) -> None:
-    """Refuse a folder to write masks to that holds anything but earlier masks and the run they came from."""
-    foreign = out.exists() and (not out.is_dir() or any(path.name != "run" for path in out.iterdir()))
-    if foreign and not (out / MARK).is_file():
-        raise RunError(f"{out} holds files that hintseg did not write there; choose another --out")
-
-
-def _write_out(
-    out: Path,
-    found: Iterable[tuple[Photo, Bytes]],
-    run: RunFolder,
-    files: Mapping[str, str],
-    overlays: bool,
-    objects: Path | None = None,
-) -> Path:
-    """Write masks as PNG, COCO and overlays, and those of single objects in the forms other tools read.
-
-    `files` holds the photos' file names by id, `objects` the folder of their objects, where there is one.
-    """
-    from hintseg.data.photos import read_photo
-    from hintseg.store.coco import write_coco
-    from hintseg.store.instances import read_instances, write_objects
-    from hintseg.store.masks import MaskStore
-    from hintseg.store.overlay import write_overlay
-    from hintseg.store.pool import write_pool
-    from hintseg.training import machine
-
-    if machine.rank() == 0:
-        _refuse_foreign(out)
-        for earlier in ("png", "overlays", "instances", "yolo"):
-            shutil.rmtree(out / earlier, ignore_errors=True)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / MARK).touch()
-    machine.barrier()
-    store = MaskStore(out / "png", run.classes, run.background)
-
-    def write(photo: Photo, mask: Bytes) -> None:
-        store.write(photo.id, mask)
-        if not overlays:
-            return
-        try:
-            write_overlay(out / "overlays" / f"{photo.id}.jpg", read_photo(photo.path), mask)
-        except PhotoError as error:
-            logger.warning("no overlay: %s", error)
-
-    with write_pool() as later:
-        for photo, mask in found:
-            later(write, photo, mask)
-    machine.barrier()
-    if machine.rank() == 0:
-        store.finish()
-        if objects is None:
-            write_coco(out / "coco.json", store, files=files)
-        else:
-            write_objects(
-                out, ((id, name, read_instances(objects / f"{id}.npz")) for id, name in files.items()), run.classes
-            )
-        (out / "classes.txt").write_text("\n".join(run.classes) + "\n", encoding="utf-8")
-    machine.barrier()
-    return out

@@ -15,8 +15,9 @@ def export(
         512,
         512,
     ),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file --out where it exists.")] = False,
 ) -> None:
     """Export the run's segmenter as ONNX and check it against torch."""
     from hintseg import api
 
-    typer.echo(str(api.export(run, out, size=size)))
+    typer.echo(str(api.export(run, out, size=size, overwrite=overwrite)))

@@ -38,7 +38,12 @@ def masks(
     format: Annotated[str, typer.Option(help="With --from: label format; `auto` recognises it.")] = "auto",
     overlays: Annotated[bool, typer.Option(help="Also draw each mask over its photo.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="With --from: go on after a stop.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="With --from: start afresh.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace earlier masks in --out, also those changed by hand; --from: start afresh."
+        ),
+    ] = False,
 ) -> None:
     """Write masks of photos: palette PNG, COCO JSON and overlays.
 
@@ -56,13 +61,13 @@ def masks(
 
     watch = Bars(Console())
     if hint is None:
-        if settings or labels or resume or overwrite or format != "auto":
+        if settings or labels or resume or format != "auto":
             raise ConfigError(
-                "settings, --labels, --format, --resume and --overwrite belong to --from, which was not given; "
+                "settings, --labels, --format and --resume belong to --from, which was not given; "
                 f"{source} is read as a run folder. To make masks from boxes: "
                 "hintseg masks PHOTOS --from boxes --out DIR"
             )
-        api.masks(source, out, overlays=overlays, watch=watch)
+        api.masks(source, out, overlays=overlays, overwrite=overwrite, watch=watch)
     elif out is None:
         raise ConfigError("--from needs --out DIR, the folder to write masks to")
     else:

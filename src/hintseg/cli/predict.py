@@ -13,6 +13,9 @@ def predict(
     photos: Annotated[Path, typer.Argument(help="A photo, or a folder of photos (sub-folders too).")],
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("predictions"),
     overlays: Annotated[bool, typer.Option(help="Also draw each mask over its photo.")] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace earlier masks in --out, those changed by hand too.")
+    ] = False,
 ) -> None:
     """Segment new photos with the run's model: palette PNG, COCO JSON (RLE) and overlays."""
     from rich.console import Console
@@ -20,4 +23,4 @@ def predict(
     from hintseg import api
     from hintseg.cli.watch import Bars
 
-    api.predict(run, photos, out, overlays=overlays, watch=Bars(Console()))
+    api.predict(run, photos, out, overlays=overlays, overwrite=overwrite, watch=Bars(Console()))

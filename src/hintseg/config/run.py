@@ -165,7 +165,12 @@ class RunConfig(Settings):
     trainer: TrainerConfig = TrainerConfig()
 
 
-STAGES = ("propose", "localize", "refine", "segment")
+STAGES: tuple[Literal["propose"], Literal["localize"], Literal["refine"], Literal["segment"]] = (
+    "propose",
+    "localize",
+    "refine",
+    "segment",
+)
 """Stage names in the order they run."""
 
 FREE_METHODS: dict[str, dict[str, type[Settings]]] = {

@@ -32,6 +32,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from hintseg.errors import ConfigError, RunError, did_you_mean
+from hintseg.files.owned import mark
 from hintseg.types import BACKGROUND, IGNORE
 
 Bytes = npt.NDArray[np.uint8]
@@ -404,6 +405,7 @@ def write_shapes(folder: Path, *, train: int = 400, val: int = 100, seed: int = 
 def _write_layout(folder: Path, counts: dict[str, int], seed: int, size: int) -> None:
     for name in ("JPEGImages", "SegmentationClass", "Annotations", "Scribbles", "Hints", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
+    mark(folder, "photos")
     (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
     tag_rows: list[tuple[str, ...]] = []
     point_rows: list[tuple[str | int, ...]] = [("filename", "x", "y", "label")]

@@ -13,7 +13,7 @@ from hintseg.config.run import RunConfig
 from hintseg.data.inference import equal_size_batches
 from hintseg.files.atomic import whole_file
 from hintseg.methods.lgsa import LgsaDeepLabV2
-from hintseg.pipeline.folder import RunFolder
+from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png
 from hintseg.training import machine
 from hintseg.types import IGNORE, Photo

@@ -21,9 +21,10 @@ from hintseg.errors import ConfigError, LabelError, RunError
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
 from hintseg.methods.csd import check_wrappable, make_pastes
 from hintseg.methods.method import Method
-from hintseg.pipeline.folder import RunFolder
 from hintseg.registry import methods, resolve
 from hintseg.reporting.pictures import PairPanel, write_pairs
+from hintseg.run.folder import RunFolder
+from hintseg.run.schema import Stage
 from hintseg.store.maps import read_maps
 from hintseg.store.masks import read_label_png
 from hintseg.training import machine
@@ -85,7 +86,7 @@ def check_data(config: RunConfig, photos: Sequence[Photo], classes: Sequence[str
 
 def open_baseline(
     path: Path, config: RunConfig, photos: Sequence[Photo], classes: Sequence[str]
-) -> tuple[RunFolder, str, Path]:
+) -> tuple[RunFolder, Stage, Path]:
     """Open the run whose masks are pasted by.
 
     Returns:
@@ -146,7 +147,7 @@ def decoupling(run: RunFolder, config: RunConfig, photos: Sequence[Photo]) -> De
 
 
 def _mask_reader(
-    baseline: RunFolder, stage: str, folder: Path, config: RunConfig, photos: Sequence[Photo]
+    baseline: RunFolder, stage: Stage, folder: Path, config: RunConfig, photos: Sequence[Photo]
 ) -> Callable[[Photo], Bytes | None]:
     """Return a reader of stage one's masks.
 

@@ -29,9 +29,9 @@ from hintseg.evaluation.confusion import Confusion
 from hintseg.files.atomic import whole_file
 from hintseg.methods.method import Method, frozen
 from hintseg.methods.one_stage import OneStage, OneStageConfig
-from hintseg.pipeline.folder import RunFolder
 from hintseg.pipeline.maps import BATCH, MAP_STRIDE, choose, cut_maps, grow, record, score, tag_rows, write_class_maps
 from hintseg.pipeline.stages import predict_photos, train_on_photos
+from hintseg.run.folder import RunFolder
 from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.training import machine
 from hintseg.training.watch import Watch
@@ -80,8 +80,8 @@ def segment_from_tags(
     crf = "DenseCRF" if config.test.crf else "no CRF"
     flips = " with flips" if config.test.flip else ""
     how_s = f"Branch-S (Tables I, VI): scales {list(config.test.scales)}{flips}, {crf}"
-    for split, part in (("train", photos), ("val", named)):
-        rows += score(run, "segment", "Branch-C", split, how_c, None, "branch_c", part)
+    rows += score(run, "segment", "Branch-C", "train", how_c, None, "branch_c", photos)
+    rows += score(run, "segment", "Branch-C", "val", how_c, None, "branch_c", named)
     rows += score(run, "segment", "pseudo mask", "train", f"{how_s}; tags used at test time", None, photos=learned)
     rows += score(run, "segment", "segmentation", "val", f"{how_s}; no tags at test time", None, photos=val)
     record(run, "segment", rows)

@@ -13,8 +13,9 @@ from hintseg.config.run import RunConfig
 from hintseg.config.settings import FitConfig, MethodConfig
 from hintseg.data.dataset import EpochDataset, train_loader
 from hintseg.methods.method import Method
-from hintseg.pipeline.folder import RunFolder
 from hintseg.registry import methods, resolve
+from hintseg.run.folder import RunFolder
+from hintseg.run.schema import Stage
 from hintseg.training import machine
 from hintseg.training.fit import fit
 from hintseg.training.watch import Watch
@@ -23,7 +24,7 @@ from hintseg.training.weights import load_weights, save_weights
 
 def learn(
     run: RunFolder,
-    stage: str,
+    stage: Stage,
     settings: MethodConfig,
     config: RunConfig,
     watch: Watch,

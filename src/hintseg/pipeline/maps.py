@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,8 @@ from hintseg.data.photos import photo_size
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.evaluation.sweep import SeedSweep
 from hintseg.methods.method import Method
-from hintseg.pipeline.folder import RunFolder, by_class, metric_row, write_json
+from hintseg.run.folder import RunFolder, by_class, known
+from hintseg.run.schema import MetricRow, Split, Stage, Sweep
 from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.store.pool import write_pool
@@ -47,7 +47,7 @@ def tag_rows(photos: Sequence[Photo], classes: int) -> Tensor:
 
 
 def write_class_maps(
-    run: RunFolder, stage: str, method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch
+    run: RunFolder, stage: Stage, method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch
 ) -> None:
     """Write the class maps of the photos of this process that have none yet: ``RUN/STAGE/maps/ID.npz``."""
     where = machine.device(config.trainer)
@@ -79,7 +79,7 @@ def _write_scores(folder: Path, photo: Photo, maps: Floats) -> None:
     write_maps(folder / f"{photo.id}.npz", keys, maps)
 
 
-def read_scores(run: RunFolder, stage: str, photo: Photo) -> tuple[Bytes, Tensor]:
+def read_scores(run: RunFolder, stage: Stage, photo: Photo) -> tuple[Bytes, Tensor]:
     """Return a photo's classes (n,) and their scores at the photo's own size, (n, H, W) float32."""
     keys, maps = read_maps(run.path / stage / "maps" / f"{photo.id}.npz")
     scores = torch.from_numpy(maps.astype(np.float32))
@@ -95,13 +95,13 @@ def grow(scores: Tensor, size: tuple[int, int]) -> Tensor:
     return interpolate(scores, size, mode="bilinear", align_corners=False)
 
 
-def readable(run: RunFolder, stage: str, photos: Sequence[Photo]) -> list[Photo]:
+def readable(run: RunFolder, stage: Stage, photos: Sequence[Photo]) -> list[Photo]:
     """Return the photos that the stage has maps of: broken ones were reported and left out."""
     return [photo for photo in photos if (run.path / stage / "maps" / f"{photo.id}.npz").is_file()]
 
 
 def choose(
-    run: RunFolder, stage: str, photos: Sequence[Photo], area: float, given: float | str
+    run: RunFolder, stage: Stage, photos: Sequence[Photo], area: float, given: float | str
 ) -> tuple[float | None, str]:
     """Return the background threshold of a stage's maps, and where it came from in words."""
     if not run.background:
@@ -118,14 +118,14 @@ def choose(
 
 def cut_maps(
     run: RunFolder,
-    stage: str,
+    stage: Stage,
     kind: str,
     photos: Sequence[Photo],
     chosen: tuple[float | None, str],
     how: str,
     watch: Watch,
     folder: str = "masks",
-) -> list[dict[str, Any]]:
+) -> list[MetricRow]:
     """Cut a stage's maps into masks and return the rows for metrics.json (first process only).
 
     With truth at hand the threshold is swept in the same pass (the oracle).
@@ -157,25 +157,34 @@ def cut_maps(
     swept = sum(count for _, count in parts)
     store.finish()
     best, _ = sweep.best() if swept else (None, 0.0)
-    facts = {
-        "thresholds": [round(float(t), 4) for t in sweep.thresholds],
-        "miou": [float(m) for m in sweep.miou()] if swept else None,
-        "chosen": threshold,
-        "how": how_chosen,
-        "oracle": best,
-    }
-    write_json(run.stage(stage) / "sweep.json", facts)
+    facts = Sweep(
+        thresholds=tuple(round(float(t), 4) for t in sweep.thresholds),
+        miou=tuple(known(m) for m in sweep.miou()) if swept else None,
+        chosen=threshold,
+        how=how_chosen,
+        oracle=best,
+    )
+    run.write_sweep(stage, facts)
     rows = score(run, stage, kind, "train", how, threshold, folder)
     if swept:
         index = int(np.nanargmax(sweep.miou()))
-        miou, iou = float(sweep.miou()[index]), by_class(run.classes, sweep.iou()[index])
         rows.append(
-            metric_row(stage, kind, "train", how, photos=swept, miou=miou, iou=iou, threshold=best, oracle=True)
+            MetricRow(
+                stage=stage,
+                kind=kind,
+                split="train",
+                photos=swept,
+                miou=known(sweep.miou()[index]),
+                iou=by_class(run.classes, sweep.iou()[index]),
+                threshold=best,
+                oracle=True,
+                protocol=how,
+            )
         )
     return rows
 
 
-def record(run: RunFolder, stage: str, rows: list[dict[str, Any]]) -> None:
+def record(run: RunFolder, stage: Stage, rows: list[MetricRow]) -> None:
     """Put a stage's results into metrics.json, in the first process."""
     if machine.rank() == 0:
         run.add_metrics(stage, rows)
@@ -193,14 +202,14 @@ def margin(scores: Tensor, threshold: float | None) -> float:
 
 def score(
     run: RunFolder,
-    stage: str,
+    stage: Stage,
     kind: str,
-    split: str,
+    split: Split,
     how: str,
     threshold: float | None,
     folder: str = "masks",
     photos: Sequence[Photo] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[MetricRow]:
     """Compare a stage's masks (of `photos`; None: all) with the truth, where there is any; return metric rows."""
     masks, truth = run.path / stage / folder, run.path / "truth"
     judged = None if photos is None else {photo.id for photo in photos}
@@ -209,13 +218,13 @@ def score(
     if not ids:
         return []
     found = evaluate_folders(masks, truth, classes=run.classes, background=run.background, split=ids)
-    row = metric_row(
-        stage,
-        kind,
-        split,
-        how,
+    row = MetricRow(
+        stage=stage,
+        kind=kind,
+        split=split,
+        protocol=how,
         photos=found.photos,
-        miou=found.miou,
+        miou=known(found.miou),
         iou=found.iou,
         pixel_accuracy=found.pixel_accuracy,
         boundary_iou=found.boundary_iou,

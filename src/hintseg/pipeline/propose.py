@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +19,11 @@ from hintseg.errors import PhotoError, RunError, ShapeError
 from hintseg.evaluation.confusion import Confusion
 from hintseg.hints.boxes import pixel_window
 from hintseg.methods.cfs import Cfs, CfsConfig
-from hintseg.pipeline.folder import RunFolder, by_class, metric_row
 from hintseg.pipeline.learn import learn
 from hintseg.refine.grabcut import box_proposal, refine_proposal
 from hintseg.refine.tightness import lift_to_sides
+from hintseg.run.folder import RunFolder, by_class, known
+from hintseg.run.schema import MetricRow
 from hintseg.store.instances import Instances, read_instances, write_instances
 from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.store.pool import write_pool
@@ -276,7 +276,7 @@ def _read_all(folder: Path, photos: Sequence[Photo], watch: Watch) -> Iterator[t
         yield photo, read_instances(folder / f"{photo.id}.npz")
 
 
-def _score(run: RunFolder, name: str, kind: str, photos: Sequence[Photo], how: str) -> dict[str, Any] | None:
+def _score(run: RunFolder, name: str, kind: str, photos: Sequence[Photo], how: str) -> MetricRow | None:
     """Compare one kind of objects, merged, with the truth, where there is any."""
     folder = run.stage("propose")
     confusion, judged = Confusion(len(run.classes), background=run.background, undecided="background"), 0
@@ -289,13 +289,13 @@ def _score(run: RunFolder, name: str, kind: str, photos: Sequence[Photo], how: s
             judged += 1
     if not judged:
         return None
-    return metric_row(
-        "propose",
-        kind,
-        "train",
-        how,
+    return MetricRow(
+        stage="propose",
+        kind=kind,
+        split="train",
+        protocol=how,
         photos=judged,
-        miou=confusion.miou(),
+        miou=known(confusion.miou()),
         iou=by_class(run.classes, confusion.iou()),
         pixel_accuracy=confusion.pixel_accuracy(),
     )

@@ -10,16 +10,20 @@ from pathlib import Path
 
 from hintseg.config.run import STAGES, RunConfig
 from hintseg.errors import PhotoError
+from hintseg.files.owned import owned
 from hintseg.hints import read_hints
 from hintseg.hints.check import look_alikes
 from hintseg.hints.masks import read_mask, truth_ids
 from hintseg.pipeline import stages
+from hintseg.pipeline.begin import Split, begin, one_stage, split_photos
 from hintseg.pipeline.decoupling import BASELINE, baseline_config, check_data
-from hintseg.pipeline.folder import RunFolder, Split, create, one_stage, read_json, split_photos
 from hintseg.pipeline.from_tags import segment_from_tags
 from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
 from hintseg.pipeline.propose import propose
 from hintseg.reporting import write_pictures, write_report
+from hintseg.run.folder import RunFolder
+from hintseg.run.history import add_event
+from hintseg.run.schema import Stage
 from hintseg.store.masks import write_mask
 from hintseg.training import machine
 from hintseg.training.watch import Watch
@@ -50,8 +54,14 @@ def run_recipe(
     split = split_photos(hint_set, config)
     if config.csd is not None:
         check_data(config, split.train, hint_set.classes)
-    if machine.rank() == 0:
-        run = create(out, config, hint_set, split, resume=resume, overwrite=overwrite)
+    if machine.rank() != 0:  # a process that Lightning or torchrun started beside the first one
+        machine.barrier()
+        run = RunFolder.open(out)
+        with owned(out, "run", alone=False):
+            _run(run, config, split, watch)
+        machine.barrier()
+        return run
+    with begin(out, config, hint_set, split, resume=resume, overwrite=overwrite) as run:
         known = truth_ids(hint_set)
         every = {photo.id: photo for photo in (*split.train, *split.val)}  # a photo may be in both
         _write_truth(run, [photo for photo in every.values() if photo.id in known])
@@ -62,23 +72,25 @@ def run_recipe(
         tags = Counter(hint_set.classes[tag - 1] for photo in hint_set.photos for tag in photo.hints.tags or ())
         for question in look_alikes({name: tags[name] for name in hint_set.classes if tags[name]}):
             logger.warning(question)
-    machine.barrier()
-    if machine.rank() != 0:  # a process that Lightning or torchrun started beside the first one
-        run = RunFolder.open(out)
-    if config.csd is not None and config.csd.baseline is None and not run.done("localize"):
-        if machine.rank() == 0:
-            watch.line(f"stage one of CSD: the baseline and its masks, in {out / BASELINE}")
-        run_recipe(baseline_config(config), out / BASELINE, resume=True, watch=watch)
-    for stage in STAGES:
-        if getattr(config, stage) is not None and not run.done(stage):
-            _run_stage(run, stage, config, split, watch)
-    if machine.rank() == 0:
+        machine.barrier()
+        _run(run, config, split, watch)
         watch.line(f"report: {write_report(run.path)}")
     machine.barrier()
     return run
 
 
-def _run_stage(run: RunFolder, stage: str, config: RunConfig, split: Split, watch: Watch) -> None:
+def _run(run: RunFolder, config: RunConfig, split: Split, watch: Watch) -> None:
+    """Run every stage that is not done, in all processes."""
+    if config.csd is not None and config.csd.baseline is None and not run.done("localize"):
+        if machine.rank() == 0:
+            watch.line(f"stage one of CSD: the baseline and its masks, in {run.path / BASELINE}")
+        run_recipe(baseline_config(config), run.path / BASELINE, resume=True, watch=watch)
+    for stage in STAGES:
+        if getattr(config, stage) is not None and not run.done(stage):
+            _run_stage(run, stage, config, split, watch)
+
+
+def _run_stage(run: RunFolder, stage: Stage, config: RunConfig, split: Split, watch: Watch) -> None:
     began = time.perf_counter()
     reset_peak_memory()
     if stage == "propose":
@@ -98,21 +110,20 @@ def _run_stage(run: RunFolder, stage: str, config: RunConfig, split: Split, watc
         ids = [photo.id for photo in shown[:: max(1, len(shown) // max(1, config.trainer.pictures))]]
         if config.trainer.pictures and ids:
             write_pictures(run.path, stage, ids[: config.trainer.pictures])
+        add_event(run.path / "history.csv", stage, seconds=seconds, peak_memory_mb=peak_memory_mb())
         run.update_stage(
             stage,
             method=getattr(config, stage).method,
             photos=len(split.train),
-            seconds=round(seconds, 1),
-            peak_memory_mb=peak_memory_mb(),
             done=True,
         )
         watch.line(f"{stage}: {_how_good(run, stage)}{len(split.train)} photos, {seconds:.0f} s, {run.path / stage}")
     machine.barrier()
 
 
-def _how_good(run: RunFolder, stage: str) -> str:
-    rows = [row for row in read_json(run.path / "metrics.json") if row["stage"] == stage and not row["oracle"]]
-    return "".join(f"{row['kind']} mIoU {100 * row['miou']:.1f} ({row['split']}), " for row in rows)
+def _how_good(run: RunFolder, stage: Stage) -> str:
+    rows = [(row, row.miou) for row in run.metrics if row.stage == stage and not row.oracle and row.miou is not None]
+    return "".join(f"{row.kind} mIoU {100 * miou:.1f} ({row.split}), " for row, miou in rows)
 
 
 def _write_truth(run: RunFolder, photos: list[Photo]) -> None:

@@ -27,7 +27,6 @@ from hintseg.methods.method import Method
 from hintseg.methods.refiner import Refiner, RefinerConfig
 from hintseg.pipeline.affinity import write_affinity
 from hintseg.pipeline.decoupling import Decoupling, decoupling, draw_pairs
-from hintseg.pipeline.folder import RunFolder, read_json
 from hintseg.pipeline.learn import learn
 from hintseg.pipeline.maps import (
     BATCH,
@@ -42,6 +41,8 @@ from hintseg.pipeline.maps import (
     write_class_maps,
 )
 from hintseg.refine import dense_crf, pamr, par
+from hintseg.run.folder import RunFolder
+from hintseg.run.schema import Stage
 from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png, write_mask
 from hintseg.store.pool import write_pool
@@ -152,7 +153,7 @@ def predict_photos(
 
 def train_on_photos(
     run: RunFolder,
-    stage: str,
+    stage: Stage,
     settings: MethodConfig,
     photos: Sequence[Photo],
     config: RunConfig,
@@ -290,9 +291,13 @@ def _label_reader(folder: Path) -> Callable[[Photo], Bytes | None]:
     return read
 
 
-def _read_threshold(run: RunFolder, stage: str) -> float | None:
-    chosen = read_json(run.path / stage / "sweep.json")["chosen"]
-    return None if chosen is None else float(chosen)
+def _read_threshold(run: RunFolder, stage: Stage) -> float | None:
+    sweep = run.sweep(stage)
+    if sweep is None:
+        raise RunError(
+            f"{run.path / stage} has no sweep.json, which says where its maps were cut; start the run afresh"
+        )
+    return sweep.chosen
 
 
 def _median_side(photos: Sequence[Photo], longest: int) -> int:

@@ -14,7 +14,8 @@ import numpy as np
 
 from hintseg.files.atomic import whole_file
 from hintseg.reporting import figures, pictures, words
-from hintseg.reporting.run_files import MASK_KINDS, SWEPT_KINDS, RunFiles, read_run
+from hintseg.run.folder import RunFolder
+from hintseg.run.schema import MASK_KINDS, SWEPT_KINDS, MetricRow, PhotoRow, Stage, StageFacts
 
 _SCORED = 1000
 """Photos that are scored, at most, to find the best and worst."""
@@ -40,7 +41,7 @@ def write_report(run: Path) -> Path:
     Cost:
         A few seconds, and about 10 ms for each of at most 1000 photos that are scored.
     """
-    folder = read_run(run)
+    folder = RunFolder.open(run)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(files("hintseg.reporting").joinpath("report.html.j2").read_text("utf-8"))
     page = template.render(_context(folder))
@@ -50,18 +51,18 @@ def write_report(run: Path) -> Path:
     return out
 
 
-def _context(run: RunFiles) -> dict[str, Any]:
-    data = run.manifest.get("data", {})
+def _context(run: RunFolder) -> dict[str, Any]:
+    began = next(iter(run.history), None)
     return {
-        "name": data.get("name", run.path.name),
+        "name": run.data.name,
         "made": words.made(run),
         "quality": words.quality(run),
         "trust": [*words.trust(run), *_unplaced(run)],
         **_data(run),
         "protocol": words.protocol(run),
         "config_text": _text(run.path / "config.yaml"),
-        "results": [_result(m) for m in run.metrics if not m.get("oracle")],
-        "oracle_results": [_result(m) for m in run.metrics if m.get("oracle")],
+        "results": [_result(row) for row in run.metrics if not row.oracle],
+        "oracle_results": [_result(row) for row in run.metrics if row.oracle],
         "thresholds": [t for stage in MASK_KINDS if (t := _threshold(run, stage))],
         **_classes(run),
         "pairs": _pairs(run),
@@ -72,18 +73,18 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "affinities": [row for photo in run.photos if (row := _affinity(run, photo))],
         "curves": [(stage, figures.training_curves(log)) for stage in run.stages if (log := run.log(stage))],
         "branches": figures.branch_curves(found) if (found := run.curves()) else None,
-        "costs": [_cost(name, stage) for name, stage in run.stages.items()],
-        "command": run.manifest.get("command", "not recorded"),
+        "costs": [_cost(run, name, facts) for name, facts in run.stages.items()],
+        "command": "not recorded" if began is None else began.command,
         "origin": _origin(run),
     }
 
 
-def _data(run: RunFiles) -> dict[str, Any]:
+def _data(run: RunFolder) -> dict[str, Any]:
     train, val = words.tag_matrix(run, "train"), words.tag_matrix(run, "val")
     has_tags = bool(len(train)) and bool(run.classes)
     context: dict[str, Any] = {
         "data_sentence": words.data_sentence(run),
-        "notes": run.manifest.get("data", {}).get("notes", []),
+        "notes": run.data.notes,
         "warnings": words.data_warnings(run),
         "has_tags": has_tags,
     }
@@ -96,31 +97,31 @@ def _data(run: RunFiles) -> dict[str, Any]:
     return context
 
 
-def _unplaced(run: RunFiles) -> list[str]:
+def _unplaced(run: RunFolder) -> list[str]:
     """Say which tagged classes the last masks of the training photos leave out."""
-    for stage in ("refine", "localize", "propose", *(["segment"] if run.one_stage else [])):
+    stages: list[Stage] = ["refine", "localize", "propose", *(["segment"] if run.one_stage else [])]  # type: ignore[list-item]
+    for stage in stages:
         photos = _sample(run, stage, "train")
         if photos:
             return words.unplaced_sentences(pictures.unplaced(run, stage, photos), MASK_KINDS[stage])
     return []
 
 
-def _sample(run: RunFiles, stage: str, split: str) -> list[dict[str, Any]]:
+def _sample(run: RunFolder, stage: Stage, split: str) -> list[PhotoRow]:
     """Return the photos of a split with a mask of the stage, evenly thinned to at most `_SCORED`."""
-    photos = [p for p in run.photos if p.get("split") == split and run.mask_path(stage, p["id"]).is_file()]
+    photos = [p for p in run.photos if p.split == split and run.mask_path(stage, p.id).is_file()]
     return photos[:: max(1, -(-len(photos) // _SCORED))]
 
 
-def _result(metric: dict[str, Any]) -> dict[str, Any]:
-    row = {name: _hundredths(metric.get(name)) for name in ("miou", "pixel_accuracy", "boundary_iou")}
-    threshold = metric.get("threshold")
+def _result(metric: MetricRow) -> dict[str, Any]:
+    row = {name: _hundredths(getattr(metric, name)) for name in ("miou", "pixel_accuracy", "boundary_iou")}
     return {
         **row,
-        "kind": metric.get("kind", ""),
-        "split": metric.get("split", ""),
-        "photos": metric.get("photos", "–"),
-        "threshold": "–" if threshold is None else f"{threshold:.2f}",
-        "protocol": metric.get("protocol", ""),
+        "kind": metric.kind,
+        "split": metric.split,
+        "photos": metric.photos,
+        "threshold": "–" if metric.threshold is None else f"{metric.threshold:.2f}",
+        "protocol": metric.protocol,
     }
 
 
@@ -128,34 +129,36 @@ def _hundredths(value: float | None) -> str:
     return words.percent(value).removesuffix(" %")
 
 
-def _threshold(run: RunFiles, stage: str) -> dict[str, str] | None:
+def _threshold(run: RunFolder, stage: Stage) -> dict[str, str] | None:
     """Return the heading, sentence and curve of a stage's threshold; None where none was swept with truth at hand."""
     sweep = run.sweep(stage)
-    if not sweep.get("miou"):
+    if sweep is None or not sweep.miou:
         return None
-    chart = figures.threshold_curve(sweep["thresholds"], sweep["miou"], sweep.get("chosen"), sweep.get("oracle"))
+    found = [math.nan if value is None else value for value in sweep.miou]
+    chart = figures.threshold_curve(sweep.thresholds, found, sweep.chosen, sweep.oracle)
     return {"kind": SWEPT_KINDS[stage], "sentence": words.threshold_sentence(run, stage), "chart": chart}
 
 
-def _classes(run: RunFiles) -> dict[str, Any]:
+def _classes(run: RunFolder) -> dict[str, Any]:
     """Per-class IoU of the last metric of each kind, on the split that judges it, best class of the last kind first."""
     final = words.final_metric(run)
-    if final is None or not final.get("iou"):
+    if final is None or not final[0].iou:
         return {"iou_chart": None, "weak": ""}
-    kinds = {f"{m['kind']}, {m['split']}": m["iou"] for m in run.metrics if not m.get("oracle") and m.get("iou")}
-    names = sorted(final["iou"], key=lambda n: -1 if (v := final["iou"][n]) is None else v, reverse=True)
+    last, miou = final
+    kinds = {f"{row.kind}, {row.split}": row.iou for row in run.metrics if not row.oracle and row.iou}
+    names = sorted(last.iou, key=lambda n: -1 if (v := last.iou[n]) is None else v, reverse=True)
     values = {kind: [math.nan if (v := iou.get(n)) is None else v for n in names] for kind, iou in kinds.items()}
-    weak = words.weak_classes(final)
+    weak = words.weak_classes(last, miou)
     if weak:
         named = words.join([f"{n} ({words.percent(v)})" for n, v in weak])
-        sentence = f"These classes fail in the {final['kind']} ({final['split']}): {named}."
+        sentence = f"These classes fail in the {last.kind} ({last.split}): {named}."
     else:
-        sentence = f"No class of the {final['kind']} ({final['split']}) falls below half of the mean."
+        sentence = f"No class of the {last.kind} ({last.split}) falls below half of the mean."
     shown = {kind: row[:_CHART_CLASSES] for kind, row in values.items()}
     return {"iou_chart": figures.per_class_iou(names[:_CHART_CLASSES], shown), "weak": sentence}
 
 
-def _pairs(run: RunFiles) -> dict[str, str] | None:
+def _pairs(run: RunFolder) -> dict[str, str] | None:
     """Return the pictures of CSD's pairs and what CSD changed; None where the run has no such pictures."""
     path = run.path / "localize" / "pairs.png"
     if not path.is_file():
@@ -164,15 +167,15 @@ def _pairs(run: RunFiles) -> dict[str, str] | None:
     return {"pasted": words.pasted(run), "sentence": words.against_baseline(run), "picture": uri}
 
 
-def _gallery(run: RunFiles, split: str) -> dict[str, Any] | None:
+def _gallery(run: RunFolder, split: str) -> dict[str, Any] | None:
     """Choose photos of a split and collect their pictures; None where no stage made masks for it."""
     samples = {stage: photos for stage in MASK_KINDS if (photos := _sample(run, stage, split))}
     if not samples:
         return None
     stages = list(samples)
-    considered = {p["id"]: p for p in samples[stages[-1]]}
+    considered = {p.id: p for p in samples[stages[-1]]}
     scores, meaning = pictures.photo_scores(run, stages[-1], list(considered))
-    seed = int(run.manifest.get("seed", 0))
+    seed = run.manifest.seed
     note = f"Best and worst by {meaning} of the {MASK_KINDS[stages[-1]]}; random ones drawn with seed {seed}"
     limit = f", all among {len(considered)} photos"
     shown = []
@@ -187,46 +190,45 @@ def _gallery(run: RunFiles, split: str) -> dict[str, Any] | None:
     }
 
 
-def _photo(run: RunFiles, photo: dict[str, Any], stages: Sequence[str]) -> dict[str, Any]:
-    tags = [t for t in photo.get("tags") or () if 1 <= t <= len(run.classes)]
+def _photo(run: RunFolder, photo: PhotoRow, stages: Sequence[Stage]) -> dict[str, Any]:
     return {
-        "id": photo["id"],
-        "tags": [{"name": run.classes[t - 1], "colour": _css(t)} for t in tags],
+        "id": photo.id,
+        "tags": [{"name": run.classes[t - 1], "colour": _css(t)} for t in photo.tags or ()],
         "panels": [
             (name, pictures.data_uri(picture)) for name, picture in pictures.panels(run, photo, stages, apart=True)
         ],
     }
 
 
-def _affinity(run: RunFiles, photo: dict[str, Any]) -> list[tuple[str, str]]:
-    if photo.get("split") != "val":
+def _affinity(run: RunFolder, photo: PhotoRow) -> list[tuple[str, str]]:
+    if photo.split != "val":
         return []
     return [(name, pictures.data_uri(picture)) for name, picture in pictures.affinity_panels(run, photo)]
 
 
-def _cost(name: str, stage: dict[str, Any]) -> dict[str, Any]:
-    memory = stage.get("peak_memory_mb")
+def _cost(run: RunFolder, name: str, facts: StageFacts) -> dict[str, Any]:
+    ended = next((event for event in reversed(run.history) if event.what == name), None)
+    known = ended is not None and facts.done
     return {
-        "stage": name if stage.get("done") else f"{name} (not finished)",
-        "method": stage.get("method", "–"),
-        "photos": stage.get("photos", "–"),
-        "time": words.duration(stage.get("seconds")),
-        "memory": "–" if memory is None else f"{memory:,.0f} MB",
+        "stage": name if facts.done else f"{name} (not finished)",
+        "method": facts.method or "–",
+        "photos": facts.photos or "–",
+        "time": words.duration(ended.seconds) if ended is not None and known else "–",
+        "memory": f"{ended.peak_memory_mb:,.0f} MB" if ended is not None and known else "–",
     }
 
 
-def _origin(run: RunFiles) -> list[tuple[str, str]]:
+def _origin(run: RunFolder) -> list[tuple[str, str]]:
+    manifest, data, began = run.manifest, run.data, next(iter(run.history), None)
     names = ("hintseg", "python", "torch", "lightning")
-    versions = ", ".join(f"{name} {run.manifest[name]}" for name in names if name in run.manifest)
-    data = run.manifest.get("data", {})
     rows = [
-        ("Versions", versions),
-        ("Machine", run.manifest.get("machine", "")),
-        ("Begun", run.manifest.get("created", "")),
-        ("Data", f"{data.get('path', '')} ({data.get('format', 'format not recorded')})"),
-        *((f"SHA-256 of {name}", digest) for name, digest in data.get("hashes", {}).items()),
+        ("Versions", ", ".join(f"{name} {getattr(manifest, name)}" for name in names)),
+        ("Machine", "" if began is None else began.machine),
+        ("Begun", "" if began is None else began.when),
+        ("Data", f"{data.path} ({data.format})"),
+        *((f"SHA-256 of {name}", digest) for name, digest in data.hashes.items()),
     ]
-    return [(topic, str(sentence)) for topic, sentence in rows if sentence]
+    return [(topic, sentence) for topic, sentence in rows if sentence]
 
 
 def _text(path: Path) -> str:

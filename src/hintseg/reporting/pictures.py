@@ -18,7 +18,8 @@ from hintseg.data.photos import read_photo
 from hintseg.errors import PhotoError
 from hintseg.evaluation.confusion import Confusion
 from hintseg.files.atomic import whole_file
-from hintseg.reporting.run_files import MASK_KINDS, RunFiles, read_run
+from hintseg.run.folder import RunFolder
+from hintseg.run.schema import MASK_KINDS, PhotoRow, Stage
 from hintseg.store.instances import read_instances
 from hintseg.store.maps import read_maps
 from hintseg.store.masks import read_label_png
@@ -52,7 +53,7 @@ def thumbnail(path: Path) -> tuple[Image.Image, float]:
     return photo.resize(size, Image.Resampling.LANCZOS), factor
 
 
-def draw_hints(picture: Image.Image, photo: dict[str, Any], factor: float) -> Image.Image:
+def draw_hints(picture: Image.Image, photo: PhotoRow, factor: float) -> Image.Image:
     """Return a copy of a photo with its boxes and points.
 
     Args:
@@ -62,12 +63,12 @@ def draw_hints(picture: Image.Image, photo: dict[str, Any], factor: float) -> Im
     """
     drawn = picture.copy()
     draw = ImageDraw.Draw(drawn)
-    for label, *box in photo.get("boxes") or ():
+    for label, *box in photo.boxes or ():
         x0, y0, x1, y1 = (factor * v for v in box)
         corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
         draw.rectangle(corners, outline=(255, 255, 255), width=3)
         draw.rectangle(corners, outline=colour(label), width=2)
-    for label, x, y in photo.get("points") or ():
+    for label, x, y in photo.points or ():
         x, y = factor * x, factor * y
         draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour(label), outline=(255, 255, 255), width=2)
     return drawn
@@ -104,7 +105,7 @@ def colour(label: int) -> tuple[int, int, int]:
 
 
 def panels(
-    run: RunFiles, photo: dict[str, Any], stages: Sequence[str], *, apart: bool = False
+    run: RunFolder, photo: PhotoRow, stages: Sequence[Stage], *, apart: bool = False
 ) -> list[tuple[str, Image.Image]]:
     """Return what exists of a photo, all of one size: hints, class map, masks, truth.
 
@@ -117,12 +118,12 @@ def panels(
     Returns:
         (caption, picture) pairs. A photo that is gone or broken is left out; its masks are still shown.
     """
-    files = [(MASK_KINDS[stage], run.mask_path(stage, photo["id"])) for stage in stages]
-    files = [*(run.branch_masks(photo["id"]) if "segment" in stages else []), *files]
-    files = [(name, path) for name, path in [*files, ("truth", run.truth_path(photo["id"]))] if path.is_file()]
-    before = [(name, run.objects_path(step, photo["id"])) for step, name in _BEFORE.items() if "propose" in stages]
+    files = [(MASK_KINDS[stage], run.mask_path(stage, photo.id)) for stage in stages]
+    files = [*(run.branch_masks(photo.id) if "segment" in stages else []), *files]
+    files = [(name, path) for name, path in [*files, ("truth", run.truth_path(photo.id))] if path.is_file()]
+    before = [(name, run.objects_path(step, photo.id)) for step, name in _BEFORE.items() if "propose" in stages]
     try:
-        picture, factor = thumbnail(Path(photo["path"]))
+        picture, factor = thumbnail(photo.path)
     except PhotoError:
         if not files:
             return []
@@ -132,10 +133,10 @@ def panels(
     hints = ("photo and hints", draw_hints(picture, photo, factor))
     masks = [(name, _picture(read_instances(path).semantic(), picture.size)) for name, path in before if path.is_file()]
     masks += [(name, mask_picture(path, picture.size)) for name, path in files]
-    prior = run.background_path(photo["id"])
+    prior = run.background_path(photo.id)
     if "segment" in stages and prior.is_file():
         masks.insert(1, ("background prior", heat(picture, read_label_png(prior)[None] / np.float32(255))))
-    maps_file = run.maps_path(photo["id"], stages)
+    maps_file = run.maps_path(photo.id, stages)
     if maps_file is None:
         return [hints, *masks]
     keys, maps = read_maps(maps_file)
@@ -145,17 +146,17 @@ def panels(
     return [hints, *masks, *each]
 
 
-def affinity_panels(run: RunFiles, photo: dict[str, Any]) -> list[tuple[str, Image.Image]]:
+def affinity_panels(run: RunFolder, photo: PhotoRow) -> list[tuple[str, Image.Image]]:
     """Return a photo with a few marked pixels, and where each takes its values from; nothing where that is not known.
 
     Returns:
         (caption, picture) pairs: the photo, then one heat map per pixel.
     """
-    path = run.path / "segment" / "affinity" / f"{photo['id']}.npz"
+    path = run.path / "segment" / "affinity" / f"{photo.id}.npz"
     if not path.is_file():
         return []
     try:
-        picture, _ = thumbnail(Path(photo["path"]))
+        picture, _ = thumbnail(photo.path)
         with np.load(path, allow_pickle=False) as file:
             queries, maps = file["queries"], file["maps"]
     except (PhotoError, OSError, ValueError, KeyError):
@@ -182,7 +183,7 @@ def _mark(picture: Image.Image, point: Sequence[float], text: str) -> Image.Imag
     return picture
 
 
-def write_pictures(run: Path, stage: str, ids: Sequence[str]) -> Path:
+def write_pictures(run: Path, stage: Stage, ids: Sequence[str]) -> Path:
     """Draw a few photos as rows of photo, class map, mask and truth, and write them as ``RUN/STAGE/pictures.png``.
 
     Args:
@@ -196,13 +197,13 @@ def write_pictures(run: Path, stage: str, ids: Sequence[str]) -> Path:
     Raises:
         RunError: `run` is no run folder.
     """
-    folder = read_run(run)
-    known = {photo["id"]: photo for photo in folder.photos}
-    stages = ["localize", "refine"] if stage == "refine" else [stage]
+    folder = RunFolder.open(run)
+    known = {photo.id: photo for photo in folder.photos}
+    stages: list[Stage] = ["localize", "refine"] if stage == "refine" else [stage]
     rows = [(i, panels(folder, known[i], stages)) for i in ids if i in known]
     titled = []
     for photo_id, row in rows:
-        tags = [folder.classes[t - 1] for t in known[photo_id].get("tags") or () if 1 <= t <= len(folder.classes)]
+        tags = [folder.classes[t - 1] for t in known[photo_id].tags or ()]
         titled.append((f"{photo_id}: {', '.join(tags) or 'no tags'}", row))
     out = run / stage / "pictures.png"
     _write_sheet(out, titled, SIDE)
@@ -253,7 +254,7 @@ def _write_sheet(out: Path, rows: Sequence[tuple[str, Sequence[tuple[str, Image.
         sheet.save(file, "PNG", optimize=True)
 
 
-def photo_scores(run: RunFiles, stage: str, ids: Sequence[str]) -> tuple[dict[str, float], str]:
+def photo_scores(run: RunFolder, stage: Stage, ids: Sequence[str]) -> tuple[dict[str, float], str]:
     """Score masks, to find the best and the worst.
 
     Args:
@@ -275,7 +276,7 @@ def photo_scores(run: RunFiles, stage: str, ids: Sequence[str]) -> tuple[dict[st
     return {i: stated.get(i, 0.0) for i in ids}, "stated quality"
 
 
-def unplaced(run: RunFiles, stage: str, photos: Sequence[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+def unplaced(run: RunFolder, stage: Stage, photos: Sequence[PhotoRow]) -> dict[str, tuple[int, int]]:
     """Count photos whose mask leaves out a class that their tags name: a failure that shows without any truth.
 
     Args:
@@ -288,8 +289,8 @@ def unplaced(run: RunFiles, stage: str, photos: Sequence[dict[str, Any]]) -> dic
     """
     counts = dict.fromkeys(run.classes, (0, 0))
     for photo in photos:
-        found = set(np.unique(read_label_png(run.mask_path(stage, photo["id"]))).tolist())
-        for tag in photo.get("tags") or ():
+        found = set(np.unique(read_label_png(run.mask_path(stage, photo.id))).tolist())
+        for tag in photo.tags or ():
             missing, tagged = counts[run.classes[tag - 1]]
             counts[run.classes[tag - 1]] = (missing + (tag not in found), tagged + 1)
     return counts
@@ -318,7 +319,7 @@ def data_uri(picture: Image.Image) -> str:
     return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _photo_miou(run: RunFiles, stage: str, photo_id: str) -> float:
+def _photo_miou(run: RunFolder, stage: Stage, photo_id: str) -> float:
     """Return one photo's mean IoU over the classes in its truth or mask, 0..1; NaN where the truth says nothing."""
     confusion = Confusion(len(run.classes), background=run.background, undecided="background")
     confusion.add(read_label_png(run.truth_path(photo_id)), read_label_png(run.mask_path(stage, photo_id)))

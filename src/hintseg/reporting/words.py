@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from hintseg.config.run import TestConfig
+from hintseg.config.settings import MapsConfig
 from hintseg.hints.check import ENOUGH_TO_TELL, FEW_PHOTOS
-from hintseg.reporting.run_files import MASK_KINDS, SWEPT_KINDS, RunFiles, read_run
+from hintseg.run.folder import RunFolder
+from hintseg.run.schema import MASK_KINDS, SWEPT_KINDS, MetricRow, PhotoRow, Stage, StageFacts, StageSettings
 
 _LEVELS = (
     (0.75, "good: most masks can be used as they are"),
@@ -62,30 +65,38 @@ def join(names: Sequence[str], limit: int = 12) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
 
 
-def final_metric(run: RunFiles) -> dict[str, Any] | None:
-    """Return the metric that judges the run: the last stage's, without oracle, on unseen photos where there are any."""
+def measured(run: RunFolder) -> list[tuple[MetricRow, float]]:
+    """Return the fair results and their mIoU: those whose threshold saw the truth are left out."""
+    return [(row, row.miou) for row in run.metrics if not row.oracle and row.miou is not None]
+
+
+def final_metric(run: RunFolder) -> tuple[MetricRow, float] | None:
+    """Return the row that judges the run, and its mIoU: the last stage's, on unseen photos where there are any."""
     order = ["seed", "pseudo mask", "segmentation"]
-    fair = [m for m in run.metrics if not m.get("oracle")]
-    ranked = sorted(fair, key=lambda m: (order.index(m["kind"]) if m["kind"] in order else -1, m["split"] == "val"))
+    ranked = sorted(
+        measured(run), key=lambda m: (order.index(m[0].kind) if m[0].kind in order else -1, m[0].split == "val")
+    )
     return ranked[-1] if ranked else None
 
 
-def weak_classes(metric: dict[str, Any]) -> list[tuple[str, float]]:
+def weak_classes(metric: MetricRow, miou: float) -> list[tuple[str, float]]:
     """Return the classes that fail, worst first: IoU below half of the mean, or below 0.2."""
-    bound = max(0.2, metric["miou"] / 2)
-    found = [(name, value) for name, value in metric.get("iou", {}).items() if value is not None and value < bound]
+    bound = max(0.2, miou / 2)
+    found = [(name, value) for name, value in metric.iou.items() if value is not None and value < bound]
     return sorted(found, key=lambda pair: pair[1])
 
 
-def made(run: RunFiles) -> str:
+def made(run: RunFolder) -> str:
     """Say what the run made, and out of what."""
-    data = run.manifest.get("data", {})
-    train = [p for p in run.photos if p.get("split") == "train"]
-    photos = f"{len(train)} training photos" if train else "the training photos"
-    name = data.get("name", "the data set")
+    photos, name = f"{len(_photos(run, 'train'))} training photos", run.data.name
     hints = "boxes" if run.done("propose") else "tags"
     if run.done("propose") or run.done("localize"):
-        kinds = {"propose": "masks", "localize": "seeds", "refine": "pseudo masks", "segment": "a segmentation model"}
+        kinds: dict[Stage, str] = {
+            "propose": "masks",
+            "localize": "seeds",
+            "refine": "pseudo masks",
+            "segment": "a segmentation model",
+        }
         return (
             f"From the {hints} of {photos} of {name}, this run made {join([kinds[s] for s in kinds if run.done(s)])}."
         )
@@ -96,42 +107,43 @@ def made(run: RunFiles) -> str:
     return f"This run on {name} has not finished any stage yet."
 
 
-def quality(run: RunFiles) -> list[str]:
+def quality(run: RunFolder) -> list[str]:
     """Say how good the result is: the mIoU of each stage, or why it is not known."""
-    if not [m for m in run.metrics if not m.get("oracle")]:
+    fair = measured(run)
+    if not fair:
         return [_quality_without_truth(run)]
     sentences = []
     for kind, words in (("seed", "Seeds"), ("pseudo mask", "Pseudo masks"), ("segmentation", "The segmentation model")):
-        found = [m for m in run.metrics if m["kind"] == kind and not m.get("oracle")]
-        for split in dict.fromkeys(m["split"] for m in found):
-            metric = [m for m in found if m["split"] == split][-1]
+        for split in dict.fromkeys(row.split for row, _ in fair if row.kind == kind):
+            metric, miou = [m for m in fair if m[0].kind == kind and m[0].split == split][-1]
             verb = "reaches" if kind == "segmentation" else "reach"
-            where = f"{metric['photos']} {split} photos"
-            sentences.append(f"{words} {verb} {percent(metric['miou'])} mIoU on {where}.")
+            sentences.append(f"{words} {verb} {percent(miou)} mIoU on {metric.photos} {split} photos.")
     return sentences
 
 
-def pasted(run: RunFiles) -> str:
+def pasted(run: RunFolder) -> str:
     """Say what CSD pasted: what has a weight."""
-    csd = run.config.get("csd") or {}
-    background = csd.get("background") and run.manifest.get("data", {}).get("background", True)
-    kinds = [name for name, used in (("objects", csd.get("foreground")), ("background", background)) if used]
+    csd = run.seen.csd
+    if csd is None:
+        return "nothing"
+    background = csd.background and run.background
+    kinds = [name for name, used in (("objects", csd.foreground), ("background", background)) if used]
     return " and ".join(kinds) or "nothing"
 
 
-def against_baseline(run: RunFiles) -> str:
+def against_baseline(run: RunFolder) -> str:
     """Say how the masks of a run with CSD compare with those of its baseline, where both were measured."""
-    if run.baseline is None:
+    before, sentences = run.baseline, []
+    if before is None:
         return ""
-    before, sentences = read_run(run.baseline), []
     for kind in ("seed", "pseudo mask"):
-        pair = [[m["miou"] for m in one.metrics if m["kind"] == kind and not m.get("oracle")] for one in (before, run)]
+        pair = [[miou for row, miou in measured(one) if row.kind == kind] for one in (before, run)]
         if all(pair):
             sentences.append(f"{kind}s {percent(pair[0][-1])} mIoU before, {percent(pair[1][-1])} with CSD")
     return f"Against the baseline: {join(sentences)}." if sentences else ""
 
 
-def _quality_without_truth(run: RunFiles) -> str:
+def _quality_without_truth(run: RunFolder) -> str:
     """Say what the masks' own scores say, which is not accuracy."""
     for stage in reversed(MASK_KINDS):
         scores = run.qualities(stage)
@@ -144,31 +156,29 @@ def _quality_without_truth(run: RunFiles) -> str:
     return "No true masks were given, so accuracy is not known: judge the pictures below."
 
 
-def trust(run: RunFiles) -> list[str]:
+def trust(run: RunFolder) -> list[str]:
     """Say how far to trust the result, and what speaks against it."""
-    metric = final_metric(run)
+    final = final_metric(run)
     sentences = []
-    unfinished = [name for name, stage in run.stages.items() if not stage.get("done")]
+    unfinished = [name for name, stage in run.stages.items() if not stage.done]
     if unfinished:
         sentences.append(f"Not finished: {join(unfinished)}. Continue with --resume.")
-    if metric is None:
+    if final is None:
         sentences.append("To measure accuracy, draw true masks for about 50 photos and run evaluate on them.")
     else:
-        level = next(words for least, words in _LEVELS if metric["miou"] >= least)
-        unseen = "photos it has not seen" if metric["split"] == "val" else "the photos it learned from"
-        sentences.append(f"Judged by the {_JUDGES.get(metric['kind'], metric['kind'])} on {unseen}, this is {level}.")
-        weak = weak_classes(metric)
+        metric, miou = final
+        level = next(words for least, words in _LEVELS if miou >= least)
+        unseen = "photos it has not seen" if metric.split == "val" else "the photos it learned from"
+        sentences.append(f"Judged by the {_JUDGES.get(metric.kind, metric.kind)} on {unseen}, this is {level}.")
+        weak = weak_classes(metric, miou)
         if weak:
             named = join([f"{name} ({percent(value)})" for name, value in weak])
             sentences.append(f"Do not trust the result for {named}.")
-        if metric["photos"] < 100:
-            sentences.append(f"Only {metric['photos']} photos were measured: a few points up or down mean little.")
-    if run.config.get("backbone", {}).get("weights") == "random":
+        if metric.photos < 100:
+            sentences.append(f"Only {metric.photos} photos were measured: a few points up or down mean little.")
+    if run.seen.backbone.weights == "random":
         sentences.append("The backbone started from random weights; learned weights usually give far better masks.")
-    sentences.append(
-        f"This is one run with seed {run.manifest.get('seed', run.config.get('seed', '?'))}: "
-        "another seed gives somewhat other numbers."
-    )
+    sentences.append(f"This is one run with seed {run.manifest.seed}: another seed gives somewhat other numbers.")
     return sentences
 
 
@@ -191,20 +201,20 @@ def unplaced_sentences(counts: dict[str, tuple[int, int]], kind: str) -> list[st
     return [f"Of photos with the tag, these have no pixel of the class in the {kind}: {join(often)}."]
 
 
-def tag_matrix(run: RunFiles, split: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+def tag_matrix(run: RunFolder, split: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return which photo of a split has which tag, (photos, K) of 0 and 1; photos without known tags are left out."""
     count = len(run.classes)
-    known = [p["tags"] for p in run.photos if p.get("split") == split and p.get("tags") is not None]
+    known = [photo.tags for photo in _photos(run, split) if photo.tags is not None]
     matrix = np.zeros((len(known), count), dtype=np.int64)
     for row, tags in zip(matrix, known, strict=True):
-        row[[t - 1 for t in tags if 1 <= t <= count]] = 1
+        row[[t - 1 for t in tags]] = 1
     return matrix
 
 
-def data_sentence(run: RunFiles) -> str:
+def data_sentence(run: RunFolder) -> str:
     """Say how many photos, classes and tags there are, and which other hints."""
-    train, matrix = [p for p in run.photos if p.get("split") == "train"], tag_matrix(run, "train")
-    kinds = [f"{sum(p.get(k) is not None for p in train)} with {k}" for k in ("boxes", "points", "scribbles")]
+    train, matrix = _photos(run, "train"), tag_matrix(run, "train")
+    kinds = [f"{sum(getattr(p, k) is not None for p in train)} with {k}" for k in ("boxes", "points", "scribbles")]
     kinds = [k for k in kinds if not k.startswith("0 ")]
     classes = f"{len(run.classes)} class" + ("" if len(run.classes) == 1 else "es")
     sentence = f"{len(train)} training photos of {classes}" + (f" ({join(kinds)})" if kinds else "")
@@ -215,15 +225,15 @@ def data_sentence(run: RunFiles) -> str:
     return sentence + "."
 
 
-def overlap_sentence(run: RunFiles) -> str:
+def overlap_sentence(run: RunFolder) -> str:
     """Say how many boxes of the training photos overlap a box of another class; empty where none does.
 
     Cost:
         The square of the boxes of a photo: 20 ms for 1000 boxes.
     """
     overlapping = total = 0
-    for photo in run.photos:
-        rows = np.array((photo.get("boxes") if photo.get("split") == "train" else None) or np.zeros((0, 5)))
+    for photo in _photos(run, "train"):
+        rows = np.array(photo.boxes or np.zeros((0, 5)))
         labels, (x0, y0, x1, y1) = rows[:, 0], rows[:, 1:].T
         meet = (np.maximum.outer(x0, x0) < np.minimum.outer(x1, x1)) & (
             np.maximum.outer(y0, y0) < np.minimum.outer(y1, y1)
@@ -235,19 +245,19 @@ def overlap_sentence(run: RunFiles) -> str:
     return f"{overlapping} of {total} boxes overlap a box of another class: the smaller box is taken to be in front."
 
 
-def data_warnings(run: RunFiles) -> list[str]:
+def data_warnings(run: RunFolder) -> list[str]:
     """Say what in the training photos and their hints will hurt."""
     warnings = _tag_warnings(run) if "propose" not in run.stages else _skipped(run)
     overlaps = overlap_sentence(run) if "propose" in run.stages else ""
     return [*warnings, overlaps] if overlaps else warnings
 
 
-def _skipped(run: RunFiles) -> list[str]:
-    skipped = dict.fromkeys(str(name) for stage in run.stages.values() for name in stage.get("skipped") or ())
+def _skipped(run: RunFolder) -> list[str]:
+    skipped = dict.fromkeys(name for stage in run.stages.values() for name in stage.skipped)
     return [f"{len(skipped)} photos could not be read and were left out: {join(list(skipped))}."] if skipped else []
 
 
-def _tag_warnings(run: RunFiles) -> list[str]:
+def _tag_warnings(run: RunFolder) -> list[str]:
     matrix, classes = tag_matrix(run, "train"), run.classes
     warnings = _skipped(run)
     if not len(matrix):
@@ -281,15 +291,15 @@ def _tag_warnings(run: RunFiles) -> list[str]:
     return warnings
 
 
-def protocol(run: RunFiles) -> list[tuple[str, str]]:
+def protocol(run: RunFolder) -> list[tuple[str, str]]:
     """Say how the numbers came about, as (topic, sentence) pairs."""
-    config, test, maps = run.config, run.config.get("test") or {}, run.config.get("maps") or {}
-    lines = [("Recipe", str(config.get("recipe", "not recorded")))]
+    config = run.seen
+    lines = [("Recipe", config.recipe)]
     for name, stage in run.stages.items():
-        lines.append((f"Stage {name}", _stage_sentence(stage, config.get(name) or {}, config)))
-    lines.append(("Seed", str(run.manifest.get("seed", config.get("seed", "not recorded")))))
-    splits = [p.get("split") for p in run.photos]
-    truth = len({p["id"] for p in run.photos if p.get("truth")})
+        lines.append((f"Stage {name}", _stage_sentence(stage, getattr(config, name))))
+    lines.append(("Seed", str(run.manifest.seed)))
+    splits = [photo.split for photo in run.photos]
+    truth = len({photo.id for photo in run.photos if photo.truth})
     lines.append(
         (
             "Photos",
@@ -306,53 +316,59 @@ def protocol(run: RunFiles) -> list[tuple[str, str]]:
     if run.done("localize") or (run.one_stage and run.done("segment")):
         used = "Seeds and pseudo masks of training photos: classes that are not in the photo's tags are left out."
         lines.append(
-            ("Tags at test time", used + (" The segmentation model sees no tags." if "segment" in config else ""))
+            (
+                "Tags at test time",
+                used + (" The segmentation model sees no tags." if config.segment is not None else ""),
+            )
         )
-        if maps:
-            lines.append(("Class maps", f"{_scales(maps)}; {_mirrored(maps.get('flip'))}."))
+        lines.append(("Class maps", f"{_scales(config.maps)}; {_mirrored(config.maps.flip)}."))
         cut = [stage for stage in MASK_KINDS if run.sweep(stage)] or ["localize"]
         lines += [(f"Threshold of {SWEPT_KINDS[stage]}s", threshold_sentence(run, stage)) for stage in cut]
-    if run.done("segment") and test:
-        crf = "with" if test.get("crf") else "without"
-        lines.append(("Segmenter's test", f"{_scales(test)}; {_mirrored(test.get('flip'))}; {crf} DenseCRF."))
+    if run.done("segment"):
+        crf = "with" if config.test.crf else "without"
+        lines.append(("Segmenter's test", f"{_scales(config.test)}; {_mirrored(config.test.flip)}; {crf} DenseCRF."))
     return lines
 
 
-def threshold_sentence(run: RunFiles, stage: str) -> str:
+def threshold_sentence(run: RunFolder, stage: Stage) -> str:
     """Say which background threshold cut a stage's masks and where it came from."""
     if not run.background:
         return "None needed: there is no background, each pixel gets the strongest of the photo's classes."
     sweep = run.sweep(stage)
-    if sweep.get("chosen") is None:
+    if sweep is None or sweep.chosen is None:
         return "Not recorded."
-    sentence = f"{sweep['chosen']:.2f}: {str(sweep.get('how', 'how is not recorded')).rstrip('.')}."
-    if sweep.get("oracle") is not None:
-        sentence += f" Ground truth would have chosen {sweep['oracle']:.2f} (oracle, for comparison only)."
+    sentence = f"{sweep.chosen:.2f}: {sweep.how.rstrip('.')}."
+    if sweep.oracle is not None:
+        sentence += f" Ground truth would have chosen {sweep.oracle:.2f} (oracle, for comparison only)."
     return sentence
 
 
-def _learns_from_truth(run: RunFiles) -> bool:
+def _learns_from_truth(run: RunFolder) -> bool:
     return list(run.stages) == ["segment"] and not run.one_stage
 
 
-def _stage_sentence(stage: dict[str, Any], settings: dict[str, Any], config: dict[str, Any]) -> str:
-    backbone = settings.get("backbone") or config.get("backbone") or {}
-    fit = stage.get("fit") or settings.get("fit") or {}
-    parts = [str(settings.get("method", stage.get("method", "method not recorded")))]
+def _stage_sentence(facts: StageFacts, settings: StageSettings | None) -> str:
+    if settings is None:
+        return "not in the settings."
+    fit = facts.fit or settings.fit
+    parts = [settings.method]
     if fit:
-        networks = {"backbone": backbone, "stem": backbone.get("stem")}
-        parts += [
-            f"{role} {net.get('name')} with weights {net.get('weights')}" for role, net in networks.items() if net
-        ]
+        backbone = settings.backbone
+        networks = {} if backbone is None else {"backbone": backbone, "stem": backbone.stem}
+        parts += [f"{role} {net.name} with weights {net.weights}" for role, net in networks.items() if net]
         names = {"epochs": "epochs", "batch_size": "batch", "crop": "crop", "optimizer": "optimiser", "lr": "rate"}
         parts += [f"{word} {fit[name]}" for name, word in names.items() if name in fit]
-    parts += [f"{stage['steps']} steps"] if stage.get("steps") else []
-    parts += [] if stage.get("done") else ["not finished"]
+    parts += [f"{facts.steps} steps"] if facts.steps else []
+    parts += [] if facts.done else ["not finished"]
     return "; ".join(parts) + "."
 
 
-def _scales(settings: dict[str, Any]) -> str:
-    scales = settings.get("scales") or [1.0]
+def _photos(run: RunFolder, split: str) -> list[PhotoRow]:
+    return [photo for photo in run.photos if photo.split == split]
+
+
+def _scales(settings: MapsConfig | TestConfig) -> str:
+    scales = settings.scales
     if len(scales) == 1:
         return f"single scale ({scales[0]:g})"
     return f"multi-scale ({', '.join(f'{s:g}' for s in scales)})"

@@ -24,7 +24,7 @@ def write_coco(path: Path, store: MaskStore, *, files: Mapping[str, str] | None 
     Args:
         path: The JSON file.
         store: The masks.
-        files: File names by photo id; ids not in it get ``ID.jpg``.
+        files: File names by photo id; other masks of the store are left out. None: all, as ``ID.jpg``.
 
     Raises:
         LabelError: A mask cannot be read.
@@ -32,9 +32,10 @@ def write_coco(path: Path, store: MaskStore, *, files: Mapping[str, str] | None 
     """
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
-    for number, id in enumerate(store.ids(), start=1):
+    ids = [id for id in store.ids() if files is None or id in files]
+    for number, id in enumerate(ids, start=1):
         mask = store.read(id)
-        name = (files or {}).get(id, f"{id}.jpg")
+        name = f"{id}.jpg" if files is None else files[id]
         images.append({"id": number, "file_name": name, "height": mask.shape[0], "width": mask.shape[1]})
         for label in np.unique(mask).tolist():
             if label not in (BACKGROUND, IGNORE):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hintseg.errors import LabelError, RunError, ShapeError
-from hintseg.files.atomic import remove_quietly, whole_file
+from hintseg.files.atomic import whole_file
+from hintseg.files.owned import foreign
+from hintseg.files.parse import read_json
 from hintseg.store.palette import voc_palette
 from hintseg.types import IGNORE
 
@@ -65,6 +69,30 @@ def read_label_png(path: Path) -> Bytes:
         raise LabelError(f"{path}: cannot be read as a mask ({error}); write it anew") from error
 
 
+class _Row(BaseModel):
+    quality: Annotated[float, Field(ge=0, le=1)] | None
+
+
+class _Manifest(BaseModel):
+    """``manifest.json`` of a folder of masks."""
+
+    model_config = ConfigDict(extra="forbid")
+    classes: tuple[str, ...]
+    background: bool
+    masks: dict[str, _Row]
+
+
+def _read_manifest(folder: Path) -> _Manifest:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise RunError(f"{path}: no such file; give the folder of a finished mask store")
+    try:
+        return _Manifest.model_validate(read_json(path, RunError, "write the masks anew"))
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise RunError(f"{path}: not the manifest of a mask store ({place}: {error.errors()[0]['msg']})") from error
+
+
 class MaskStore:
     """A folder of masks, one PNG per photo id, and ``manifest.json``.
 
@@ -91,14 +119,8 @@ class MaskStore:
         Raises:
             RunError: The manifest is missing or broken.
         """
-        path = folder / "manifest.json"
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            return cls(folder, manifest["classes"], manifest["background"])
-        except FileNotFoundError as error:
-            raise RunError(f"{path}: no such file; give the folder of a finished mask store") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path}: not the manifest of a mask store ({error})") from error
+        manifest = _read_manifest(folder)
+        return cls(folder, manifest.classes, manifest.background)
 
     def path(self, id: str) -> Path:
         """Return where the mask of photo `id` lies.
@@ -147,20 +169,27 @@ class MaskStore:
         with Image.open(self.path(id)) as image:
             return float(image.info[_QUALITY]) if _QUALITY in image.info else None
 
+    def qualities(self) -> dict[str, float]:
+        """Return the stated qualities by photo id, as the manifest of a finished store has them.
+
+        Raises:
+            RunError: The manifest is missing or broken.
+        """
+        return {id: row.quality for id, row in _read_manifest(self.folder).masks.items() if row.quality is not None}
+
     def ids(self) -> list[str]:
-        """Return the ids of the masks on disk, sorted."""
-        return sorted(p.relative_to(self.folder).as_posix().removesuffix(".png") for p in self.folder.rglob("*.png"))
+        """Return the ids of the masks on disk, sorted; what somebody else put into a folder of ours is none."""
+        files = (path for path in self.folder.rglob("*.png") if not foreign(path))
+        return sorted(path.relative_to(self.folder).as_posix().removesuffix(".png") for path in files)
 
     def finish(self) -> None:
-        """Write ``manifest.json`` and clear away what an interrupted process left half-written.
+        """Write ``manifest.json``.
 
         Call it once, when every process has written its masks.
 
         Raises:
             RunError: The manifest cannot be written.
         """
-        for leftover in self.folder.rglob(".*.tmp"):
-            remove_quietly(leftover)
         manifest = {
             "classes": self.classes,
             "background": self.background,

@@ -1,0 +1,266 @@
+"""Folders that hintseg writes into: each has a mark, and in it the list of what hintseg wrote.
+
+Nothing else in such a folder is ever deleted or written over, and no folder without a mark is written into unless it is
+empty. The mark is a text file, ``.hintseg``: its first line says what the folder is, each further line names a file and
+its BLAKE2 hash. Lines are only added, before the file takes its name, so a kill at any moment leaves a list that has
+every file. A folder in a folder (`name/`) is one with a mark of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, get_args
+
+from hintseg.errors import RunError
+from hintseg.files.lock import LOCK, locked
+
+Kind = Literal["run", "masks", "photos"]
+
+MARK = ".hintseg"
+"""Name of the mark."""
+
+_LEFTOVERS = ".*.hintseg-tmp"
+
+_open: dict[Path, OwnedFolder] = {}
+"""Folders this process writes into, by their real path."""
+
+
+def kind_of(folder: Path) -> Kind | None:
+    """Return what hintseg made `folder` for; None where it carries no mark of ours.
+
+    Example:
+        >>> kind_of(getfixture("tmp_path")) is None
+        True
+    """
+    try:
+        with (folder / MARK).open("rb") as file:
+            header = json.loads(file.readline(4096))
+        return header["kind"] if header["kind"] in get_args(Kind) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class OwnedFolder:
+    """A folder with our mark.
+
+    Attributes:
+        root: The folder.
+        hashes: What was written: the hashes of each file by its path below the folder (`/` between its parts; a folder
+            with a mark of its own ends in one), oldest first.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._real = Path(os.path.realpath(root))
+        self.hashes: dict[str, list[str]] = defaultdict(list)
+        for line in (root / MARK).read_bytes().splitlines()[1:]:
+            try:
+                name, digest = json.loads(line)
+            except (ValueError, TypeError):  # a kill cut it off; its file never took its name
+                continue
+            if isinstance(name, str) and isinstance(digest, str) and ".." not in name.split("/") and name[:1] != "/":
+                self.hashes[name].append(digest)
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Yield the listed files that are there and really below the folder, not behind a link that leads elsewhere."""
+        parents: dict[Path, bool] = {}
+        for name in self.hashes:
+            path = self._real / name
+            if path.parent not in parents:
+                parents[path.parent] = Path(os.path.realpath(path.parent)) == path.parent
+            if parents[path.parent] and (path.is_dir() if name.endswith("/") else path.is_file()):
+                yield name, path
+
+    def changed(self) -> list[str]:
+        """Return the listed files that somebody changed after hintseg wrote them."""
+        return [
+            name for name, path in self.files() if not name.endswith("/") and _digest(path) not in self.hashes[name]
+        ]
+
+    def clear(self, *, inner: bool = True) -> None:
+        """Delete the listed files, the folders that are empty then, and what a kill left half-written.
+
+        Args:
+            inner: Whether folders with a mark of their own are cleared too.
+
+        Raises:
+            RunError: A file cannot be deleted.
+        """
+        emptied: set[Path] = set()
+        kept: list[str] = []
+        try:
+            for name, path in list(self.files()):
+                if name.endswith("/"):
+                    if not inner:
+                        kept.append(name)
+                        continue
+                    if kind_of(path):
+                        OwnedFolder(path).clear()
+                        (path / MARK).unlink()
+                    emptied.add(path)
+                else:
+                    path.unlink()
+                    emptied |= {self._real / parent for parent in Path(name).parents if parent.parts}
+            self.sweep()
+            for folder in sorted(emptied, key=lambda path: len(path.parts), reverse=True):
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+        except OSError as error:
+            raise RunError(f"{error.filename} cannot be deleted: {error.strerror}; make it writable") from error
+        kind = kind_of(self.root)
+        self.hashes.clear()
+        if kind is not None:
+            mark(self.root, kind)
+            for name in kept:
+                self.add(name)
+
+    def sweep(self) -> None:
+        """Delete what a kill left half-written."""
+        for path in self._real.rglob(_LEFTOVERS):
+            path.unlink(missing_ok=True)
+
+    def add(self, name: str, digest: str = "") -> None:
+        """Enter a file, or a folder (`name/`) with a mark of its own."""
+        self.hashes[name].append(digest)
+        with (self.root / MARK).open("ab") as file:
+            file.write(b"\n" + json.dumps([name, digest]).encode())  # the break comes first: a line cut off stays alone
+
+
+def enter(path: Path, written: Path) -> None:
+    """Enter a file that is about to take its name in the list of the folder of ours that it lies in, if any.
+
+    Raises:
+        RunError: The place holds a file that hintseg did not write.
+    """
+    for real in (place := Path(os.path.realpath(path.parent)), *place.parents):
+        if real in _open:
+            owner, name = _open[real], (place / path.name).relative_to(real).as_posix()
+            if name not in owner.hashes and os.path.lexists(path):
+                raise RunError(f"{path} is there and hintseg did not write it; move it away or choose another folder")
+            owner.add(name, _digest(written))
+            return
+
+
+def foreign(path: Path) -> bool:
+    """Return whether a file lies in a folder of ours that is being written, and hintseg did not write it."""
+    for real in (place := Path(os.path.realpath(path.parent)), *place.parents):
+        if real in _open:
+            return (place / path.name).relative_to(real).as_posix() not in _open[real].hashes
+    return False
+
+
+@contextmanager
+def owned(root: Path, kind: Kind, *, alone: bool = True) -> Iterator[OwnedFolder]:
+    """Write into a folder of ours while the block runs; a new or empty one gets its mark.
+
+    Args:
+        root: The folder.
+        kind: What it is for.
+        alone: Whether to lock it; the other processes of a run write beside the first one, which holds the lock.
+
+    Raises:
+        RunError: The folder holds something that hintseg did not write and has no mark, or one of another kind; or
+            another process writes into it; or it cannot be written.
+    """
+    refuse_foreign(root, kind)
+    if not alone:
+        with _writing(root) as folder:
+            yield folder
+        return
+    with locked(root):
+        refuse_foreign(root, kind)
+        if kind_of(root) is None:
+            mark(root, kind)
+        with _writing(root) as folder:
+            folder.sweep()
+            try:
+                yield folder
+            finally:
+                if not folder.hashes:  # nothing came of it
+                    (root / MARK).unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(root: Path) -> Iterator[OwnedFolder]:
+    real = Path(os.path.realpath(root))
+    before = _open.get(real)
+    folder = before or OwnedFolder(root)
+    outer = next((parent for parent in real.parents if parent in _open), None)
+    if outer is not None and (name := f"{real.relative_to(outer).as_posix()}/") not in _open[outer].hashes:
+        _open[outer].add(name)
+    _open[real] = folder
+    try:
+        yield folder
+    finally:
+        if before is None:
+            del _open[real]
+
+
+@contextmanager
+def adding(root: Path) -> Iterator[None]:
+    """Enter what is written below a finished folder of ours, such as a report, in its list; others stay as they are."""
+    if kind_of(root) is None:
+        yield
+        return
+    with _writing(root):
+        yield
+
+
+def refuse_foreign(root: Path, kind: Kind) -> None:
+    """Refuse a folder that hintseg did not make for this, unless it is empty.
+
+    Raises:
+        RunError: It is a file, or holds something and has no mark, or one of another kind.
+    """
+    if not root.exists():
+        return
+    found = kind_of(root)
+    if found == kind:
+        return
+    if not root.is_dir():
+        raise RunError(f"{root} is a file; choose another --out")
+    if found is not None:
+        raise RunError(f"{root} is a folder of {_NAMES[found]}, not of {_NAMES[kind]}; choose another --out")
+    if any(path.name not in (MARK, LOCK) for path in root.iterdir()):
+        raise RunError(f"{root} holds files that hintseg did not write there; choose another --out")
+
+
+_NAMES: dict[Kind, str] = {"run": "a run", "masks": "masks", "photos": "made photos"}
+
+
+def refuse_inputs(root: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write a folder anew while something that the command reads lies in it.
+
+    Raises:
+        RunError: One of `inputs` lies in `root`.
+    """
+    real = os.path.realpath(root)
+    for path in inputs:
+        if os.path.realpath(path) == real or os.path.realpath(path).startswith(real + os.sep):
+            raise RunError(
+                f"{path}, which is read, lies in {root}, whose files would be deleted first; move it out of there or "
+                "choose another --out"
+            )
+
+
+def mark(root: Path, kind: Kind) -> None:
+    """Give a folder our mark, with a list of nothing."""
+    header = json.dumps({"hintseg": version("hintseg"), "kind": kind}).encode()
+    beside = root / f"{MARK}.hintseg-tmp"
+    try:
+        beside.write_bytes(header)
+        beside.replace(root / MARK)
+    except OSError as error:
+        raise RunError(f"{root} cannot be written: {error.strerror}; choose another --out") from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

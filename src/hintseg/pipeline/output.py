@@ -1,0 +1,121 @@
+"""Masks as people take them away: palette PNGs, COCO, overlays, and the forms that other tools read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hintseg.data.photos import read_photo
+from hintseg.errors import PhotoError, RunError
+from hintseg.files.atomic import whole_file
+from hintseg.files.owned import OwnedFolder, owned
+from hintseg.run.folder import RunFolder
+from hintseg.store.coco import write_coco
+from hintseg.store.instances import read_instances, write_objects
+from hintseg.store.masks import MaskStore
+from hintseg.store.overlay import write_overlay
+from hintseg.store.pool import write_pool
+from hintseg.training import machine
+from hintseg.training.watch import Watch
+from hintseg.types import Photo
+
+Bytes = npt.NDArray[np.uint8]
+
+logger = logging.getLogger("hintseg")
+
+
+def file_name(id: str, path: Path) -> str:
+    """Return a photo's file name; of two photos that differ in it only, the id has the suffix already."""
+    return id if id.endswith(path.suffix) else f"{id}{path.suffix}"
+
+
+@contextmanager
+def masks_folder(out: Path) -> Iterator[OwnedFolder]:
+    """Write masks into `out`, by all processes."""
+    first = machine.rank() == 0
+    if not first:
+        machine.barrier()  # the first one has marked the folder
+    with owned(out, "masks", alone=first) as folder:
+        if first:
+            machine.barrier()
+        yield folder
+
+
+def clear(folder: OwnedFolder, overwrite: bool) -> None:
+    """Delete earlier masks, by the first process; what somebody changed only with `overwrite`."""
+    if machine.rank() == 0:
+        changed = [] if overwrite else folder.changed()
+        if changed:
+            raise RunError(
+                f"{len(changed)} files in {folder.root} were changed after hintseg wrote them, such as {changed[0]}; "
+                "choose another --out, or replace them with --overwrite"
+            )
+        folder.clear(inner=False)
+    machine.barrier()
+
+
+def write_masks(run: RunFolder, target: OwnedFolder, overlays: bool, overwrite: bool, watch: Watch | None) -> Path:
+    """Write the masks of a run's training photos."""
+    made = run.masks_of_photos()
+    if made is None:
+        raise RunError(f"{run.path} has no masks yet; `hintseg train ... --out {run.path} --resume` makes them")
+    clear(target, overwrite)
+    store = MaskStore(made[1], run.classes, run.background)
+    paths = {row.id: row.path for row in run.photos if row.split == "train"}  # a photo may be in both splits
+    names = [name for name in store.ids() if name in paths]
+    found: Iterable[tuple[Photo, Bytes]] = ((Photo(name, paths[name]), store.read(name)) for name in names)
+    if watch is not None:
+        found = watch.each("writing masks", found, len(names))
+    files = {name: file_name(name, paths[name]) for name in names}
+    objects = run.path / "propose" / "instances" if made[0] == "propose" else None
+    write_out(target.root, found, run, files, overlays, objects)
+    return target.root
+
+
+def write_out(
+    out: Path,
+    found: Iterable[tuple[Photo, Bytes]],
+    run: RunFolder,
+    files: Mapping[str, str],
+    overlays: bool,
+    objects: Path | None = None,
+) -> int:
+    """Write masks as PNG, COCO and overlays, and those of single objects in the forms other tools read.
+
+    `files` holds the photos' file names by id, `objects` the folder of their objects, where there is one. Returns how
+    many masks this process wrote.
+    """
+    made = 0
+    store = MaskStore(out / "png", run.classes, run.background)
+
+    def write(photo: Photo, mask: Bytes) -> None:
+        store.write(photo.id, mask)
+        if not overlays:
+            return
+        try:
+            write_overlay(out / "overlays" / f"{photo.id}.jpg", read_photo(photo.path), mask)
+        except PhotoError as error:
+            logger.warning("no overlay: %s", error)
+
+    with write_pool() as later:
+        for photo, mask in found:
+            later(write, photo, mask)
+            made += 1
+    machine.barrier()
+    if machine.rank() == 0:
+        store.finish()
+        if objects is None:
+            write_coco(out / "coco.json", store, files=files)
+        else:
+            write_objects(
+                out, ((id, name, read_instances(objects / f"{id}.npz")) for id, name in files.items()), run.classes
+            )
+        with whole_file(out / "classes.txt") as file:
+            file.write(("\n".join(run.classes) + "\n").encode())
+    machine.barrier()
+    return made

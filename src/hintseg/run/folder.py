@@ -1,0 +1,260 @@
+"""The run folder: where each file lies, and its content, typed."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hintseg.config.loader import parse_config
+from hintseg.config.run import STAGES, RunConfig
+from hintseg.errors import ConfigError, RunError
+from hintseg.files.atomic import write_json
+from hintseg.files.parse import read_yaml
+from hintseg.run.history import Event, read_history
+from hintseg.run.schema import (
+    DataFacts,
+    Manifest,
+    MetricRow,
+    PhotoRow,
+    SeenSettings,
+    Stage,
+    StageFacts,
+    Sweep,
+    checked,
+    read_checked,
+)
+from hintseg.store.masks import MaskStore
+
+
+class RunFolder:
+    """A run on disk.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Return the run at `path`.
+
+        Raises:
+            RunError: There is no run.
+        """
+        path = Path(path)
+        if not (path / "config.yaml").is_file():
+            raise RunError(
+                f"{path} is no run folder (no config.yaml in it); `hintseg train DATA --out {path}` makes one"
+            )
+        return cls(path)
+
+    # What is in it. A run may go on meanwhile, so only what never changes is kept.
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's resolved settings."""
+        try:
+            return parse_config(self._settings())
+        except ConfigError as error:
+            raise RunError(f"{self.path / 'config.yaml'} is damaged or edited: {error}") from error
+
+    @property
+    def seen(self) -> SeenSettings:
+        """The settings as far as reports need them."""
+        return checked(self.path / "config.yaml", self._settings(), SeenSettings)
+
+    def _settings(self) -> dict[str, Any]:
+        path = self.path / "config.yaml"
+        return checked(path, read_yaml(path, RunError, "restore the file, or start the run afresh"), dict[str, Any])
+
+    @property
+    def manifest(self) -> Manifest:
+        """What made the run, and what each stage did."""
+        return read_checked(self.path / "manifest.json", Manifest)
+
+    @cached_property
+    def data(self) -> DataFacts:
+        """The data set the run learned from."""
+        return self.manifest.data
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K foreground classes; class id k is ``classes[k - 1]``."""
+        return self.data.classes
+
+    @property
+    def background(self) -> bool:
+        """Whether pixels may belong to no class."""
+        return self.data.background
+
+    @property
+    def stages(self) -> dict[Stage, StageFacts]:
+        """What each stage did, in the order they run."""
+        found = self.manifest.stages
+        return {name: found[name] for name in STAGES if name in found}
+
+    @cached_property
+    def photos(self) -> list[PhotoRow]:
+        """The photos and their hints, those that teach first."""
+        rows = read_checked(self.path / "photos.json", list[PhotoRow])
+        for row in rows:
+            if any(not 1 <= tag <= len(self.classes) for tag in row.tags or ()):
+                raise RunError(
+                    f"{self.path / 'photos.json'} is damaged: tags {row.tags} of photo '{row.id}' are no classes"
+                )
+        return rows
+
+    @property
+    def metrics(self) -> list[MetricRow]:
+        """The results of all stages."""
+        return read_checked(self.path / "metrics.json", list[MetricRow])
+
+    @property
+    def history(self) -> list[Event]:
+        """When the run began, was gone on with, and ended its stages."""
+        return read_history(self.path / "history.csv")
+
+    def sweep(self, stage: Stage) -> Sweep | None:
+        """Return the background threshold of a stage's maps; None where it has none yet."""
+        path = self.path / stage / "sweep.json"
+        return read_checked(path, Sweep) if path.is_file() else None
+
+    def log(self, stage: Stage) -> dict[str, list[float]]:
+        """Return the columns of a stage's ``log.csv``, NaN where a cell is blank; empty where there is no file."""
+        return _columns(self.path / stage / "log.csv")
+
+    def curves(self) -> dict[str, list[float]]:
+        """Return the columns of a one-stage run's ``curves.csv``: both branches over the training; empty without."""
+        return _columns(self.path / "segment" / "curves.csv")
+
+    def qualities(self, stage: Stage) -> dict[str, float]:
+        """Return the quality scores, 0..1, that a stage gave its own masks, by photo id."""
+        folder = self.path / stage / "masks"
+        if not (folder / "manifest.json").is_file():
+            return {}
+        return MaskStore.load(folder).qualities()
+
+    # What is done.
+
+    def done(self, stage: Stage) -> bool:
+        """Return whether a stage is complete."""
+        facts = self.stages.get(stage)
+        return facts is not None and facts.done
+
+    @property
+    def one_stage(self) -> bool:
+        """Whether the segmenter itself learned from tags, so that there is no stage before it."""
+        return self.manifest.learns_from == "tags" and list(self.stages) == ["segment"]
+
+    @property
+    def baseline(self) -> RunFolder | None:
+        """The run of CSD's stage one; None for a run without CSD, or where it is gone."""
+        csd = self.seen.csd
+        path = None if csd is None else csd.baseline or self.path / "baseline"
+        return RunFolder(path) if path is not None and (path / "manifest.json").is_file() else None
+
+    def masks_of_photos(self) -> tuple[Stage, Path] | None:
+        """Return the last finished stage that made masks of the training photos, and their folder."""
+        order: tuple[Stage, ...] = ("refine", "localize", "propose", "segment")
+        for stage in order:
+            if (self.path / stage / "masks").is_dir() and self.done(stage):
+                # Only a one-stage segmenter makes masks of what it learned from.
+                return (stage, self.path / stage / "masks") if stage != "segment" or self.one_stage else None
+        return None
+
+    # Where it lies.
+
+    def stage(self, name: str) -> Path:
+        """Return the folder of a stage, created if need be."""
+        folder = self.path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def mask_path(self, stage: Stage, photo_id: str) -> Path:
+        """Return where a stage's mask of a photo lies, whether it exists or not."""
+        return self.path / stage / "masks" / f"{photo_id}.png"
+
+    def truth_path(self, photo_id: str) -> Path:
+        """Return where a photo's true mask lies, whether it exists or not."""
+        return self.path / "truth" / f"{photo_id}.png"
+
+    def maps_path(self, photo_id: str, stages: Sequence[Stage]) -> Path | None:
+        """Return where one of `stages` left a photo's class maps; None where none did."""
+        paths = [self.path / stage / "maps" / f"{photo_id}.npz" for stage in ("localize", "segment") if stage in stages]
+        return next((path for path in paths if path.is_file()), None)
+
+    def branch_masks(self, photo_id: str) -> list[tuple[str, Path]]:
+        """Return what the classification branch of a one-stage run made of a photo: (caption, mask) pairs."""
+        made = (("seed", "seeds"), ("Branch-C", "branch_c"))
+        paths = [(caption, self.path / "segment" / name / f"{photo_id}.png") for caption, name in made]
+        return [(caption, path) for caption, path in paths if path.is_file()]
+
+    def background_path(self, photo_id: str) -> Path:
+        """Return where the background map of the segmentation branch lies, whether it exists or not."""
+        return self.path / "segment" / "background" / f"{photo_id}.png"
+
+    def objects_path(self, step: str, photo_id: str) -> Path:
+        """Return where a photo's objects cut out of their boxes lie: `grabcut`, `cfs` or `instances`."""
+        return self.path / "propose" / step / f"{photo_id}.npz"
+
+    # What is written.
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write ``manifest.json``."""
+        write_json(self.path / "manifest.json", manifest.model_dump(mode="json"))
+
+    def update_stage(self, stage: Stage, **facts: Any) -> None:
+        """Add facts about a stage to the manifest."""
+        manifest = self.manifest
+        manifest.stages[stage] = StageFacts.model_validate({**dict(manifest.stages.get(stage, StageFacts())), **facts})
+        self.write_manifest(manifest)
+
+    def add_metrics(self, stage: Stage, rows: Sequence[MetricRow]) -> None:
+        """Replace the metric rows of a stage."""
+        path = self.path / "metrics.json"
+        kept = [row for row in self.metrics if row.stage != stage] if path.is_file() else []
+        write_json(path, [row.model_dump(mode="json") for row in [*kept, *rows]])
+
+    def write_sweep(self, stage: Stage, sweep: Sweep) -> None:
+        """Write a stage's ``sweep.json``."""
+        write_json(self.path / stage / "sweep.json", sweep.model_dump(mode="json"))
+
+
+def by_class(classes: Sequence[str], iou: Iterable[float]) -> dict[str, float | None]:
+    """Return the IoU of background and the classes by name, None for a class that does not occur (NaN).
+
+    Example:
+        >>> by_class(["cow"], [0.5, math.nan])
+        {'background': 0.5, 'cow': None}
+    """
+    return {name: known(value) for name, value in zip(["background", *classes], iou, strict=True)}
+
+
+def known(value: float) -> float | None:
+    """Return a measured value, None where nothing was measured (NaN)."""
+    return None if math.isnan(value) else float(value)
+
+
+def _columns(path: Path) -> dict[str, list[float]]:
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RunError(f"{path} cannot be read ({error}); restore the file, or delete it") from error
+    names = [name for name in (rows[0] if rows else {}) if name]
+    return {name: [_number(row.get(name)) for row in rows] for name in names}
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text) if text else math.nan
+    except ValueError:
+        return math.nan

@@ -1,0 +1,239 @@
+"""What the files of a run folder hold. They are checked against these models whenever they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from hintseg.config.run import CsdConfig, TestConfig
+from hintseg.config.settings import MapsConfig
+from hintseg.errors import RunError
+from hintseg.files.parse import read_json
+
+Stage = Literal["propose", "localize", "refine", "segment"]
+
+Split = Literal["train", "val"]
+
+MASK_KINDS: dict[Stage, str] = {
+    "propose": "mask from boxes",
+    "localize": "seed",
+    "refine": "pseudo mask",
+    "segment": "prediction",
+}
+"""What the masks of each stage are called, in the order the stages run."""
+
+SWEPT_KINDS: dict[Stage, str] = {**MASK_KINDS, "segment": "seed"}
+"""What each stage cuts with a background threshold; a segmenter that learns from tags makes seeds on its way."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Label = Annotated[int, Field(ge=0, le=254)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+T = TypeVar("T")
+
+
+class Facts(BaseModel):
+    """Base of what is read from a run: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataFacts(Facts):
+    """The data set that a run learned from.
+
+    Attributes:
+        name: Its name, for titles.
+        path: Its folder.
+        format: The label format, or `auto`.
+        classes: Names of the K foreground classes; class id k is ``classes[k - 1]``.
+        background: Whether pixels may belong to no class.
+        notes: What the reader mapped or skipped, one sentence each.
+        hashes: SHA-256 of the hints (`hints`), and of a label file by its path.
+    """
+
+    name: str
+    path: str
+    format: str
+    classes: tuple[str, ...]
+    background: bool
+    notes: tuple[str, ...]
+    hashes: dict[str, str]
+
+
+class StageFacts(Facts):
+    """What a stage did.
+
+    Attributes:
+        done: Whether it is complete.
+        method: The method's registry name.
+        photos: Photos it learned from.
+        steps: Optimiser steps; None where nothing is trained.
+        fit: Resolved settings of the training.
+        skipped: Ids of photos that could not be read.
+    """
+
+    done: bool = False
+    method: str | None = None
+    photos: int | None = None
+    steps: int | None = None
+    fit: dict[str, Any] = {}
+    skipped: tuple[str, ...] = ()
+
+
+class Manifest(Facts):
+    """``manifest.json``: what made the run. Equal runs have equal manifests: times are in ``history.csv``.
+
+    Attributes:
+        hintseg: Version that began the run.
+        python: Likewise.
+        torch: Likewise.
+        lightning: Likewise.
+        seed: The run's seed.
+        learns_from: What kind of hint teaches.
+        data: The data set.
+        stages: What each stage did, by its name.
+    """
+
+    hintseg: str
+    python: str
+    torch: str
+    lightning: str
+    seed: int
+    learns_from: Literal["boxes", "tags", "masks"]
+    data: DataFacts
+    stages: dict[Stage, StageFacts]
+
+
+class PhotoRow(Facts):
+    """One entry of ``photos.json``: a photo of one split, and its hints.
+
+    Attributes:
+        id: The photo's id.
+        path: Its file.
+        split: Whether it teaches or judges; a photo in both has two entries.
+        tags: Class ids; None: not said.
+        boxes: Rows of class id, x0, y0, x1, y1 in pixels.
+        points: Rows of class id (0: background), x, y in pixels.
+        scribbles: The file of its strokes.
+        truth: Whether its true mask is known.
+    """
+
+    id: str
+    path: Path
+    split: Split
+    tags: tuple[Label, ...] | None
+    boxes: tuple[tuple[Label, Finite, Finite, Finite, Finite], ...] | None
+    points: tuple[tuple[Label, Finite, Finite], ...] | None
+    scribbles: str | None
+    truth: bool
+
+
+class MetricRow(Facts):
+    """One result, a row of ``metrics.json``.
+
+    Attributes:
+        stage: The stage that was judged.
+        kind: What was judged: seed, pseudo mask, segmentation, ...
+        split: Which photos.
+        photos: How many.
+        miou: Mean over the classes that occur, 0..1; None where none does.
+        iou: By class name, 0..1; None for a class that does not occur.
+        pixel_accuracy: 0..1.
+        boundary_iou: 0..1.
+        threshold: Background threshold of the masks.
+        oracle: Whether the truth chose the threshold: then it is no result.
+        protocol: How the masks were made, in words.
+    """
+
+    stage: Stage
+    kind: str
+    split: Split
+    photos: int
+    miou: Share | None
+    iou: dict[str, Share | None]
+    pixel_accuracy: Share | None = None
+    boundary_iou: Share | None = None
+    threshold: float | None = None
+    oracle: bool = False
+    protocol: str
+
+
+class Sweep(Facts):
+    """``STAGE/sweep.json``: the background threshold of a stage's maps, and what the truth says of it.
+
+    Attributes:
+        thresholds: Those tried, 0..1.
+        miou: What each gives, 0..1 (None: no class occurs); None without truth.
+        chosen: The one the masks were cut with; None where there is no background.
+        how: Where it came from, in words.
+        oracle: The one the truth would have chosen.
+    """
+
+    thresholds: tuple[float, ...]
+    miou: tuple[Share | None, ...] | None
+    chosen: float | None
+    how: str
+    oracle: float | None
+
+
+class NetworkSettings(BaseModel):
+    """What reports say of a stage's network."""
+
+    name: str | None = None
+    weights: str | None = None
+    stem: NetworkSettings | None = None
+
+
+class StageSettings(BaseModel):
+    """What reports say of a stage's settings."""
+
+    method: str
+    backbone: NetworkSettings | None = None
+    fit: dict[str, Any] = {}
+
+
+class SeenSettings(BaseModel):
+    """``config.yaml`` as far as reports read it: no method is looked up, so no network library is imported."""
+
+    recipe: str
+    seed: int
+    backbone: NetworkSettings
+    propose: StageSettings | None = None
+    localize: StageSettings | None = None
+    csd: CsdConfig | None = None
+    maps: MapsConfig
+    refine: StageSettings | None = None
+    segment: StageSettings | None = None
+    test: TestConfig
+
+
+def read_checked(path: Path, kind: type[T]) -> T:
+    """Read a JSON file of a run folder.
+
+    Args:
+        path: The file.
+        kind: What it holds: one of the models here, or a list of them.
+
+    Raises:
+        RunError: It is missing, no JSON, or holds something else.
+    """
+    return checked(path, read_json(path, RunError, "restore the file, or start the run afresh"), kind)
+
+
+def checked(path: Path, value: object, kind: type[T]) -> T:
+    """Check what was read from a file of a run folder.
+
+    Raises:
+        RunError: It is not what `kind` says.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        first, *rest = error.errors(include_url=False)
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        more = f" and {len(rest)} more places" if rest else ""
+        raise RunError(
+            f"{path} is damaged, edited or of another version of hintseg ({place}: {first['msg']}{more}); restore the "
+            "file, or start the run afresh (--overwrite, or another --out)"
+        ) from error

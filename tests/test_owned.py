@@ -1,0 +1,289 @@
+"""Nobody's files are touched: folders of ours have a mark, and in it the list of what we wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hintseg
+from hintseg.data.shapes import write_shapes
+from hintseg.errors import HintsegError, RunError
+from hintseg.files.atomic import whole_file
+from hintseg.files.lock import LOCK, locked
+from hintseg.files.owned import MARK, OwnedFolder, adding, kind_of, mark, owned, refuse_inputs
+
+
+def write(path: Path, text: str = "ours") -> None:
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.name != MARK)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of ours with three files of ours and two of somebody else."""
+    with owned(tmp_path / "out", "masks"):
+        for name in ("a.txt", "sub/b.txt", "sub/deep/c.txt"):
+            write(tmp_path / "out" / name)
+    for name in ("thesis.txt", "sub/notes.txt"):
+        (tmp_path / "out" / name).write_text("theirs")
+    return tmp_path / "out"
+
+
+def test_clearing_deletes_the_list_and_nothing_else(folder):
+    OwnedFolder(folder).clear()
+    assert tree(folder) == ["sub", "sub/notes.txt", "thesis.txt"]
+    assert kind_of(folder) == "masks"
+    assert not OwnedFolder(folder).hashes
+
+
+def test_the_list_survives_a_kill_at_any_byte(folder):
+    whole = (folder / MARK).read_bytes()
+    for length in range(len(whole.splitlines()[0]), len(whole)):
+        (folder / MARK).write_bytes(whole[:length])
+        known = len(OwnedFolder(folder).hashes)
+        with owned(folder, "masks"):
+            write(folder / "later.txt")
+        assert len(OwnedFolder(folder).hashes) == known + 1
+        (folder / "later.txt").unlink()
+
+
+def test_a_file_of_somebody_else_is_never_replaced(folder):
+    with owned(folder, "masks"):
+        write(folder / "a.txt", "new")
+        with pytest.raises(RunError, match=r"thesis\.txt is there and hintseg did not write it; move it away"):
+            write(folder / "thesis.txt")
+    assert (folder / "a.txt").read_text() == "new"
+    assert (folder / "thesis.txt").read_text() == "theirs"
+    assert not list(folder.rglob("*.hintseg-tmp"))
+
+
+def test_changed_files_are_known_and_unchanged_ones_too(folder):
+    assert OwnedFolder(folder).changed() == []
+    (folder / "sub" / "b.txt").write_text("mended by hand")
+    os.utime(folder / "a.txt", (0, 0))  # copied or touched is not changed
+    assert OwnedFolder(folder).changed() == ["sub/b.txt"]
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/etc/outside.txt", "sub/../../outside.txt"])
+def test_an_edited_list_reaches_nothing_outside(folder, name):
+    outside = folder.parent / "outside.txt"
+    outside.write_text("theirs")
+    with (folder / MARK).open("a") as file:
+        file.write("\n" + json.dumps([name, ""]))
+    OwnedFolder(folder).clear()
+    assert outside.read_text() == "theirs"
+
+
+def test_links_that_lead_elsewhere_are_not_followed(folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(folder / "sub", elsewhere)
+    shutil.rmtree(folder / "sub")
+    (folder / "sub").symlink_to(elsewhere)
+    OwnedFolder(folder).clear()
+    assert (elsewhere / "b.txt").is_file()
+
+
+def test_folders_without_a_mark_or_with_another_one_are_refused(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"photo")
+    with pytest.raises(RunError, match="holds files that hintseg did not write there; choose another --out"):
+        owned(tmp_path / "photos", "masks").__enter__()
+    assert tree(tmp_path) == ["photos", "photos/a.jpg"]
+    (tmp_path / "run").mkdir()
+    mark(tmp_path / "run", "run")
+    with pytest.raises(RunError, match="is a folder of a run, not of masks"):
+        owned(tmp_path / "run", "masks").__enter__()
+    with pytest.raises(RunError, match="is a file"):
+        owned(tmp_path / "photos" / "a.jpg", "masks").__enter__()
+
+
+def test_a_damaged_mark_is_no_mark(folder):
+    (folder / MARK).write_text("{")
+    with pytest.raises(RunError, match="did not write there"):
+        owned(folder, "masks").__enter__()
+    assert (folder / "a.txt").is_file()
+
+
+def test_a_folder_in_a_folder_is_cleared_by_its_own_list(tmp_path):
+    outer, inner = tmp_path / "out", tmp_path / "out" / "run"
+    with owned(outer, "masks"):
+        write(outer / "a.txt")
+        with owned(inner, "run"):
+            write(inner / "b.txt")
+    with adding(inner):
+        write(inner / "report.html")
+    (inner / "notes.txt").write_text("theirs")
+    OwnedFolder(outer).clear(inner=False)
+    assert tree(outer) == ["run", "run/b.txt", "run/notes.txt", "run/report.html"]
+    OwnedFolder(outer).clear()
+    assert tree(outer) == ["run", "run/notes.txt"]
+
+
+def test_nothing_is_left_where_nothing_came_of_it(tmp_path):
+    with pytest.raises(ValueError, match="no"), owned(tmp_path / "out", "run"):
+        raise ValueError("no")
+    assert tree(tmp_path) == []
+
+
+def test_what_a_kill_left_half_written_goes_with_the_next_writer(folder):
+    (folder / "sub" / ".0123456789abcdef.hintseg-tmp").write_text("half")
+    with owned(folder, "masks"):
+        pass
+    assert not list(folder.rglob("*.hintseg-tmp"))
+
+
+def test_inputs_in_a_folder_to_be_cleared_are_refused(tmp_path):
+    refuse_inputs(tmp_path / "out", [tmp_path, tmp_path / "outside", tmp_path / "photos"])
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for path in (tmp_path / "out", tmp_path / "out" / "a.jpg", tmp_path / "link" / "deep" / "w.pth"):
+        with pytest.raises(RunError, match="which is read, lies in"):
+            refuse_inputs(tmp_path / "out", [path])
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from hintseg.files.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_and_a_crash_leaves_no_lock(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=rf"written to by process {holder.pid} on .*; wait for it or stop it"):
+            locked(tmp_path).__enter__()
+        holder.kill()
+        holder.wait()
+    assert (tmp_path / LOCK).is_file()  # the file stays; the lock does not
+    with locked(tmp_path):
+        pass
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_forked_workers_of_a_killed_process_hold_no_lock(tmp_path):
+    script = HOLD.replace("time.sleep(60)", "import os\n    if os.fork() == 0: time.sleep(30)\n    time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        holder.kill()
+        holder.wait()
+        with locked(tmp_path):
+            pass
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> Path:
+    data = tmp_path_factory.mktemp("owned") / "shapes"
+    write_shapes(data, train=4, val=1, size=48)
+    return data
+
+
+FILLED = ["propose.method=filled", "trainer.pictures=1"]
+
+
+def boxes_run(data: Path, out: Path, **options: bool) -> Path:
+    return hintseg.train(data, out, recipe="boxes", settings=[*FILLED, "segment=null"], **options).path
+
+
+def test_overwrite_removes_what_we_wrote_and_nothing_else(shapes, tmp_path):
+    run = boxes_run(shapes, tmp_path / "run")
+    hintseg.masks(run)
+    (run / "notes.txt").write_text("theirs")
+    (run / "propose" / "masks" / "mine.png").write_bytes(b"theirs")
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name not in (MARK, "history.csv")}
+    boxes_run(shapes, run, overwrite=True)
+    assert (run / "notes.txt").read_text() == "theirs"
+    assert (run / "propose" / "masks" / "mine.png").read_bytes() == b"theirs"
+    assert not (run / "masks").exists()  # those masks were of the run before
+    made_anew = {p: b for p, b in before.items() if run / "masks" not in p.parents and p.suffix != ".html"}
+    assert all(p.read_bytes() == b for p, b in made_anew.items())
+
+
+def test_a_run_that_was_killed_while_it_began_is_begun_again(shapes, tmp_path):
+    run = boxes_run(shapes, tmp_path / "run")
+    (run / "config.yaml").unlink()
+    for options in ({}, {"resume": True}, {"overwrite": True}):
+        boxes_run(shapes, run, **options)
+        assert hintseg.load(run).metrics
+        (run / "config.yaml").unlink()
+
+
+def test_overwrite_refuses_while_an_input_lies_in_the_folder(shapes, tmp_path):
+    run = boxes_run(shapes, tmp_path / "run")
+    inside = run / "data"
+    shutil.copytree(shapes, inside)
+    for data, settings in ((inside, []), (shapes, ["backbone.weights=" + str(run / "w.safetensors")])):
+        with pytest.raises(RunError, match="which is read, lies in"):
+            hintseg.train(data, run, recipe="boxes", settings=[*FILLED, *settings], overwrite=True)
+    assert hintseg.load(run).metrics
+
+
+def test_masks_that_were_mended_by_hand_are_not_replaced_unasked(shapes, tmp_path):
+    run = boxes_run(shapes, tmp_path / "run")
+    out = hintseg.masks(run, tmp_path / "masks")
+    assert hintseg.masks(run, out) == out
+    mended = sorted((out / "png").glob("*.png"))[0]
+    mended.write_bytes(b"mended")
+    with pytest.raises(RunError, match=r"1 files in .* were changed after hintseg wrote them, such as png/"):
+        hintseg.masks(run, out)
+    assert mended.read_bytes() == b"mended"
+    hintseg.masks(run, out, overwrite=True)
+    assert mended.read_bytes() != b"mended"
+
+
+def test_masks_from_boxes_keep_their_run_and_foreign_files(shapes, tmp_path):
+    out = tmp_path / "masks"
+    hintseg.masks_from_boxes(shapes, out, settings=FILLED)
+    (out / "run" / "notes.txt").write_text("theirs")
+    (out / "png" / "mine.png").write_bytes(b"theirs")
+    hintseg.masks_from_boxes(shapes, out, settings=FILLED, resume=True)
+    hintseg.masks_from_boxes(shapes, out, settings=FILLED, overwrite=True)
+    assert (out / "run" / "notes.txt").read_text() == "theirs"
+    assert (out / "png" / "mine.png").read_bytes() == b"theirs"
+    assert "mine" not in (out / "coco.json").read_text()
+
+
+def test_a_second_run_in_a_folder_is_refused(shapes, tmp_path):
+    run = boxes_run(shapes, tmp_path / "run")
+    with locked(run):
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(RunError, match="is being written to by process"):
+                boxes_run(shapes, run, **options)
+
+
+def test_demo_never_takes_photos_of_somebody_else(tmp_path):
+    (tmp_path / "demo-photos").mkdir()
+    (tmp_path / "demo-photos" / "classes.txt").write_text("theirs")
+    with pytest.raises(RunError, match="is not empty; delete it or name another folder"):
+        hintseg.demo(tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()
+
+
+def test_an_exported_file_of_somebody_else_is_not_replaced(shapes, tmp_path):
+    run = boxes_run(shapes, tmp_path / "run")
+    (tmp_path / "model.onnx").write_bytes(b"theirs")
+    with pytest.raises(HintsegError):
+        hintseg.export(run, tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == b"theirs"
+
+
+def test_equal_runs_have_equal_files(shapes, tmp_path):
+    runs = [boxes_run(shapes, tmp_path / name) for name in ("a", "b")]
+    files = [{p.relative_to(r): p.read_bytes() for p in r.rglob("*") if p.is_file()} for r in runs]
+    assert files[0].keys() == files[1].keys()
+    differing = {str(name) for name in files[0] if files[0][name] != files[1][name]}
+    assert differing <= {"history.csv", "report.html", MARK}
