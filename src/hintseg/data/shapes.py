@@ -32,7 +32,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from hintseg.errors import ConfigError, RunError, did_you_mean
-from hintseg.files.owned import mark
+from hintseg.files.lock import locked
+from hintseg.files.owned import kind_of, mark
 from hintseg.types import BACKGROUND, IGNORE
 
 Bytes = npt.NDArray[np.uint8]
@@ -385,9 +386,11 @@ def write_shapes(folder: Path, *, train: int = 400, val: int = 100, seed: int = 
         raise RunError(f"{folder} is not empty; delete it or name another folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        _remove_leftovers(folder)
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}{_BESIDE}", dir=folder.parent))
         try:
-            _write_layout(beside, {"train": train, "val": val}, seed, size)
+            with locked(beside):
+                _write_layout(beside, {"train": train, "val": val}, seed, size)
             beside.chmod(0o755)
             if folder.exists():
                 folder.rmdir()
@@ -402,10 +405,24 @@ def write_shapes(folder: Path, *, train: int = 400, val: int = 100, seed: int = 
         ) from error
 
 
+_BESIDE = ".hintseg-"
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what a kill left half-written beside `folder`; what another process writes just now is locked."""
+    for left in folder.parent.glob(f".{folder.name}{_BESIDE}*"):
+        if kind_of(left) == "photos":
+            try:
+                with locked(left):
+                    shutil.rmtree(left)
+            except RunError:
+                continue
+
+
 def _write_layout(folder: Path, counts: dict[str, int], seed: int, size: int) -> None:
+    mark(folder, "photos")
     for name in ("JPEGImages", "SegmentationClass", "Annotations", "Scribbles", "Hints", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
-    mark(folder, "photos")
     (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
     tag_rows: list[tuple[str, ...]] = []
     point_rows: list[tuple[str | int, ...]] = [("filename", "x", "y", "label")]
