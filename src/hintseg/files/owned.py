@@ -53,20 +53,31 @@ class OwnedFolder:
     Attributes:
         root: The folder.
         hashes: What was written: the hashes of each file by its path below the folder (`/` between its parts; a folder
-            with a mark of its own ends in one), oldest first.
+            with a mark of its own ends in one).
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._real = Path(os.path.realpath(root))
-        self.hashes: dict[str, list[str]] = defaultdict(list)
-        for line in (root / MARK).read_bytes().splitlines()[1:]:
+        self.hashes: dict[str, set[str]] = defaultdict(set)
+        self._read = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what other processes entered since."""
+        with (self.root / MARK).open("rb") as file:
+            file.seek(self._read)
+            lines = file.read().splitlines()
+            self._read = file.tell()
+        for line in lines:
             try:
-                name, digest = json.loads(line)
-            except (ValueError, TypeError):  # a kill cut it off; its file never took its name
+                entry = json.loads(line)
+            except ValueError:  # a kill cut it off; its file never took its name
                 continue
-            if isinstance(name, str) and isinstance(digest, str) and ".." not in name.split("/") and name[:1] != "/":
-                self.hashes[name].append(digest)
+            if isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry):
+                name, digest = entry
+                if ".." not in name.split("/") and not name.startswith("/"):
+                    self.hashes[name].add(digest)
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """Yield the listed files that are there and really below the folder, not behind a link that leads elsewhere."""
@@ -116,6 +127,7 @@ class OwnedFolder:
             raise RunError(f"{error.filename} cannot be deleted: {error.strerror}; make it writable") from error
         kind = kind_of(self.root)
         self.hashes.clear()
+        self._read = 0
         if kind is not None:
             mark(self.root, kind)
             for name in kept:
@@ -128,7 +140,7 @@ class OwnedFolder:
 
     def add(self, name: str, digest: str = "") -> None:
         """Enter a file, or a folder (`name/`) with a mark of its own."""
-        self.hashes[name].append(digest)
+        self.hashes[name].add(digest)
         with (self.root / MARK).open("ab") as file:
             file.write(b"\n" + json.dumps([name, digest]).encode())  # the break comes first: a line cut off stays alone
 
@@ -139,21 +151,34 @@ def enter(path: Path, written: Path) -> None:
     Raises:
         RunError: The place holds a file that hintseg did not write.
     """
-    for real in (place := Path(os.path.realpath(path.parent)), *place.parents):
-        if real in _open:
-            owner, name = _open[real], (place / path.name).relative_to(real).as_posix()
-            if name not in owner.hashes and os.path.lexists(path):
-                raise RunError(f"{path} is there and hintseg did not write it; move it away or choose another folder")
-            owner.add(name, _digest(written))
-            return
+    if (found := _owner(path)) is not None:
+        folder, name = found
+        if name not in folder.hashes and os.path.lexists(path):
+            raise RunError(f"{path} is there and hintseg did not write it; move it away or choose another folder")
+        folder.add(name, _digest(written))
 
 
 def foreign(path: Path) -> bool:
     """Return whether a file lies in a folder of ours that is being written, and hintseg did not write it."""
-    for real in (place := Path(os.path.realpath(path.parent)), *place.parents):
+    if (found := _owner(path)) is None:
+        return False
+    folder, name = found
+    if name not in folder.hashes:
+        folder.refresh()
+    return name not in folder.hashes
+
+
+def _owner(path: Path) -> tuple[OwnedFolder, str] | None:
+    """Return the innermost folder of ours that a file lies in, and its name there; None outside of all open ones."""
+    place = Path(os.path.realpath(path.parent))
+    inner = None
+    for real in (place, *place.parents):
         if real in _open:
-            return (place / path.name).relative_to(real).as_posix() not in _open[real].hashes
-    return False
+            folder = _open[real] if inner is None else OwnedFolder(inner)
+            return folder, (place / path.name).relative_to(inner or real).as_posix()
+        if inner is None and _open and kind_of(real) is not None:
+            inner = real
+    return None
 
 
 @contextmanager

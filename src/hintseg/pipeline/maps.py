@@ -19,7 +19,7 @@ from hintseg.data.photos import photo_size
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.evaluation.sweep import SeedSweep
 from hintseg.methods.method import Method
-from hintseg.run.folder import RunFolder, by_class, known
+from hintseg.run.folder import RunFolder, by_class
 from hintseg.run.schema import MetricRow, Split, Stage, Sweep
 from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png
@@ -159,7 +159,7 @@ def cut_maps(
     best, _ = sweep.best() if swept else (None, 0.0)
     facts = Sweep(
         thresholds=tuple(round(float(t), 4) for t in sweep.thresholds),
-        miou=tuple(known(m) for m in sweep.miou()) if swept else None,
+        miou=tuple(map(float, sweep.miou())) if swept else None,
         chosen=threshold,
         how=how_chosen,
         oracle=best,
@@ -174,7 +174,7 @@ def cut_maps(
                 kind=kind,
                 split="train",
                 photos=swept,
-                miou=known(sweep.miou()[index]),
+                miou=float(sweep.miou()[index]),
                 iou=by_class(run.classes, sweep.iou()[index]),
                 threshold=best,
                 oracle=True,
@@ -224,7 +224,7 @@ def score(
         split=split,
         protocol=how,
         photos=found.photos,
-        miou=known(found.miou),
+        miou=found.miou,
         iou=found.iou,
         pixel_accuracy=found.pixel_accuracy,
         boundary_iou=found.boundary_iou,

@@ -22,7 +22,7 @@ from hintseg.methods.cfs import Cfs, CfsConfig
 from hintseg.pipeline.learn import learn
 from hintseg.refine.grabcut import box_proposal, refine_proposal
 from hintseg.refine.tightness import lift_to_sides
-from hintseg.run.folder import RunFolder, by_class, known
+from hintseg.run.folder import RunFolder, by_class
 from hintseg.run.schema import MetricRow
 from hintseg.store.instances import Instances, read_instances, write_instances
 from hintseg.store.masks import MaskStore, read_label_png
@@ -295,7 +295,7 @@ def _score(run: RunFolder, name: str, kind: str, photos: Sequence[Photo], how: s
         split="train",
         protocol=how,
         photos=judged,
-        miou=known(confusion.miou()),
+        miou=confusion.miou(),
         iou=by_class(run.classes, confusion.iou()),
         pixel_accuracy=confusion.pixel_accuracy(),
     )

@@ -227,18 +227,13 @@ class RunFolder:
 
 
 def by_class(classes: Sequence[str], iou: Iterable[float]) -> dict[str, float | None]:
-    """Return the IoU of background and the classes by name, None for a class that does not occur (NaN).
+    """Return the IoU of background and the classes by name, NaN for a class that does not occur.
 
     Example:
         >>> by_class(["cow"], [0.5, math.nan])
-        {'background': 0.5, 'cow': None}
+        {'background': 0.5, 'cow': nan}
     """
-    return {name: known(value) for name, value in zip(["background", *classes], iou, strict=True)}
-
-
-def known(value: float) -> float | None:
-    """Return a measured value, None where nothing was measured (NaN)."""
-    return None if math.isnan(value) else float(value)
+    return {name: float(value) for name, value in zip(["background", *classes], iou, strict=True)}
 
 
 def _columns(path: Path) -> dict[str, list[float]]:

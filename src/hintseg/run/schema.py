@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from hintseg.config.run import CsdConfig, TestConfig
 from hintseg.config.settings import MapsConfig
@@ -28,6 +28,9 @@ SWEPT_KINDS: dict[Stage, str] = {**MASK_KINDS, "segment": "seed"}
 """What each stage cuts with a background threshold; a segmenter that learns from tags makes seeds on its way."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Measured = Annotated[Share | None, BeforeValidator(lambda value: None if value != value else value)]
+"""0..1; None where nothing was measured (NaN)."""
+
 Label = Annotated[int, Field(ge=0, le=254)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 T = TypeVar("T")
@@ -150,10 +153,10 @@ class MetricRow(Facts):
     kind: str
     split: Split
     photos: int
-    miou: Share | None
-    iou: dict[str, Share | None]
-    pixel_accuracy: Share | None = None
-    boundary_iou: Share | None = None
+    miou: Measured
+    iou: dict[str, Measured]
+    pixel_accuracy: Measured = None
+    boundary_iou: Measured = None
     threshold: float | None = None
     oracle: bool = False
     protocol: str
@@ -171,7 +174,7 @@ class Sweep(Facts):
     """
 
     thresholds: tuple[float, ...]
-    miou: tuple[Share | None, ...] | None
+    miou: tuple[Measured, ...] | None
     chosen: float | None
     how: str
     oracle: float | None
