@@ -114,6 +114,8 @@ class MethodConfig(Settings):
     """
 
     task: ClassVar[Literal["localize", "refine", "segment", "propose"]]
+    read_out: ClassVar[frozenset[str]] = frozenset()
+    """Settings that training does not depend on: changing one reads the trained network out again."""
     method: str
     backbone: BackboneConfig = BackboneConfig()
     fit: FitConfig = FitConfig()

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -132,6 +132,19 @@ class OwnedFolder:
             mark(self.root, kind)
             for name in kept:
                 self.add(name)
+
+    def remove(self, below: Sequence[str]) -> None:
+        """Delete the listed files that are one of `below`, or lie in one that ends in `/`.
+
+        Raises:
+            RunError: A file cannot be deleted.
+        """
+        for name, path in list(self.files()):
+            if any(name == place or (place.endswith("/") and name.startswith(place)) for place in below):
+                try:
+                    path.unlink()
+                except OSError as error:
+                    raise RunError(f"{path} cannot be deleted: {error.strerror}; make it writable") from error
 
     def sweep(self) -> None:
         """Delete what a kill left half-written."""

@@ -56,6 +56,7 @@ class CfsConfig(MethodConfig):
     """
 
     task: ClassVar[Literal["localize", "refine", "segment", "propose"]] = "propose"
+    read_out: ClassVar[frozenset[str]] = frozenset({"flip", "tight", "refine", "high", "low"})
     method: Literal["cfs"] = "cfs"
     size: Annotated[int, Field(ge=32)] | Auto = "auto"
     expand: Positive = 0.5

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import ceil
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -61,6 +61,7 @@ class IrnConfig(RefinerConfig):
             labels. `auto` is a third of the threshold of the seeds, as the paper's 0.05 is of its 0.15.
     """
 
+    read_out: ClassVar[frozenset[str]] = frozenset({"steps", "beta", "walk_radius"})
     method: Literal["irn"] = "irn"
     radius: Annotated[float, Field(gt=1)] = 10.0
     displacement: bool = True

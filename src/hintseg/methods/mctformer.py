@@ -38,6 +38,7 @@ class MctConfig(MethodConfig):
     """
 
     task: ClassVar[Literal["localize", "refine", "segment", "propose"]] = "localize"
+    read_out: ClassVar[frozenset[str]] = frozenset({"attention_layers"})
     method: Literal["mctformer"] = "mctformer"
     backbone: VitConfig = VitConfig()
     attention_layers: Count = 3

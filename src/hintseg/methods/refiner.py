@@ -20,6 +20,7 @@ class RefinerConfig(MethodConfig):
     """
 
     task: ClassVar[Literal["refine"]] = "refine"
+    read_out: ClassVar[frozenset[str]] = frozenset({"steps", "beta"})
     steps: Count | Auto = "auto"
 
     def steps_on(self, pixels: int) -> int:

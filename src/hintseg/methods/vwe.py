@@ -48,6 +48,7 @@ class VweConfig(MethodConfig):
     """
 
     task: ClassVar[Literal["localize", "refine", "segment", "propose"]] = "localize"
+    read_out: ClassVar[frozenset[str]] = frozenset({"word_branch"})
     method: Literal["vwe"] = "vwe"
     pooling: Literal["gap", "hspp"] = "hspp"
     gamma: Annotated[float, Field(ge=0)] = 2.0

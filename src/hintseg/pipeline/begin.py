@@ -16,12 +16,14 @@ from hintseg.config.loader import dump_config
 from hintseg.config.run import STAGES, RunConfig
 from hintseg.errors import LabelError, RunError, did_you_mean
 from hintseg.files.atomic import whole_file, write_json
-from hintseg.files.owned import owned, refuse_inputs
+from hintseg.files.owned import OwnedFolder, owned, refuse_inputs
 from hintseg.hints.masks import truth_ids
 from hintseg.registry import methods, resolve
+from hintseg.run.fingerprint import broken
 from hintseg.run.folder import RunFolder
 from hintseg.run.history import add_event
 from hintseg.run.schema import DataFacts, Manifest, StageFacts
+from hintseg.training.watch import Watch
 from hintseg.types import HintSet, Photo, Supervision
 
 
@@ -105,22 +107,32 @@ def _with_tags(photo: Photo) -> Photo:
 
 @contextmanager
 def begin(
-    out: Path, config: RunConfig, hint_set: HintSet, split: Split, *, resume: bool = False, overwrite: bool = False
+    out: Path,
+    config: RunConfig,
+    hint_set: HintSet,
+    split: Split,
+    watch: Watch,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> Iterator[RunFolder]:
     """Make a run folder, or go on with the one that is there; nobody else writes into it while the block runs.
 
+    Going on with other settings keeps every stage that they do not touch; `watch` is told which are made again and why.
+
     Raises:
         RunError: The folder holds something and neither `resume` nor `overwrite` was asked for; or `resume` with other
-            settings or labels than the run began with; or what is read lies in a folder to be overwritten; or the
-            folder cannot be written, or another process writes into it.
+            photos or labels than the run began with; or what is read lies in a folder to be overwritten; or the folder
+            cannot be written, or another process writes into it.
     """
     with owned(out, "run") as folder:
         run = RunFolder(out)
         photos = _rows(hint_set, split)
-        digest = hashlib.sha256(json.dumps(photos, sort_keys=True).encode()).hexdigest()
+        hints = [hint_set.classes, hint_set.background, photos]
+        digest = hashlib.sha256(json.dumps(hints, sort_keys=True).encode()).hexdigest()
         begun = (out / "config.yaml").is_file()  # the last file that is written at the beginning
         if begun and resume:
-            _go_on(run, config, digest)
+            _go_on(run, folder, config, digest, watch)
             add_event(out / "history.csv", "resumed")
         else:
             if begun and not overwrite:
@@ -168,23 +180,41 @@ def _write_config(run: RunFolder, config: RunConfig) -> None:
         file.write(dump_config(config).encode())
 
 
-def _go_on(run: RunFolder, config: RunConfig, digest: str) -> None:
-    """Check that a run may go on with these settings; how stages train that are not done may change."""
-    old, new = run.config.model_dump(exclude={"trainer"}), config.model_dump(exclude={"trainer"})
-    for block in (old, new):
-        for stage in STAGES:
-            if not run.done(stage) and block[stage] is not None:
-                block[stage].pop("fit", None)
-    if old != new:
-        changed = [key for key in old if old[key] != new[key]]
-        raise RunError(
-            f"{run.path} was begun with other settings ({', '.join(changed)} differ); "
-            "resume with the same ones, or choose another --out"
-        )
+def _go_on(run: RunFolder, folder: OwnedFolder, config: RunConfig, digest: str, watch: Watch) -> None:
+    """Take what other settings touch out of the run, so that it is made again; the rest stays."""
+    before = run.config
     if run.data.hashes.get("hints") != digest:
-        raise RunError(f"the photos or labels changed since {run.path} was begun; choose another --out")
-    if config != run.config:
+        raise RunError(f"the photos or labels changed since {run.path} was begun; choose another --out, or --overwrite")
+    gone = [stage for stage in STAGES if run.done(stage) and getattr(config, stage) is None]
+    if gone:
+        raise RunError(
+            f"{run.path} has finished {', '.join(gone)}, which the settings leave out; choose another --out, or keep it"
+        )
+    touched = broken(before, config)
+    first = next(stage for stage in STAGES if stage in run.stages)
+    if touched and touched[0].key == (first, "learn") and run.done(first):
+        raise RunError(
+            f"with these settings nothing of {run.path} would stay ({touched[0].why}); choose another --out, or start it "
+            "afresh with --overwrite"
+        )
+    for part in touched:
+        stage = part.key[0]
+        if part.rate_only and not (run.path / stage / "model.safetensors").is_file():
+            continue
+        facts = run.stages.get(stage, StageFacts())
+        if facts.done:
+            watch.line(f"{stage} is made again{_FROM[part.key[1]]}: {part.why}")
+        run.update_stage(stage, **dict(StageFacts() if part.key[1] == "learn" else facts) | {"done": False})
+        run.add_metrics(stage, [])
+        folder.remove(part.files)
+    for stage in STAGES:
+        if getattr(config, stage) is not None and stage not in run.stages:
+            run.update_stage(stage, done=False)
+    if config != before:
         _write_config(run, config)
+
+
+_FROM = {"learn": "", "maps": " from its maps on, its network stays", "masks": " from its masks on, its maps stay"}
 
 
 def _inputs(config: RunConfig, hint_set: HintSet) -> Iterable[Path]:

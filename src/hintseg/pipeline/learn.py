@@ -52,7 +52,10 @@ def learn(
     folder = run.stage(stage)
     weights = folder / "model.safetensors"
     if weights.is_file():
-        return load_weights(weights)[0]
+        method = load_weights(weights)[0]
+        kept = {"backbone": method.config.backbone, "fit": method.config.fit}  # resolved when it was trained
+        method.config = settings.model_copy(update=kept)  # what reads it out may have changed since
+        return method
     kind: type[Method] = resolve("method", settings.method, methods())
     torch.manual_seed(config.seed)
     facts = Facts(photos=examples, side=side, pretrained=False, gpu=machine.device(config.trainer).type == "cuda")

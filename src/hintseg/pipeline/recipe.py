@@ -61,7 +61,7 @@ def run_recipe(
             _run(run, config, split, watch)
         machine.barrier()
         return run
-    with begin(out, config, hint_set, split, resume=resume, overwrite=overwrite) as run:
+    with begin(out, config, hint_set, split, watch, resume=resume, overwrite=overwrite) as run:
         known = truth_ids(hint_set)
         every = {photo.id: photo for photo in (*split.train, *split.val)}  # a photo may be in both
         _write_truth(run, [photo for photo in every.values() if photo.id in known])
