@@ -8,6 +8,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from hintseg import signals
 from hintseg.config.run import STAGES, RunConfig
 from hintseg.errors import PhotoError
 from hintseg.hints import read_hints
@@ -62,6 +63,7 @@ def run_recipe(
         tags = Counter(hint_set.classes[tag - 1] for photo in hint_set.photos for tag in photo.hints.tags or ())
         for question in look_alikes({name: tags[name] for name in hint_set.classes if tags[name]}):
             logger.warning(question)
+    signals.offer_resume()
     machine.barrier()
     if machine.rank() != 0:  # a process that Lightning or torchrun started beside the first one
         run = RunFolder.open(out)
