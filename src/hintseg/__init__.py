@@ -6,15 +6,12 @@ The verbs are imported when first used: ``import hintseg`` loads no torch.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hintseg import cam, refine
     from hintseg.api import Run, check, demo, evaluate, export, load, masks, masks_from_boxes, predict, report, train
     from hintseg.errors import HintsegError
-
-__version__ = version("hintseg")
 
 _API = (
     "Run",
@@ -51,6 +48,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # takes as long as the rest of this file many times over
+
+        return version("hintseg")
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
     if name in _ROOMS:

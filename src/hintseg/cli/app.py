@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import typer
 
+from hintseg import signals
 from hintseg.cli import bench, check, demo, evaluate, export, listing, masks, predict, report, train
 from hintseg.errors import HintsegError
+from hintseg.training import processes
 
 app = typer.Typer(
     help=(
@@ -40,14 +43,14 @@ def main() -> None:
     try:
         app()
     except HintsegError as error:
+        signals.end()
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
-    except SystemExit as stop:
-        # typer ends with 130 when it is interrupted; Lightning ends by itself while it trains.
-        if stop.code != 130 and not isinstance(stop.__context__, KeyboardInterrupt):
-            raise
-        sys.stderr.write("stopped; `--resume` goes on from here\n")
-        sys.exit(130)
     except OSError as error:  # a full disk or a folder taken away: nothing half-written lies under a final name
+        signals.end()
         sys.stderr.write(f"error: {error.filename or 'a file'}: {error.strerror or error}\n")
         sys.exit(2)
+    except Exception:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            processes.wait_for_reason()  # what a broken connection raises when a process beside this one is gone
+        raise

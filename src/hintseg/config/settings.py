@@ -148,17 +148,18 @@ class DataConfig(Settings):
 
 
 class TrainerConfig(Settings):
-    """Where and how Lightning runs: passed on to its Trainer.
+    """Where and how training runs: on Lightning Fabric.
 
     Attributes:
         accelerator: `auto` takes a GPU where there is one.
         devices: Processes on this machine, or `auto`: every GPU, one process on a CPU.
         num_nodes: Machines.
-        strategy: Lightning's strategy name; `auto` is DDP where there are several processes.
-        precision: Lightning's precision name; `auto` is bfloat16 autocast where the machine is quick at it.
+        strategy: Fabric's strategy name; `auto` is DDP where there are several processes.
+        precision: Fabric's precision name; `auto` is bfloat16 autocast where the machine is quick at it.
         workers: Loader processes; `auto` is the cores less one, at most 8, and none where they cannot be forked.
         logger: `csv` or `tensorboard`.
         pictures: Photos drawn at the end of every stage.
+        checkpoint_minutes: Minutes between two checkpoints inside an epoch; the end of an epoch always has one.
     """
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
@@ -169,3 +170,4 @@ class TrainerConfig(Settings):
     workers: Annotated[int, Field(ge=0)] | Auto = "auto"
     logger: Literal["csv", "tensorboard"] = "csv"
     pictures: Annotated[int, Field(ge=0)] = 4
+    checkpoint_minutes: Positive = 5.0

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, distributed
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hintseg.data.photos import read_photo
 from hintseg.data.sources import SourcePool
 from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import PhotoError, ShapeError
+from hintseg.signals import leave_to_parent
 from hintseg.types import IGNORE, Batch, Photo
 
 Bytes = npt.NDArray[np.uint8]
@@ -83,6 +84,12 @@ class EpochDataset(Dataset[Item]):
     def skipped(self) -> list[str]:
         """Ids of the photos found unreadable so far, by any worker."""
         return [self.photos[int(i)].id for i in self._broken.nonzero().flatten()]
+
+    def skip(self, ids: Collection[str]) -> None:
+        """Count photos as unreadable that an earlier part of the run found so."""
+        for place, photo in enumerate(self.photos):
+            if photo.id in ids:
+                self._broken[place] = True
 
     def read(self, index: int) -> Bytes | None:
         """Return photo `index`, (H, W, 3) uint8, or None if it cannot be read."""
@@ -196,28 +203,29 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
-class EpochSampler(DistributedSampler[int]):
+class EpochSampler(Sampler[int]):
     """Shuffle by seed and epoch, deal the photos out to the processes, and leave out a last batch that is not full.
 
-    Being a DistributedSampler, Lightning leaves it in place and calls `set_epoch`, on one process as on many. Unlike
-    its parent it asks for the process group late, so a loader may be built before there is one, and it shares its
-    epoch with the data set.
+    It asks for the process group late, so a loader may be built before there is one, and it shares its epoch with the
+    data set.
     """
 
     def __init__(self, dataset: EpochDataset, batch_size: int) -> None:
         self.dataset: EpochDataset = dataset
         self.batch_size = batch_size
+        self.done = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Shuffle, and draw the data set's views, for `epoch`."""
+    def set_epoch(self, epoch: int, done: int = 0) -> None:
+        """Shuffle, and draw the data set's views, for `epoch`; its first `done` batches are left out."""
         self.dataset.set_epoch(epoch)
+        self.done = done
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.dataset.seed, self.dataset.epoch)).permutation(len(self.dataset))
         rank, processes = _place()
         # Every process must take as many steps as the others: the first photos fill the last gaps.
         dealt = np.resize(order, processes * self._share())[rank::processes]
-        return iter(dealt[: len(self)].tolist())
+        return iter(dealt[self.done * self.batch_size : len(self)].tolist())
 
     def __len__(self) -> int:
         share = self._share()
@@ -255,6 +263,7 @@ def train_loader(dataset: EpochDataset, *, batch_size: int, workers: int = 0) ->
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,
+        worker_init_fn=leave_to_parent,
         # Forked workers inherit the data set, whose label readers are closures that cannot be pickled.
         multiprocessing_context="fork" if workers else None,
         # Its own generator: starting workers then draws nothing from the stream the network's dropout uses.

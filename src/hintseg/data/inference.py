@@ -23,14 +23,20 @@ logger = logging.getLogger("hintseg")
 def equal_size_batches(
     photos: Sequence[Photo], batch_size: int, *, longest: int | None = None, workers: int = 2
 ) -> Iterator[tuple[list[Photo], Tensor]]:
-    """Read whole photos in batches of equal size.
+    """Read whole photos in batches of equal size: `read_batches` of their `size_groups`."""
+    return read_batches(size_groups(photos, batch_size), longest=longest, workers=workers)
+
+
+def read_batches(
+    groups: Sequence[list[Photo]], *, longest: int | None = None, workers: int = 2
+) -> Iterator[tuple[list[Photo], Tensor]]:
+    """Read whole photos, group by group.
 
     Threads decode two batches ahead, so the network does not wait for the disk. Photos that cannot be read are
     reported through the logger ``hintseg`` and left out.
 
     Args:
-        photos: The photos, in any order; they come back grouped by size.
-        batch_size: Photos per batch at most.
+        groups: Photos of one size each, as `size_groups` gives them.
         longest: Photos with a longer side, pixels, are reduced to it; None: as they are.
         workers: Decoding threads.
 
@@ -42,7 +48,7 @@ def equal_size_batches(
     """
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[tuple[list[Photo], Tensor] | None]] = deque()
-        batches = iter(size_groups(photos, batch_size))
+        batches = iter(groups)
         try:
             for group in islice(batches, 2):
                 waiting.append(pool.submit(_read_batch, group, longest))

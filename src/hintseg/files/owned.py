@@ -171,6 +171,13 @@ def enter(path: Path, written: Path) -> None:
         folder.add(name, _digest(written))
 
 
+def adopt(path: Path) -> None:
+    """Enter a file that got its name in another way than `whole_file`: renamed, or written by a library for us."""
+    if (found := _owner(path)) is not None and path.is_file():
+        folder, name = found
+        folder.add(name, _digest(path))
+
+
 def foreign(path: Path) -> bool:
     """Return whether a file lies in a folder of ours that is being written, and hintseg did not write it."""
     if (found := _owner(path)) is None:

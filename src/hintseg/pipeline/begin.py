@@ -194,8 +194,8 @@ def _go_on(run: RunFolder, folder: OwnedFolder, config: RunConfig, digest: str, 
     first = next(stage for stage in STAGES if stage in run.stages)
     if touched and touched[0].key == (first, "learn") and run.done(first):
         raise RunError(
-            f"with these settings nothing of {run.path} would stay ({touched[0].why}); choose another --out, or start it "
-            "afresh with --overwrite"
+            f"with these settings nothing of {run.path} would stay ({touched[0].why}); choose another --out, or start "
+            "it afresh with --overwrite"
         )
     for part in touched:
         stage = part.key[0]

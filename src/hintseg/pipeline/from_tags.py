@@ -22,14 +22,25 @@ from PIL import Image
 
 from hintseg.cam import choose_threshold, multi_scale, normalise, seeds
 from hintseg.config.run import RunConfig
-from hintseg.data.inference import equal_size_batches
+from hintseg.data.inference import equal_size_batches, read_batches
 from hintseg.data.photos import photo_size
 from hintseg.errors import RunError
 from hintseg.evaluation.confusion import Confusion
 from hintseg.files.atomic import whole_file
 from hintseg.methods.method import Method, frozen
 from hintseg.methods.one_stage import OneStage, OneStageConfig
-from hintseg.pipeline.maps import BATCH, MAP_STRIDE, choose, cut_maps, grow, record, score, tag_rows, write_class_maps
+from hintseg.pipeline.maps import (
+    BATCH,
+    MAP_STRIDE,
+    batches_left,
+    choose,
+    cut_maps,
+    grow,
+    record,
+    score,
+    tag_rows,
+    write_class_maps,
+)
 from hintseg.pipeline.stages import predict_photos, train_on_photos
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import MaskStore, read_label_png
@@ -92,9 +103,9 @@ def _write_branch_c(run: RunFolder, method: OneStage, photos: Sequence[Photo], c
     where = machine.device(config.trainer)
     method.to(where).eval()
     store = MaskStore(run.stage("segment") / "branch_c", run.classes, run.background)
-    mine = [photo for photo in machine.share(photos) if photo.id not in store]
-    watch.start("Branch-C", len(mine))
-    for group, pixels in equal_size_batches(mine, BATCH, longest=config.data.longest):
+    mine = batches_left(photos, lambda photo: photo.id in store)
+    watch.start("Branch-C", sum(map(len, mine)))
+    for group, pixels in read_batches(mine, longest=config.data.longest):
         with torch.inference_mode(), machine.autocast(config.trainer):
             images = pixels.to(where).float() / 255
             labels, background = method.label_photos(images, tag_rows(group, len(run.classes)).to(where))

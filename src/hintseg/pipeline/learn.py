@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 
 from hintseg.config.auto import Facts, resolve_fit
@@ -17,9 +19,10 @@ from hintseg.registry import methods, resolve
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import Stage
 from hintseg.training import machine
+from hintseg.training.checkpoint import remove_checkpoints
 from hintseg.training.fit import fit
 from hintseg.training.watch import Watch
-from hintseg.training.weights import load_weights, save_weights
+from hintseg.training.weights import load_weights, read_facts, save_weights
 
 
 def learn(
@@ -35,7 +38,10 @@ def learn(
     wrap: Callable[[Method], Method] = lambda method: method,
     after_epoch: Callable[[Method, int, int], None] | None = None,
 ) -> Method:
-    """Build a method and train it; a stage that has weights gives those.
+    """Build a method and train it; a stage that has weights gives those, in evaluation mode.
+
+    The weights are kept before the manifest tells of them, and the checkpoint goes last: a stop in between loses
+    nothing, and what goes on is what was saved.
 
     Args:
         run: The run folder; weights, log and checkpoint go to the stage's folder.
@@ -51,13 +57,36 @@ def learn(
     """
     folder = run.stage(stage)
     weights = folder / "model.safetensors"
-    if weights.is_file():
-        method = load_weights(weights)[0]
-        kept = {"backbone": method.config.backbone, "fit": method.config.fit}  # resolved when it was trained
-        method.config = settings.model_copy(update=kept)  # what reads it out may have changed since
-        return method
+    if not weights.is_file():
+        _train(run, stage, settings, config, watch, examples, side, dataset, wrap, after_epoch)
+    if machine.rank() == 0:
+        facts = read_facts(weights)
+        run.update_stage(stage, steps=facts["steps"], fit=facts["config"]["fit"], skipped=facts["skipped"])
+        remove_checkpoints(folder)
+    machine.barrier()
+    method = load_weights(weights)[0]
+    kept = {"backbone": method.config.backbone, "fit": method.config.fit}  # resolved when it was trained
+    method.config = settings.model_copy(update=kept)  # what reads it out may have changed since
+    return method
+
+
+def _train(
+    run: RunFolder,
+    stage: Stage,
+    settings: MethodConfig,
+    config: RunConfig,
+    watch: Watch,
+    examples: int,
+    side: int,
+    dataset: Callable[[FitConfig], EpochDataset],
+    wrap: Callable[[Method], Method],
+    after_epoch: Callable[[Method, int, int], None] | None,
+) -> None:
+    folder = run.stage(stage)
     kind: type[Method] = resolve("method", settings.method, methods())
     torch.manual_seed(config.seed)
+    np.random.seed(config.seed % 2**32)  # noqa: NPY002  a library may draw from it
+    random.seed(config.seed)
     facts = Facts(photos=examples, side=side, pretrained=False, gpu=machine.device(config.trainer).type == "cuda")
     crop = resolve_fit(settings, facts).crop  # networks may depend on it; the rest depends on the network's weights
     settings = settings.model_copy(update={"fit": settings.fit.model_copy(update={"crop": crop})})
@@ -72,8 +101,14 @@ def learn(
     )
     call = None if after_epoch is None else partial(after_epoch, method)
     steps = fit(wrap(method), loader, resolved, config.trainer, folder, watch=watch, resume=True, after_epoch=call)
+    found = {id for part in machine.gather(data.skipped) for id in part}
     if machine.rank() == 0:
-        save_weights(method, weights, classes=run.classes, background=run.background)
-        run.update_stage(stage, steps=steps, fit=resolved.model_dump(mode="json"), skipped=data.skipped)
+        save_weights(
+            method,
+            folder / "model.safetensors",
+            classes=run.classes,
+            background=run.background,
+            steps=steps,
+            skipped=[photo.id for photo in data.photos if photo.id in found],
+        )
     machine.barrier()
-    return method

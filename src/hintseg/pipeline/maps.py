@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from hintseg.cam import choose_threshold, multi_scale, normalise, seeds
 from hintseg.config.run import RunConfig
-from hintseg.data.inference import equal_size_batches
+from hintseg.data.inference import read_batches, size_groups
 from hintseg.data.photos import photo_size
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.evaluation.sweep import SeedSweep
@@ -46,17 +46,26 @@ def tag_rows(photos: Sequence[Photo], classes: int) -> Tensor:
     return rows
 
 
+def batches_left(photos: Sequence[Photo], done: Callable[[Photo], bool] = lambda _: False) -> list[list[Photo]]:
+    """Return this process's batches of equal size in which a photo is not done.
+
+    Batches are formed over all photos and dealt out and made whole: networks round differently in batches of another
+    size, and so no bit depends on what is left to do or on the number of processes.
+    """
+    return [group for group in machine.share(size_groups(photos, BATCH)) if not all(map(done, group))]
+
+
 def write_class_maps(
     run: RunFolder, stage: Stage, method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch
 ) -> None:
-    """Write the class maps of the photos of this process that have none yet: ``RUN/STAGE/maps/ID.npz``."""
+    """Write the class maps of the photos that have none yet: ``RUN/STAGE/maps/ID.npz``."""
     where = machine.device(config.trainer)
     method.to(where).eval()
     folder = run.stage(stage) / "maps"
-    mine = [photo for photo in machine.share(photos) if not (folder / f"{photo.id}.npz").is_file()]
-    watch.start("class maps", len(mine))
+    mine = batches_left(photos, lambda photo: (folder / f"{photo.id}.npz").is_file())
+    watch.start("class maps", sum(map(len, mine)))
     with write_pool() as later:
-        for group, pixels in equal_size_batches(mine, BATCH, longest=config.data.longest):
+        for group, pixels in read_batches(mine, longest=config.data.longest):
             height, width = pixels.shape[-2:]
             size = (-(-height // MAP_STRIDE), -(-width // MAP_STRIDE))
             tags = tag_rows(group, len(run.classes))

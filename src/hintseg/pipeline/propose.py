@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -133,11 +132,9 @@ def _cut_out(
             raise ShapeError(f"{photo.path}: {error}") from error
 
     mine = _missing(folder, photos)
-    watch.start(doing, len(mine))
-    with ThreadPoolExecutor(machine.cores()) as pool:  # OpenCV lets other threads run meanwhile
-        for _ in pool.map(one, mine):
-            watch.advance()
-    watch.stop()
+    with write_pool(machine.cores()) as later:  # OpenCV lets other threads run meanwhile
+        for photo in watch.each(doing, mine, len(mine)):
+            later(one, photo)
     machine.barrier()
 
 

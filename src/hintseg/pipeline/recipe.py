@@ -8,6 +8,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from hintseg import signals
 from hintseg.config.run import STAGES, RunConfig
 from hintseg.errors import PhotoError
 from hintseg.files.owned import owned
@@ -72,6 +73,7 @@ def run_recipe(
         tags = Counter(hint_set.classes[tag - 1] for photo in hint_set.photos for tag in photo.hints.tags or ())
         for question in look_alikes({name: tags[name] for name in hint_set.classes if tags[name]}):
             logger.warning(question)
+        signals.offer_resume()
         machine.barrier()
         _run(run, config, split, watch)
         watch.line(f"report: {write_report(run.path)}")

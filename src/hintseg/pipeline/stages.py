@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate, pad
 from hintseg.config.run import DenseCrfRefine, ParRefine, RunConfig
 from hintseg.config.settings import FitConfig, MethodConfig
 from hintseg.data.dataset import PhotoDataset
-from hintseg.data.inference import equal_size_batches
+from hintseg.data.inference import equal_size_batches, read_batches
 from hintseg.data.photos import photo_size
 from hintseg.data.transforms import TrainingTransform, reduction
 from hintseg.errors import PhotoError, RunError
@@ -29,7 +29,7 @@ from hintseg.pipeline.affinity import write_affinity
 from hintseg.pipeline.decoupling import Decoupling, decoupling, draw_pairs
 from hintseg.pipeline.learn import learn
 from hintseg.pipeline.maps import (
-    BATCH,
+    batches_left,
     choose,
     cut_maps,
     grow,
@@ -131,9 +131,9 @@ def predict_photos(
     test = config.test
     where = machine.device(config.trainer)
     method.to(where).eval()
-    mine = machine.share(photos)
-    watch.start("predicting", len(mine))
-    for group, pixels in equal_size_batches(mine, BATCH, longest=config.data.longest):
+    mine = batches_left(photos)
+    watch.start("predicting", sum(map(len, mine)))
+    for group, pixels in read_batches(mine, longest=config.data.longest):
         images = pixels.to(where).float() / 255
         with torch.inference_mode(), machine.autocast(config.trainer):
             logits = multi_scale_logits(method.segment, images, scales=test.scales, flip=test.flip, merge=test.merge)

@@ -1,20 +1,21 @@
-"""Train a method with Lightning: the only place that knows Lightning's names."""
+"""Train a method: the loop, on Lightning Fabric, which knows devices, precisions and processes."""
 
 from __future__ import annotations
 
 import csv
+import io
 import logging
+import math
+import random
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins import LayerSync
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -22,121 +23,183 @@ from torch.utils.data import DataLoader
 from hintseg.config.settings import FitConfig, TrainerConfig
 from hintseg.data.dataset import EpochSampler
 from hintseg.errors import RunError
+from hintseg.files.atomic import whole_file
 from hintseg.methods.method import Method
 from hintseg.training import machine
+from hintseg.training.checkpoint import read_checkpoint, write_checkpoint
 from hintseg.training.optim import build_optimizer, learning_rate_factor
 from hintseg.training.watch import Watch
 from hintseg.types import Batch, Progress
 
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+logger = logging.getLogger("hintseg")
+
 PREPARE_BATCHES = 16
 """Batches a method may look at before its first and after its last step."""
 
+PLACE = ("epochs", "batch_size", "crop", "accumulate", "optimizer")
+"""Training settings without which the place in a checkpoint says nothing; the others may change on the way."""
 
-class FitModule(LightningModule):
-    """The one training adapter: sums a method's losses, steps its optimiser."""
 
-    def __init__(self, method: Method, fit: FitConfig, loader: DataLoader[Any]) -> None:
+class _Seen:
+    """What a step sees. Being no collection, Fabric leaves it as it is, where it would make images bfloat16."""
+
+    def __init__(self, batch: Batch, progress: Progress) -> None:
+        self.batch, self.progress = batch, progress
+
+
+class _Losses(nn.Module):
+    """What the precision and DDP are put around: a forward pass whose output is the losses."""
+
+    def __init__(self, method: Method) -> None:
         super().__init__()
-        self.loader = loader
         self.method = method
-        self.fit = fit
-        self.steps = 0
-        self.latest: dict[str, float] = {}
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Return the sum of the method's losses."""
-        losses = self.method.losses(batch, Progress(self.global_step, self.steps))
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            parts = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
-            raise RunError(
-                f"the loss is not finite at step {self.global_step} ({parts}); "
-                f"lower fit.lr (now {self.fit.lr}) or set fit.clip=1.0"
-            )
-        self.latest = {"loss": total.item()} | {name: value.item() for name, value in losses.items()}
-        if self.logger is not None:
-            self.log_dict(self.latest, batch_size=len(batch.ids))
-        return total
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Draw the views of the epoch that comes next: Lightning makes the first iterator before it says which."""
-        cast(EpochSampler, self.loader.sampler).set_epoch(checkpoint["epoch"] + 1)
-
-    def configure_optimizers(self) -> Any:
-        """Return the optimiser and its per-step schedule."""
-        self.steps = int(self.trainer.estimated_stepping_batches)
-        optimizer = build_optimizer(self.method.parameter_groups(), self.fit)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, self.steps, self.fit)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def forward(self, seen: _Seen) -> tuple[Tensor, dict[str, Tensor]]:
+        # A weight that is used several times then sums its gradients in float32, not in bfloat16.
+        torch.set_autocast_cache_enabled(False)
+        losses = self.method.losses(seen.batch, seen.progress)
+        return torch.stack(list(losses.values())).sum(), losses
 
 
-class _Log(Callback):
-    """Writes log.csv, one row per optimiser step, and advances the watch."""
+class _Training:
+    """A training under way: what the loop changes and a checkpoint holds."""
 
-    def __init__(self, path: Path, watch: Watch) -> None:
-        self.path, self.watch = path, watch
+    def __init__(
+        self, fabric: Fabric, method: Method, loader: DataLoader[Any], settings: FitConfig, folder: Path
+    ) -> None:
+        self.fabric, self.method, self.settings, self.folder = fabric, method, settings, folder
+        self.loader, self.sampler = loader, cast(EpochSampler, loader.sampler)
+        self.per_epoch = math.ceil(len(loader) / settings.accumulate)
+        self.steps = self.per_epoch * int(settings.epochs)
+        self.step = 0
+        self.saved: int | None = None
         self.rows: list[dict[str, float]] = []
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step and self.path.is_file():  # a resumed run keeps the rows up to its checkpoint
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]  # type: ignore[misc]
-        self.watch.start(f"training {self.path.parent.name}", int(trainer.estimated_stepping_batches))
-        for _ in self.rows:
-            self.watch.advance()
+    def build(self) -> None:
+        """Put the method on its device, into training mode and under an optimiser."""
+        losses = _Losses(self.method).to(self.fabric.device)
+        if self.fabric.world_size > 1 and self.fabric.device.type == "cuda":
+            # There are few photos on each GPU. timm's norms hold their activation; torch's own function loses it.
+            losses = convert_sync_batchnorm(losses)
+        self.method.train()
+        optimizer = build_optimizer(self.method.parameter_groups(), self.settings)
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.model, self.optimizer = self.fabric.setup(losses, optimizer, move_to_device=False)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step == len(self.rows):
-            return  # an accumulated part: no optimiser step yet
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        latest: dict[str, float] = pl_module.latest  # type: ignore[assignment]
-        self.rows.append({"step": trainer.global_step, "epoch": trainer.current_epoch, "lr": rate} | latest)
-        self.watch.advance(f"loss {latest['loss']:.3f}")
+    def run_epoch(self, epoch: int, minutes: float, watch: Watch) -> None:
+        """Take the steps of an epoch that are not done yet, and write a checkpoint every `minutes`."""
+        accumulate, batches = self.settings.accumulate, len(self.loader)
+        done = (self.step - epoch * self.per_epoch) * accumulate
+        self.sampler.set_epoch(epoch, done)
+        bad, began = "", time.monotonic()
+        for number, batch in enumerate(self.loader, start=done + 1):
+            last_part = number % accumulate == 0 or number == batches
+            with self.fabric.no_backward_sync(self.model, enabled=not last_part):
+                total, parts = self.model(_Seen(self._place(batch), Progress(self.step, self.steps)))
+                self.fabric.backward(total / accumulate)
+            latest = {"loss": total.item()} | {name: value.item() for name, value in parts.items()}
+            if not bad and not math.isfinite(latest["loss"]):
+                bad = ", ".join(f"{name} {value:.3g}" for name, value in latest.items() if name != "loss")
+            if not last_part:
+                continue
+            waited = time.monotonic() - began >= 60 * minutes
+            one_bad, due = machine.largest(bool(bad), waited and machine.rank() == 0)
+            if one_bad:
+                machine.fail_together(self._not_finite(f"the loss is not finite at step {self.step} ({bad})", bad))
+            self._take_step()
+            row = {"step": self.step, "epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]} | latest
+            self.rows.append(row)
+            self.fabric.log_dict(latest, self.step)
+            watch.advance(f"loss {latest['loss']:.3f}")
+            if due and self.step % self.per_epoch:  # the end of an epoch has a checkpoint anyway
+                self.save()
+                began = time.monotonic()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.write()
+    def _place(self, batch: Batch) -> Batch:
+        """Return the batch where the network is and, but for autocast, in its precision."""
+        placed, precision = batch.to(self.fabric.device), self.fabric.strategy.precision
+        converted: Batch = placed if "mixed" in str(precision.precision) else precision.convert_input(placed)
+        return converted
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.watch.stop()
+    def _take_step(self) -> None:
+        factor = learning_rate_factor(self.step, self.steps, self.settings)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        if self.settings.clip is not None:
+            self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.settings.clip, error_if_nonfinite=False
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
 
-    def write(self) -> None:
+    def check_weights(self) -> None:
+        """End the training where a weight is infinite or NaN: what is saved is always good."""
+        names = (name for name, value in self.method.state_dict().items() if value.is_floating_point())
+        state = self.method.state_dict()
+        wrong = next((name for name in names if not torch.isfinite(state[name]).all()), "")
+        text = f"the weights are not finite after step {self.step - 1} ({wrong})"
+        machine.fail_together(self._not_finite(text, wrong))
+
+    def _not_finite(self, text: str, wrong: str) -> RunError | None:
+        if not wrong:
+            return None
+        lower = f"{self.folder.name}.fit.lr={float(self.settings.lr) / 4:.2g} (now {float(self.settings.lr):.3g})"
+        if self.saved is None:
+            way = f"no checkpoint was written yet: begin the stage again with a lower rate: `--resume {lower}`"
+        else:
+            way = f"the last good checkpoint is of step {self.saved}; go on from there: `--resume {lower}`"
+        return RunError(f"{text}; {way}, or with {self.folder.name}.fit.clip=1.0")
+
+    def save(self) -> None:
+        """Write the log and a checkpoint; all processes must call it."""
+        self.check_weights()
+        chance = machine.gather(_generators(self.fabric.device))
+        skipped = machine.gather(self.sampler.dataset.skipped)
+        error = None
+        if machine.rank() == 0:
+            state = {
+                "step": self.step,
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "precision": self.fabric.strategy.precision.state_dict(),
+                "generators": chance,
+                "rows": self.rows,
+                "skipped": sorted({id for ids in skipped for id in ids}),
+                "fit": self.settings.model_dump(mode="json"),
+            }
+            try:
+                self.write_log()
+                write_checkpoint(self.folder, state)
+            except RunError as caught:
+                error = caught
+        machine.fail_together(error)
+        self.saved = self.step
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint, with the rates and factors of these settings."""
+        self.method.load_state_dict(state["method"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.sampler.dataset.skip(state["skipped"])
+        self.step = self.saved = min(int(state["step"]), self.steps)
+        self.rows = list(state["rows"])
+        if machine.rank() < len(state["generators"]):  # there may be more processes than before
+            _set_generators(state["generators"][machine.rank()], self.fabric.device)
+
+    def write_log(self) -> None:
+        """Write log.csv, one row per optimiser step."""
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, names, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-
-class _AfterEpoch(Callback):
-    """Calls back after every epoch with the epoch, counted from 0, and the optimiser steps done."""
-
-    def __init__(self, call: Callable[[int, int], None]) -> None:
-        self.call = call
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.call(trainer.current_epoch, trainer.global_step)
-
-
-class SharedNorms(LayerSync):
-    """Let batch norm that learns see the photos of all GPUs: there are few on each.
-
-    timm's norms hold their activation; Lightning's own plugin would leave it out.
-    """
-
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Return the model with its batch norms shared."""
-        shared: nn.Module = convert_sync_batchnorm(model)
-        return shared
-
-    def revert(self, model: nn.Module) -> nn.Module:
-        """Return the model as it is: evaluated, shared norms are like others."""
-        return model
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names, restval="")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        with whole_file(self.folder / "log.csv") as file:
+            file.write(text.getvalue().encode())
 
 
 def fit(
@@ -150,15 +213,17 @@ def fit(
     watch: Watch | None = None,
     after_epoch: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Train `method` and write ``model.safetensors`` and ``log.csv`` into `folder`.
+    """Train `method` and write ``log.csv`` into `folder`.
 
-    A checkpoint of the last finished epoch lies beside them until the training ends.
+    Checkpoints are written beside it after every epoch and, inside one, every `trainer.checkpoint_minutes`; the last
+    one stays, for the caller to delete once the weights are kept (`hintseg.training.checkpoint.remove_checkpoints`).
+    On a CPU a training that went on from one ends with the same bits as one that was never stopped.
 
     Args:
         method: What to train; it is left on the CPU in evaluation mode.
         loader: Batches of `settings.batch_size` / `settings.accumulate` / processes photos.
         settings: Resolved settings, without any `auto`.
-        trainer: Where and how Lightning runs.
+        trainer: Where and how it runs.
         folder: The stage's folder; it exists.
         resume: Whether to go on from the checkpoint, if there is one.
         watch: Told about the progress.
@@ -169,60 +234,105 @@ def fit(
         Optimiser steps done.
 
     Raises:
-        RunError: The loss became infinite or NaN.
+        RunError: The loss or a weight became infinite or NaN, or the checkpoint cannot be written. In several
+            processes the first one raises what happened in any; the others raise SystemExit(2).
     """
-    last = folder / "last.ckpt"
-    go_on = resume and last.is_file()
-    if not go_on:
-        method.eval()
-        method.prepare(_few(loader))
-    method.train()  # Lightning trains in whatever mode it finds
-    module = FitModule(method, settings, loader)
-    log = _Log(folder / "log.csv", watch or Watch())
-    checkpoint = ModelCheckpoint(folder, "last", every_n_epochs=1, save_top_k=1, enable_version_counter=False)
-    logger = _tensorboard(folder) if trainer.logger == "tensorboard" else False
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    several = machine.devices(trainer) * trainer.num_nodes > 1
+    watch = watch or Watch()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        runner = Trainer(
-            accelerator=trainer.accelerator,
-            devices=machine.devices(trainer),
-            num_nodes=trainer.num_nodes,
-            strategy=_strategy(trainer),
-            plugins=[SharedNorms()] if several and machine.device(trainer).type == "cuda" else None,
-            precision=machine.precision(trainer),  # type: ignore[arg-type]
-            max_epochs=int(settings.epochs),
-            accumulate_grad_batches=settings.accumulate,
-            gradient_clip_val=settings.clip,
-            callbacks=[log, checkpoint, *([_AfterEpoch(after_epoch)] if after_epoch else [])],
-            logger=logger,
-            log_every_n_steps=1,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-        )
-        runner.fit(module, loader, ckpt_path=last if go_on else None, weights_only=True)
+        fabric = _fabric(trainer, folder)
+        machine.launch(fabric, trainer)
+        training = _Training(fabric, method, loader, settings, folder)
+        state = _checkpoint(method, settings, folder) if resume else None
+        if state is None:
+            training.sampler.set_epoch(0)
+            method.eval()
+            method.prepare(_few(loader))
+        training.build()
+        if state is not None:
+            training.restore(state)
+        watch.start(f"training {folder.name}", training.steps)
+        for row in training.rows:
+            watch.advance(f"loss {row['loss']:.3f}")
+        for epoch in range(training.step // training.per_epoch, int(settings.epochs)):
+            training.run_epoch(epoch, trainer.checkpoint_minutes, watch)
+            if after_epoch is not None and machine.rank() == 0:
+                after_epoch(epoch, training.step)
+            training.save()
+    watch.stop()
     method.to("cpu").eval()
+    training.sampler.set_epoch(int(settings.epochs) - 1)
     method.finish(_few(loader))
-    if runner.is_global_zero:
-        log.write()
-        last.unlink(missing_ok=True)
-    return int(runner.global_step)
+    training.check_weights()
+    if machine.rank() == 0:
+        training.write_log()
+    return training.steps
+
+
+def _fabric(trainer: TrainerConfig, folder: Path) -> Fabric:
+    # Imported where it is needed: it takes seconds, and only training needs it.
+    from lightning.fabric import Fabric
+    from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    several = machine.devices(trainer) * trainer.num_nodes > 1
+    ddp = "ddp_find_unused_parameters_true"
+    try:
+        loggers = TensorBoardLogger(folder, "tensorboard", "") if trainer.logger == "tensorboard" else None
+    except ModuleNotFoundError as error:
+        raise RunError("trainer.logger=tensorboard needs: pip install 'hintseg[tensorboard]'; or set csv") from error
+    return Fabric(
+        accelerator=trainer.accelerator,
+        devices=machine.devices(trainer),
+        num_nodes=trainer.num_nodes,
+        strategy=ddp if several and trainer.strategy == "auto" else trainer.strategy,
+        precision=machine.precision(trainer),  # type: ignore[arg-type]
+        loggers=loggers,
+    )
+
+
+def _checkpoint(method: Method, settings: FitConfig, folder: Path) -> dict[str, Any] | None:
+    """Return the checkpoint to go on from; None, having said why, where it is of another training."""
+    state = read_checkpoint(folder) if machine.rank() == 0 else None  # the first one deletes damaged files
+    machine.barrier()
+    if machine.rank() != 0:
+        state = read_checkpoint(folder)
+    if state is None:
+        return None
+    new, old = settings.model_dump(mode="json"), state["fit"]
+    changed = [name for name in PLACE if old.get(name) != new[name]]
+    shapes = {name: value.shape for name, value in method.state_dict().items()}
+    if not changed and {name: value.shape for name, value in state["method"].items()} != shapes:
+        changed = ["its network"]
+    if changed and machine.rank() == 0:
+        logger.warning(
+            "the training in %s begins again: %s changed since its checkpoint of step %d",
+            folder,
+            ", ".join(changed),
+            state["step"],
+        )
+    return None if changed else state
 
 
 def _few(loader: DataLoader[Any]) -> Iterator[Batch]:
     return islice(iter(loader), PREPARE_BATCHES)
 
 
-def _strategy(trainer: TrainerConfig) -> str:
-    if trainer.strategy == "auto" and machine.devices(trainer) * trainer.num_nodes > 1:
-        return "ddp_find_unused_parameters_true"
-    return trainer.strategy
+def _generators(device: torch.device) -> dict[str, Any]:
+    """Return the states of this process's generators, as what `torch.load` reads without running code."""
+    kind, keys, place, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    states = {
+        "torch": torch.get_rng_state(),
+        "numpy": [kind, torch.from_numpy(np.array(keys, np.int64)), place, has_gauss, gauss],
+        "python": list(random.getstate()),
+    }
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
-def _tensorboard(folder: Path) -> TensorBoardLogger:
-    try:
-        return TensorBoardLogger(folder, name="tensorboard", version="")
-    except ModuleNotFoundError as error:
-        raise RunError("trainer.logger=tensorboard needs: pip install 'hintseg[tensorboard]'; or set csv") from error
+def _set_generators(states: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(states["torch"])
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    random.setstate(tuple(states["python"]))
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -7,13 +7,17 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import distributed
 
 from hintseg.config.settings import TrainerConfig
-from hintseg.errors import ConfigError
+from hintseg.errors import ConfigError, HintsegError, RunError
+from hintseg.training import processes
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 T = TypeVar("T")
 
@@ -97,7 +101,8 @@ def share(items: Sequence[T]) -> Sequence[T]:
 
 
 def join() -> None:
-    """Meet the other processes where a launcher (torchrun) started all of them; Lightning's own meet in training."""
+    """Meet the other processes where a launcher (torchrun) started all of them; those of `launch` meet in training."""
+    processes.watch_parent()
     if "TORCHELASTIC_RUN_ID" not in os.environ or distributed.is_initialized():
         return
     gpu = torch.cuda.is_available()
@@ -105,6 +110,17 @@ def join() -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("nccl" if gpu else "gloo")
     atexit.register(distributed.destroy_process_group)
+
+
+def launch(fabric: Fabric, trainer: TrainerConfig) -> None:
+    """Start the processes that Fabric was set up for, unless they are there, and meet them."""
+    environment = getattr(fabric.strategy, "cluster_environment", None)
+    here = devices(trainer)
+    if environment is not None and here > 1 and not environment.creates_processes_externally:
+        os.environ |= {"MASTER_ADDR": environment.main_address, "MASTER_PORT": str(environment.main_port)}
+        os.environ |= {"NODE_RANK": str(environment.node_rank()), "WORLD_SIZE": str(here * trainer.num_nodes)}
+        processes.start(here)
+    fabric.launch()
 
 
 def barrier() -> None:
@@ -120,3 +136,24 @@ def gather(value: T) -> list[T]:
     values: list[T | None] = [None] * world()
     distributed.all_gather_object(values, value)
     return [found for found in values if found is not None]
+
+
+def largest(*values: int) -> list[int]:
+    """Return the largest of what the processes give, value by value, to each of them; all must call it."""
+    if world() == 1:
+        return list(values)
+    where = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    tensor = torch.tensor(values, dtype=torch.int64, device=where)
+    distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+    return [int(value) for value in tensor.tolist()]
+
+
+def fail_together(error: HintsegError | None) -> None:
+    """End all processes where one has an error: the first one raises it, the others end silently. All must call it."""
+    if world() == 1:
+        if error is not None:
+            raise error
+        return
+    found = [text for text in gather("" if error is None else str(error)) if text]
+    if found:
+        raise RunError(found[0]) if rank() == 0 else SystemExit(2)
