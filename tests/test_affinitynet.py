@@ -29,9 +29,8 @@ from hintseg.methods.refiner import Refiner
 from hintseg.refine.random_walk import pair_transition, path_offsets, random_walk
 from hintseg.training.weights import load_weights, save_weights
 from hintseg.types import Batch, Progress
+from published import psa_weights, reference
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 PROGRESS = Progress(0, 10)
 
 
@@ -63,8 +62,7 @@ def two_halves(size: int = 64, values: tuple[int, int] = (1, 2)) -> Tensor:
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, Tensor]:
-    with np.load(SHARED / "reference" / "psa.npz") as file:
-        return {name: torch.from_numpy(file[name]) for name in file}
+    return reference("psa")
 
 
 @pytest.fixture(scope="module")
@@ -74,29 +72,26 @@ def published_features(published) -> Tensor:
     net.reduce = torch.nn.ModuleList(
         torch.nn.Conv2d(width, out, 1, bias=False) for width, out in ((512, 64), (1024, 128), (4096, 256))
     )
-    for layer, name in zip([*net.reduce, net.mix], ("f8_3", "f8_4", "f8_5", "f9"), strict=True):
-        layer.weight.data = published[f"{name}_weight"]
+    for layer, weight in zip([*net.reduce, net.mix], psa_weights().values(), strict=True):
+        layer.weight.data = weight
     levels = [published[name] for name in ("c4", "c5", "c6")]
     net.backbone.forward = lambda images: levels  # type: ignore[method-assign]
     with torch.no_grad():
         return net.features(torch.zeros(1, 3, 12, 15))
 
 
-@needs_shared
 def test_affinity_equals_the_published_one(published, published_features) -> None:
     # The file lists its 34 offsets row by row.
     affinity = pair_affinity(published_features, sorted(offsets_of(5)))
     torch.testing.assert_close(affinity, published["aff"], rtol=1e-3, atol=1e-6)
 
 
-@needs_shared
 def test_pair_labels_equal_the_published_ones(published) -> None:
     pairs = pair_labels(published["label"][None], sorted(offsets_of(5)))
     for name, found in zip(("bg", "fg", "neg"), pairs, strict=True):
-        assert torch.equal(found[0], published[name] > 0)
+        assert torch.equal(found[0], published[name])
 
 
-@needs_shared
 @pytest.mark.parametrize("power", [6, 8])
 def test_walk_equals_the_published_one(published, published_features, power: int) -> None:
     offsets = offsets_of(5)

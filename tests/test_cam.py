@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -23,13 +21,7 @@ from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.methods.cam import Cam, CamConfig
 from hintseg.nn.pooling import POOLED_NORM, gap, gmp, hspp, pool
 from hintseg.types import Batch, Progress
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
-
-
-def reference(name):
-    return {key: torch.from_numpy(value) for key, value in np.load(SHARED / "reference" / f"{name}.npz").items()}
+from published import reference
 
 
 def rand(*shape, seed=0):
@@ -83,7 +75,6 @@ def test_hspp_equals_the_equations(bins, edges, size, gamma):
     torch.testing.assert_close(hspp(features, gamma=gamma, bins=bins), torch.tensor(expected))
 
 
-@needs_shared
 @pytest.mark.parametrize("case", "abc")
 def test_hspp_equals_the_published_numbers(case):
     vwe = reference("vwe")
@@ -141,7 +132,6 @@ def test_normalise_keeps_an_empty_map_empty():
     assert (normalise(torch.zeros(1, 1, 3, 3), torch.ones(1, 1)) == 0).all()
 
 
-@needs_shared
 def test_merged_scales_equal_the_published_numbers():
     irn = reference("irn_cam")
     maps = [irn[f"map{i}"][None] for i in range(4)]

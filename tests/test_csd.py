@@ -41,9 +41,8 @@ from hintseg.reporting.pictures import PairPanel, write_pairs
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
 from hintseg.types import IGNORE, Batch, Hints, HintSet, ParameterGroup, Photo, Progress
+from published import reference
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 TINY_VIT = VitConfig(weights="random", output_stride=8, depth=2, width=24, heads=3, drop_path=0.0)
 SMALL = BackboneConfig(name="test_resnet", weights="random", freeze="norm")
 
@@ -119,9 +118,8 @@ def test_prior_equals_the_equation(diagonal):
     assert single_tag_counts(tags).tolist() == [sum(r[k] for r in tags if sum(r) == 1) for k in range(4)]
 
 
-@needs_shared
 def test_prior_equals_the_published_numbers():
-    known = np.load(SHARED / "reference" / "csd_psd.npz")
+    known = {name: values.numpy() for name, values in reference("csd_psd").items()}
     tags = known["labels"].astype(int)
     assert (cooccurrence_prior(tags, diagonal="all").astype(np.float32) == known["prior_paper"]).all()
     counts = np.array(plain_counts(tags, "single"))  # the earlier code's counts have lonely photos on the diagonal

@@ -6,11 +6,10 @@ import json
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import hintseg
@@ -25,9 +24,8 @@ from hintseg.methods.mctformer import MctConfig, MctFormer
 from hintseg.nn.vit import ClassTokenVit, VitConfig
 from hintseg.training.weights import load_weights, save_weights
 from hintseg.types import Batch, Progress
+from published import mctformer_weights, reference
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 TINY = VitConfig(weights="random", output_stride=8, depth=2, width=24, heads=3)
 STEM = {"name": "resnet10t", "weights": "random", "output_stride": 8}
 HYBRID = TINY.model_copy(update={"stem": BackboneConfig.model_validate(STEM)})
@@ -57,21 +55,19 @@ def batch_of(images: Tensor, tags: Tensor) -> Batch:
 @pytest.fixture(scope="module")
 def published() -> tuple[MctFormer, dict[str, Tensor]]:
     """The published network, loaded by name, and its numbers."""
-    state = load_file(SHARED / "reference" / "mct_tiny.safetensors")
+    state = mctformer_weights()
     config = MctConfig(backbone=VitConfig(weights="random", depth=4, width=48, heads=3))
     method = MctFormer(config, 5, True).eval()
     method.backbone.pos_embed = nn.Parameter(state["pos_embed"])  # for images of 64 pixels
     named = {name if name.startswith("head.") else f"backbone.{name}": value for name, value in state.items()}
     missing, unexpected = method.load_state_dict(named, strict=False)
     assert set(missing) == {"backbone.mean", "backbone.std", "prior.offset"}
-    assert set(unexpected) == {"backbone.norm.weight", "backbone.norm.bias"}  # in the file, but not applied
+    assert not unexpected
     method.backbone.mean.zero_()  # its input is normalised already
     method.backbone.std.fill_(1)
-    with np.load(SHARED / "reference" / "mct.npz") as file:
-        return method, {name: torch.from_numpy(file[name]) for name in file}
+    return method, reference("mct")
 
 
-@needs_shared
 @torch.no_grad()
 def test_scores_and_fused_maps_equal_the_published_ones(published) -> None:
     method, data = published
@@ -86,7 +82,6 @@ def test_scores_and_fused_maps_equal_the_published_ones(published) -> None:
     torch.testing.assert_close(fused, data["cam_fused"], rtol=1e-3, atol=1e-6)
 
 
-@needs_shared
 @torch.no_grad()
 def test_a_photo_that_is_not_square_equals_the_published_one(published) -> None:
     method, data = published

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,9 +13,7 @@ from hintseg.methods.vwe import Vwe, VweConfig, combine_branches
 from hintseg.nn.pooling import gap, hspp
 from hintseg.nn.visual_words import VisualWords
 from hintseg.types import Batch, Progress
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
+from published import reference
 
 
 def rand(*shape, seed=0):
@@ -73,9 +69,8 @@ def test_words_ignore_the_scale_of_features():
     torch.testing.assert_close(encoder(features).probabilities, encoder(features * 1e-4).probabilities)
 
 
-@needs_shared
 def test_word_code_and_its_gradient_equal_the_published_numbers():
-    vwe = {key: torch.from_numpy(np.asarray(v)) for key, v in np.load(SHARED / "reference" / "vwe.npz").items()}
+    vwe = reference("vwe")
     encoder = VisualWords(16, 24)
     encoder.codebook.data = vwe["codebook"].flatten(1)
     code = encoder(vwe["vx"])

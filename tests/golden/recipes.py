@@ -5,8 +5,7 @@
     diff before.json after.json                             # one line a mask
 
 `shapes`, seed 0, two epochs each, tiny networks of random weights, one thread; a minute or two. `--out FILE cam vwe`
-runs only those. The checksums are of pixels, not of files. Names are those in the run folder, so a diff also shows masks
-that moved.
+runs only those. The checksums are of pixels, not of files. Names are those in the run folder, so moved masks show.
 """
 
 from __future__ import annotations
