@@ -5,14 +5,10 @@ from __future__ import annotations
 import torch
 
 from hintseg.config.settings import BackboneConfig
-from hintseg.types import Batch
+from made import batch_of, rand
 from published import afa_weights
 
 TINY = BackboneConfig(name="mit_tiny", weights="random")
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def windows_of(boxes):
@@ -25,7 +21,7 @@ def batch(classes=3, size=64):
     tags[0, [0, classes - 1]] = 1
     tags[1, 1] = 1
     images = rand(2, 3, size, size)
-    return Batch(["a", "b"], images, tags, None, torch.tensor([[0, 0, size, size], [4, 8, size - 6, size - 10]]))
+    return batch_of(images, tags, windows=torch.tensor([[0, 0, size, size], [4, 8, size - 6, size - 10]]))
 
 
 def load_published(method):

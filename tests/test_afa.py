@@ -21,7 +21,8 @@ from hintseg.refine import par
 from hintseg.refine.pseudo_labels import CropPar, affinity_labels, inside, par_labels, present
 from hintseg.training.optim import build_optimizer, learning_rate_factor
 from hintseg.types import ParameterGroup, Progress
-from one_stage import TINY, batch, load_published, normalised, rand, windows_of
+from made import rand
+from one_stage import TINY, batch, load_published, normalised, windows_of
 from published import reference
 from test_pipeline import write_photos
 

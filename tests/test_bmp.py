@@ -22,8 +22,9 @@ from hintseg.refine import par
 from hintseg.refine.pseudo_labels import CropPar, background_aware
 from hintseg.store.masks import read_label_png
 from hintseg.training.weights import load_weights
-from hintseg.types import Batch, Progress
-from one_stage import TINY, batch, load_published, normalised, rand, windows_of
+from hintseg.types import Progress
+from made import batch_of, rand
+from one_stage import TINY, batch, load_published, normalised, windows_of
 from published import reference
 from test_afa import QUICK
 from test_pipeline import write_photos
@@ -48,7 +49,7 @@ def grow(maps, size):
 
 def one_photo(tags, size=(8, 8)):
     tags = torch.tensor([tags], dtype=torch.float32)
-    return Batch(["a"], rand(1, 3, *size), tags, None, torch.tensor([[0, 0, size[1], size[0]]]))
+    return batch_of(rand(1, 3, *size), tags)
 
 
 # --- published numbers ----------------------------------------------------------------------------------------------
@@ -108,7 +109,7 @@ def test_losses_and_gradients_equal_the_published_ones():
         torch.testing.assert_close(loss.detach(), data[f"c2s_{name}"], rtol=1e-3, atol=1e-6)
         # The file holds the gradients of every sixteenth pixel.
         torch.testing.assert_close(s_s.grad[..., ::16, ::16], data[f"gPs_{name}"], rtol=1e-3, atol=1e-9)
-    photo = Batch(["a", "b"], data["P_s"][:, :3], torch.ones(2, 20), None, windows_of(data["box"]))
+    photo = batch_of(data["P_s"][:, :3], torch.ones(2, 20), windows=windows_of(data["box"]))
     y_s = bmp(20, **CODE).feedback(data["P_s"], photo)
     assert torch.equal(y_s, data["Y_s"])
     s_c = data["P_c"].clone().requires_grad_()

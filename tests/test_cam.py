@@ -20,17 +20,9 @@ from hintseg.errors import ShapeError
 from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.methods.cam import Cam, CamConfig
 from hintseg.nn.pooling import POOLED_NORM, gap, gmp, hspp, pool
-from hintseg.types import Batch, Progress
+from hintseg.types import Progress
+from made import batch_of, rand
 from published import reference
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def batch(images, tags):
-    b, _, h, w = images.shape
-    return Batch([str(i) for i in range(b)], images, tags, None, torch.tensor([[0, 0, w, h]] * b))
 
 
 def network(classes=3, **settings):
@@ -217,7 +209,7 @@ def test_loss_and_maps_come_from_one_classifier(pooling, classes):
     features = method.backbone(images)[-1]
     weight = method.classifier.weight.flatten(1)
     logits = pool(features, pooling) @ weight.T
-    losses = method.losses(batch(images, tags), Progress(0, 1))
+    losses = method.losses(batch_of(images, tags), Progress(0, 1))
     torch.testing.assert_close(losses, {"loss_img": multi_label_soft_margin(logits, tags)})
     maps = torch.einsum("bdhw,kd->bkhw", features, weight).clamp_min(0)
     assert maps.shape == (2, classes, 4, 4)
@@ -235,7 +227,7 @@ def colours(n):
     """Photos that are reddish (class 1) or greenish (class 2)."""
     tags = torch.eye(2)[torch.arange(n) % 2]
     images = rand(n, 3, 32, 32) * 0.5 + torch.cat([tags, torch.zeros(n, 1)], dim=1)[:, :, None, None] * 0.5
-    return batch(images, tags)
+    return batch_of(images, tags)
 
 
 def trained_loss(method, data, steps=20):

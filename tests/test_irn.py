@@ -14,33 +14,17 @@ from hintseg.errors import ConfigError, ShapeError
 from hintseg.losses.affinity import PairLabels, affinity_loss, displacement_loss, labels_on_grid, pair_ends, pair_labels
 from hintseg.methods.irn import Irn, IrnConfig, ir_labels, masks, path_affinity, spread
 from hintseg.refine.random_walk import path_offsets
-from hintseg.types import Batch, Progress
+from hintseg.types import Progress
+from made import blob_photo, noise_with, offsets_of, two_halves
 from published import reference
 
 PROGRESS = Progress(0, 10)
-
-
-def offsets_of(radius: float) -> list[tuple[int, int]]:
-    return [(path.dy, path.dx) for path in path_offsets(radius)]
 
 
 def make_irn(classes: int = 2, background: bool = True, **backbone: object) -> Irn:
     torch.manual_seed(0)
     settings = BackboneConfig.model_validate({"name": "resnet10t", "weights": "random"} | backbone)
     return Irn(IrnConfig(backbone=settings), classes, background)
-
-
-def make_batch(masks: Tensor) -> Batch:
-    torch.manual_seed(1)
-    images = torch.rand(len(masks), 3, *masks.shape[1:])
-    windows = torch.tensor([[0, 0, masks.shape[2], masks.shape[1]]] * len(masks))
-    return Batch([str(n) for n in range(len(masks))], images, torch.ones(len(masks), 2), masks, windows)
-
-
-def two_halves(size: int = 64, values: tuple[int, int] = (1, 2)) -> Tensor:
-    mask = torch.full((1, size, size), values[0], dtype=torch.uint8)
-    mask[:, :, size // 2 :] = values[1]
-    return mask
 
 
 # Pairs and their losses
@@ -184,15 +168,6 @@ def test_ir_labels_equal_the_published_ones() -> None:
     assert (found == data["ir_label"]).float().mean() >= 0.99
 
 
-def blob_photo(side: int = 40) -> tuple[Tensor, Tensor]:
-    """A red disc on grey, and a map that is highest in its middle."""
-    y, x = torch.meshgrid(torch.arange(side) - side / 2, torch.arange(side) - side / 2, indexing="ij")
-    distance = (y**2 + x**2).sqrt()
-    rgb = torch.full((3, side, side), 120, dtype=torch.uint8)
-    rgb[0][distance < side / 4] = 250
-    return rgb, (1 - distance / (side / 3)).clamp(0, 1)[None]
-
-
 def test_ir_labels_know_the_middle_and_the_far_background_only() -> None:
     rgb, maps = blob_photo()
     found = ir_labels(maps, torch.tensor([7]), rgb)
@@ -285,7 +260,7 @@ def test_a_mirrored_photo_has_mirrored_edges() -> None:
 def test_only_the_branches_learn() -> None:
     irn = make_irn().train()
     before = {name: value.clone() for name, value in irn.backbone.state_dict().items()}
-    losses = irn.losses(make_batch(two_halves()), PROGRESS)
+    losses = irn.losses(noise_with(two_halves()), PROGRESS)
     assert set(losses) == {"affinity_positive", "affinity_negative", "displacement"}
     torch.stack(list(losses.values())).sum().backward()
     assert not irn.backbone.training
@@ -301,7 +276,7 @@ def test_only_the_branches_learn() -> None:
 
 def test_it_learns_the_boundary_of_one_photo() -> None:
     irn = make_irn().train()
-    batch = make_batch(torch.cat([two_halves(), two_halves(values=(2, 1))]))
+    batch = noise_with(torch.cat([two_halves(), two_halves(values=(2, 1))]))
     batch.images[0, :, :, 32:] *= 0.2
     batch.images[1] = batch.images[0].flip(-1)  # the walk looks at both
     optimizer = torch.optim.AdamW([value for value in irn.parameters() if value.requires_grad], lr=0.005)
@@ -321,7 +296,7 @@ def test_it_learns_the_boundary_of_one_photo() -> None:
 def test_one_class_and_unlabelled_photos_are_finite(background: bool) -> None:
     irn = make_irn(classes=1, background=background).train()
     for values in ((1, 1), (255, 255), (1, 255)):
-        losses = irn.losses(make_batch(two_halves(values=values)), PROGRESS)
+        losses = irn.losses(noise_with(two_halves(values=values)), PROGRESS)
         assert all(torch.isfinite(value) for value in losses.values())
         assert losses["affinity_negative"].item() == 0
 
@@ -329,7 +304,7 @@ def test_one_class_and_unlabelled_photos_are_finite(background: bool) -> None:
 def test_bfloat16_autocast_is_finite() -> None:
     irn = make_irn().train()
     with torch.autocast("cpu", torch.bfloat16):
-        losses = irn.losses(make_batch(two_halves()), PROGRESS)
+        losses = irn.losses(noise_with(two_halves()), PROGRESS)
         scores = irn.eval().refine(torch.rand(1, 3, 40, 56), torch.rand(2, 5, 7))
     assert all(torch.isfinite(value) and value.dtype == torch.float32 for value in losses.values())
     assert torch.isfinite(scores).all()
@@ -337,7 +312,7 @@ def test_bfloat16_autocast_is_finite() -> None:
 
 def test_finish_removes_the_mean_displacement() -> None:
     irn = make_irn().eval()
-    batches = [make_batch(two_halves()) for _ in range(2)]
+    batches = [noise_with(two_halves()) for _ in range(2)]
     assert irn.displacements(batches[0].images).mean(dim=(0, 2, 3)).abs().max() > 1e-4
     irn.finish(batches)
     assert irn.displacements(batches[0].images).mean(dim=(0, 2, 3)).abs().max() < 1e-5
@@ -350,7 +325,7 @@ def test_without_displacements_the_edges_are_the_same() -> None:
     torch.manual_seed(0)
     backbone = BackboneConfig(name="resnet10t", weights="random")
     plain = Irn(IrnConfig(backbone=backbone, displacement=False), 2, True).train()
-    batch = make_batch(two_halves())
+    batch = noise_with(two_halves())
     alone, both = plain.losses(batch, PROGRESS), make_irn().train().losses(batch, PROGRESS)
     assert {name: value for name, value in both.items() if name != "displacement"} == alone
     assert len(plain.parameter_groups()) == 1
@@ -361,7 +336,7 @@ def test_without_displacements_the_edges_are_the_same() -> None:
 
 def test_two_levels_are_enough_and_masks_are_needed() -> None:
     irn = make_irn(levels=2).train()
-    batch = make_batch(two_halves())
+    batch = noise_with(two_halves())
     assert all(torch.isfinite(value) for value in irn.losses(batch, PROGRESS).values())
     batch.masks = None
     with pytest.raises(ConfigError, match="run a localizer first"):

@@ -17,23 +17,19 @@ from hintseg.cam import multi_scale, normalise
 from hintseg.config.auto import Facts, resolve_fit
 from hintseg.config.loader import load_config
 from hintseg.config.settings import BackboneConfig
-from hintseg.data.shapes import write_shapes
 from hintseg.errors import ConfigError, HintsegWarning, WeightsError
 from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.methods.mctformer import MctConfig, MctFormer
 from hintseg.nn.vit import ClassTokenVit, VitConfig
 from hintseg.training.weights import load_weights, save_weights
-from hintseg.types import Batch, Progress
+from hintseg.types import Progress
+from made import batch_of, rand
 from published import mctformer_weights, reference
 
 TINY = VitConfig(weights="random", output_stride=8, depth=2, width=24, heads=3)
 STEM = {"name": "resnet10t", "weights": "random", "output_stride": 8}
 HYBRID = TINY.model_copy(update={"stem": BackboneConfig.model_validate(STEM)})
 PROGRESS = Progress(0, 10)
-
-
-def rand(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def make(classes: int = 3, **settings: object) -> MctFormer:
@@ -43,10 +39,6 @@ def make(classes: int = 3, **settings: object) -> MctFormer:
     for block in method.backbone.blocks:
         nn.init.normal_(block.attn.qkv.weight, std=0.4)
     return method
-
-
-def batch_of(images: Tensor, tags: Tensor) -> Batch:
-    return Batch([str(i) for i in range(len(images))], images, tags, None, torch.zeros(len(images), 4))
 
 
 # --- the published numbers ------------------------------------------------------------------------------------------
@@ -465,8 +457,7 @@ def test_the_published_settings_are_valid() -> None:
     assert config.localize.fit.lr == 5e-4 * 64 / 512
 
 
-def test_recipe_end_to_end(tmp_path: Path) -> None:
-    write_shapes(tmp_path / "data", train=8, val=2, size=64)
+def test_recipe_end_to_end(shapes: Path, tmp_path: Path) -> None:
     settings = [
         "backbone.name=resnet10t",
         "backbone.weights=random",
@@ -484,7 +475,7 @@ def test_recipe_end_to_end(tmp_path: Path) -> None:
         "segment=null",
         *(f"{stage}.fit.{key}" for stage in ("localize", "refine") for key in ("batch_size=4", "crop=64")),
     ]
-    run = hintseg.train(tmp_path / "data", tmp_path / "run", recipe="mctformer", settings=settings)
+    run = hintseg.train(shapes, tmp_path / "run", recipe="mctformer", settings=settings)
     kinds = {(row["stage"], row["kind"], row["oracle"]) for row in run.metrics}
     assert {("localize", "seed", False), ("refine", "pseudo mask", False)} <= kinds
     manifest = json.loads((run.path / "manifest.json").read_text())

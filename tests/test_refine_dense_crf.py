@@ -25,13 +25,6 @@ SETS = {  # methods.md section 8
 }
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def photos(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
     """Make photos with smooth shades, a coloured disc and noise."""
     generator = torch.Generator().manual_seed(seed)

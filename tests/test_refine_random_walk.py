@@ -11,11 +11,8 @@ import torch
 
 from hintseg.errors import ShapeError
 from hintseg.refine import edge_transition, path_offsets, random_walk
+from made import rand
 from published import reference
-
-
-def rand(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def on_path(y: int, x: int, dy: int, dx: int) -> bool:
