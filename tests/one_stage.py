@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from hintseg.config.settings import BackboneConfig
-from hintseg.types import Batch
+from made import batch_of, rand
+from published import afa_weights
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-REFERENCE = SHARED / "reference"
 TINY = BackboneConfig(name="mit_tiny", weights="random")
-
-
-def reference(name):
-    return {key: torch.from_numpy(np.asarray(value)) for key, value in np.load(REFERENCE / f"{name}.npz").items()}
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def windows_of(boxes):
@@ -34,13 +21,13 @@ def batch(classes=3, size=64):
     tags[0, [0, classes - 1]] = 1
     tags[1, 1] = 1
     images = rand(2, 3, size, size)
-    return Batch(["a", "b"], images, tags, None, torch.tensor([[0, 0, size, size], [4, 8, size - 6, size - 10]]))
+    return batch_of(images, tags, windows=torch.tensor([[0, 0, size, size], [4, 8, size - 6, size - 10]]))
 
 
 def load_published(method):
     """Load the published tiny network into a method, name by name."""
     own = {}
-    for name, value in load_file(REFERENCE / "afa_tiny.safetensors").items():
+    for name, value in afa_weights().items():
         kind = name.rsplit(".", 1)[1]
         if name.startswith("encoder."):
             own[name.replace("encoder", "backbone", 1)] = value

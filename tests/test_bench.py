@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from hintseg.bench import OPERATIONS, measure, measuring
 from hintseg.bench.measuring import PLAIN, Rates, largest_difference, load_plain
 from hintseg.bench.operations import photos
+from hintseg.cli.app import app
 from hintseg.cli.bench import bench as command
 from hintseg.errors import ConfigError
 from hintseg.refine import DenseCrf
 
 CPU = torch.device("cpu")
-
-
-def bench(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hintseg", "bench", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -49,9 +44,10 @@ def test_photos_of_the_bench_are_as_hard_as_real_ones() -> None:
     assert 70_000 < DenseCrf(photos(1, 321, 481), gaussian=None).vertices[0] < 130_000
 
 
-def test_command_measures_and_explains() -> None:
-    done = bench("par", "--tiny", "--json", "--threads", "1")
-    assert done.returncode == 0, done.stderr
+def test_command_measures_and_explains(monkeypatch) -> None:
+    monkeypatch.setattr("hintseg.bench.measuring.peak_memory", lambda *_, **__: 5 << 20)
+    done = CliRunner().invoke(app, ["bench", "par", "--tiny", "--json", "--threads", "1"])
+    assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
     assert {"processor", "cores", "torch", "numba", "numpy", "python", "hintseg"} <= facts["machine"].keys()
     (rate,) = facts["rates"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -22,23 +20,9 @@ from hintseg.errors import ShapeError
 from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.methods.cam import Cam, CamConfig
 from hintseg.nn.pooling import POOLED_NORM, gap, gmp, hspp, pool
-from hintseg.types import Batch, Progress
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
-
-
-def reference(name):
-    return {key: torch.from_numpy(value) for key, value in np.load(SHARED / "reference" / f"{name}.npz").items()}
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def batch(images, tags):
-    b, _, h, w = images.shape
-    return Batch([str(i) for i in range(b)], images, tags, None, torch.tensor([[0, 0, w, h]] * b))
+from hintseg.types import Progress
+from made import batch_of, rand
+from published import reference
 
 
 def network(classes=3, **settings):
@@ -83,7 +67,6 @@ def test_hspp_equals_the_equations(bins, edges, size, gamma):
     torch.testing.assert_close(hspp(features, gamma=gamma, bins=bins), torch.tensor(expected))
 
 
-@needs_shared
 @pytest.mark.parametrize("case", "abc")
 def test_hspp_equals_the_published_numbers(case):
     vwe = reference("vwe")
@@ -141,7 +124,6 @@ def test_normalise_keeps_an_empty_map_empty():
     assert (normalise(torch.zeros(1, 1, 3, 3), torch.ones(1, 1)) == 0).all()
 
 
-@needs_shared
 def test_merged_scales_equal_the_published_numbers():
     irn = reference("irn_cam")
     maps = [irn[f"map{i}"][None] for i in range(4)]
@@ -227,7 +209,7 @@ def test_loss_and_maps_come_from_one_classifier(pooling, classes):
     features = method.backbone(images)[-1]
     weight = method.classifier.weight.flatten(1)
     logits = pool(features, pooling) @ weight.T
-    losses = method.losses(batch(images, tags), Progress(0, 1))
+    losses = method.losses(batch_of(images, tags), Progress(0, 1))
     torch.testing.assert_close(losses, {"loss_img": multi_label_soft_margin(logits, tags)})
     maps = torch.einsum("bdhw,kd->bkhw", features, weight).clamp_min(0)
     assert maps.shape == (2, classes, 4, 4)
@@ -245,7 +227,7 @@ def colours(n):
     """Photos that are reddish (class 1) or greenish (class 2)."""
     tags = torch.eye(2)[torch.arange(n) % 2]
     images = rand(n, 3, 32, 32) * 0.5 + torch.cat([tags, torch.zeros(n, 1)], dim=1)[:, :, None, None] * 0.5
-    return batch(images, tags)
+    return batch_of(images, tags)
 
 
 def trained_loss(method, data, steps=20):

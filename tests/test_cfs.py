@@ -26,13 +26,10 @@ from hintseg.errors import ConfigError, PhotoError, ShapeError
 from hintseg.methods.cfs import Cfs, CfsConfig, box_maps
 from hintseg.training.fit import fit
 from hintseg.training.weights import load_weights, save_weights
-from hintseg.types import Batch, Box, Hints, Photo, Progress
+from hintseg.types import Box, Hints, Photo, Progress
+from made import batch_of, rand
 
 TINY = BackboneConfig(name="test_resnet", weights="random", output_stride=32)
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def network(classes=3, **settings):
@@ -45,7 +42,7 @@ def batch(n=2, classes=3, size=64, seed=0):
     windows = torch.tensor([[10, 12, 50, 44], [5, 20, 61, 57]] * n)[:n]
     masks = (rand(n, size, size, seed=seed) > 0.5).byte()
     tags = torch.eye(classes)[torch.arange(n) % classes]
-    return Batch([str(i) for i in range(n)], rand(n, 3, size, size, seed=seed), tags, masks, windows)
+    return batch_of(rand(n, 3, size, size, seed=seed), tags, masks, windows=windows)
 
 
 def photo_with_boxes(folder: Path, boxes, size=(60, 80), name="a"):

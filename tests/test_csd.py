@@ -41,21 +41,12 @@ from hintseg.reporting.pictures import PairPanel, write_pairs
 from hintseg.run.folder import RunFolder
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
-from hintseg.types import IGNORE, Batch, Hints, HintSet, ParameterGroup, Photo, Progress
+from hintseg.types import IGNORE, Hints, HintSet, ParameterGroup, Photo, Progress
+from made import batch_of, rand
+from published import reference
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 TINY_VIT = VitConfig(weights="random", output_stride=8, depth=2, width=24, heads=3, drop_path=0.0)
 SMALL = BackboneConfig(name="test_resnet", weights="random", freeze="norm")
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def batch(images, tags, masks, source=None):
-    b, _, h, w = images.shape
-    return Batch([str(i) for i in range(b)], images, tags, masks, torch.tensor([[0, 0, w, h]] * b), source)
 
 
 def blocks(count, side=8, seed=0, values=(0, 1, 2, 255)):
@@ -67,9 +58,9 @@ def blocks(count, side=8, seed=0, values=(0, 1, 2, 255)):
 
 def pairs():
     """Three photos of 8 pixels and 3 classes; the first and the last have two tags, and sources of classes 2 and 1."""
-    source = batch(rand(2, 3, 8, 8, seed=1), torch.tensor([[0.0, 1, 0], [1, 0, 0]]), blocks(2, seed=2))
+    source = batch_of(rand(2, 3, 8, 8, seed=1), torch.tensor([[0.0, 1, 0], [1, 0, 0]]), blocks(2, seed=2))
     tags = torch.tensor([[1.0, 1, 0], [0, 0, 1], [0, 1, 1]])
-    return batch(rand(3, 3, 8, 8), tags, blocks(3, seed=3, values=(0, 0, 1, 2)), source)
+    return batch_of(rand(3, 3, 8, 8), tags, blocks(3, seed=3, values=(0, 0, 1, 2)), source=source)
 
 
 class Plain(Method):
@@ -120,9 +111,8 @@ def test_prior_equals_the_equation(diagonal):
     assert single_tag_counts(tags).tolist() == [sum(r[k] for r in tags if sum(r) == 1) for k in range(4)]
 
 
-@needs_shared
 def test_prior_equals_the_published_numbers():
-    known = np.load(SHARED / "reference" / "csd_psd.npz")
+    known = {name: values.numpy() for name, values in reference("csd_psd").items()}
     tags = known["labels"].astype(int)
     assert (cooccurrence_prior(tags, diagonal="all").astype(np.float32) == known["prior_paper"]).all()
     counts = np.array(plain_counts(tags, "single"))  # the earlier code's counts have lonely photos on the diagonal
@@ -251,7 +241,7 @@ def test_covered_cells_are_wholly_covered():
 def test_reliable_cells_are_those_the_teacher_sees():
     teacher = torch.tensor([[[[9.0, 9.0, 9.0, 9.0]], [[-2.0, 4.0, 1.0, 80.0]]]])  # class 2 is the source's
     # The first pixel is of unknown label, as weak places are where there is no background; the last is padding.
-    source = batch(rand(1, 3, 1, 4), torch.tensor([[0.0, 1]]), torch.tensor([[[255, 2, 2, 255]]], dtype=torch.uint8))
+    source = batch_of(rand(1, 3, 1, 4), torch.tensor([[0.0, 1]]), torch.tensor([[[255, 2, 2, 255]]], dtype=torch.uint8))
     source = replace(source, windows=torch.tensor([[0, 0, 3, 1]]))
     assert reliable(teacher, source, 0.5).tolist() == [[[False, True, True, False]]]  # stretched: 0, 1, .5; padding
     assert reliable(teacher, source, 0.6).tolist() == [[[False, True, False, False]]]
@@ -409,9 +399,12 @@ def test_localizers_learn_from_pastes(kind, config, head, mixed):
     torch.manual_seed(0)
     wrapped = Csd(kind(config, 3, True), CsdConfig(reliable=0, background=0.1)).train()
     halves = torch.tensor([[1, 0], [2, 0]], dtype=torch.uint8).repeat_interleave(16, 1)  # object left, background right
-    source = batch(rand(2, 3, 32, 32, seed=1), torch.eye(3)[:2], halves[:, None].repeat_interleave(32, 1))
-    data = batch(
-        rand(2, 3, 32, 32), torch.tensor([[1.0, 1, 0], [0, 1, 1]]), torch.zeros(2, 32, 32, dtype=torch.uint8), source
+    source = batch_of(rand(2, 3, 32, 32, seed=1), torch.eye(3)[:2], halves[:, None].repeat_interleave(32, 1))
+    data = batch_of(
+        rand(2, 3, 32, 32),
+        torch.tensor([[1.0, 1, 0], [0, 1, 1]]),
+        torch.zeros(2, 32, 32, dtype=torch.uint8),
+        source=source,
     )
     if kind is not MctFormer:  # which compares the maps of more layers than it reads out
         torch.testing.assert_close(wrapped.raw_maps(data.images).relu(), wrapped.class_maps(data.images))
@@ -605,7 +598,8 @@ QUICK = [
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
+def pairable(tmp_path_factory):
+    """Small photos, enough for some with one tag of each kind."""
     folder = tmp_path_factory.mktemp("shapes") / "photos"
     write_shapes(folder, train=40, val=4, size=40)
     return folder
@@ -626,15 +620,15 @@ class Stop(Watch):
 
 
 @pytest.fixture(scope="module")
-def run(shapes, tmp_path_factory):
+def run(pairable, tmp_path_factory):
     """A run that was stopped when CSD's own training began, and gone on with."""
     out = tmp_path_factory.mktemp("runs") / "csd"
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        hintseg.train(shapes, out, recipe="csd_irn", settings=QUICK, watch=Stop(3))
+        hintseg.train(pairable, out, recipe="csd_irn", settings=QUICK, watch=Stop(3))
     weights = out / "baseline" / "localize" / "model.safetensors"
     assert not (out / "localize" / "model.safetensors").exists()
     before = weights.stat().st_mtime_ns
-    finished = hintseg.train(shapes, out, recipe="csd_irn", settings=QUICK, resume=True)
+    finished = hintseg.train(pairable, out, recipe="csd_irn", settings=QUICK, resume=True)
     assert weights.stat().st_mtime_ns == before
     return finished
 
@@ -659,11 +653,11 @@ def test_report_shows_the_pairs(run):
     assert "Pastes of CSD" not in (run.path / "baseline" / "report.html").read_text()
 
 
-def test_a_finished_baseline_is_used_again(run, shapes, tmp_path):
+def test_a_finished_baseline_is_used_again(run, pairable, tmp_path):
     settings = [w for w in QUICK if not w.startswith(("refine", "segment", "test"))]
     own = ["refine=null", "segment=null", "csd.shift=1", "csd.resample=false"]
     given = f"csd.baseline={run.path / 'baseline'}"
-    other = hintseg.train(shapes, tmp_path / "run", recipe="csd_irn", settings=[*settings, *own, given])
+    other = hintseg.train(pairable, tmp_path / "run", recipe="csd_irn", settings=[*settings, *own, given])
     assert not (other.path / "baseline").exists()
     assert "mIoU before," in (other.path / "report.html").read_text()
     empty = tmp_path / "empty"
@@ -671,16 +665,16 @@ def test_a_finished_baseline_is_used_again(run, shapes, tmp_path):
     (empty / "config.yaml").write_text("")
     (empty / "manifest.json").write_text('{"stages": {}, "data": {"classes": [], "background": true}}')
     with pytest.raises(RunError, match="has no finished masks"):
-        hintseg.train(shapes, tmp_path / "2", recipe="csd_irn", settings=[*settings, *own, f"csd.baseline={empty}"])
+        hintseg.train(pairable, tmp_path / "2", recipe="csd_irn", settings=[*settings, *own, f"csd.baseline={empty}"])
     none = [*settings, *own, given, "data.background=none"]
     with pytest.raises(RunError, match="was trained with a background class, unlike this run"):
-        hintseg.train(shapes, tmp_path / "2", recipe="csd_irn", settings=none)
+        hintseg.train(pairable, tmp_path / "2", recipe="csd_irn", settings=none)
     others = tmp_path / "others"  # masks of photos that this run does not have
     (others / "refine" / "masks").mkdir(parents=True)
     for name in ("config.yaml", "manifest.json"):
         (others / name).write_text((run.path / "baseline" / name).read_text())
     with pytest.raises(RunError, match=r"has a mask of none of the \d+ photos with a single tag"):
-        hintseg.train(shapes, tmp_path / "2", recipe="csd_irn", settings=[*settings, *own, f"csd.baseline={others}"])
+        hintseg.train(pairable, tmp_path / "2", recipe="csd_irn", settings=[*settings, *own, f"csd.baseline={others}"])
     manifest = json.loads((run.path / "baseline" / "manifest.json").read_text())
     manifest["data"]["classes"][0] = "elephant"
     changed = tmp_path / "changed"
@@ -689,15 +683,15 @@ def test_a_finished_baseline_is_used_again(run, shapes, tmp_path):
     (changed / "config.yaml").write_text("")
     (changed / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(RunError, match="was trained on classes elephant"):
-        hintseg.train(shapes, tmp_path / "2", recipe="csd_irn", settings=[*settings, *own, f"csd.baseline={changed}"])
+        hintseg.train(pairable, tmp_path / "2", recipe="csd_irn", settings=[*settings, *own, f"csd.baseline={changed}"])
     assert not (tmp_path / "2").exists()  # the corrected command may use the same folder
 
 
 @pytest.mark.parametrize("background", [0.0, 0.1])
-def test_pictures_of_pairs_show_what_was_pasted(run, shapes, monkeypatch, background):
+def test_pictures_of_pairs_show_what_was_pasted(run, pairable, monkeypatch, background):
     folder = RunFolder.open(run.path)
     config = load_config(run.path / "config.yaml", [f"csd.background={background}"])
-    photos = split_photos(hintseg.hints.read_hints(shapes), config).train
+    photos = split_photos(hintseg.hints.read_hints(pairable), config).train
     found = decoupling(folder, config, photos)
     made = {}
     monkeypatch.setattr("hintseg.pipeline.decoupling.write_pairs", lambda path, rows: made.update({path: rows}))
@@ -715,12 +709,12 @@ def test_pictures_of_pairs_show_what_was_pasted(run, shapes, monkeypatch, backgr
     assert any((p[2].rgb != p[1].rgb).any() for _, p in rows)  # an object was pasted
 
 
-def test_without_background_objects_are_cut_to_where_the_maps_are_strong(shapes, tmp_path):
+def test_without_background_objects_are_cut_to_where_the_maps_are_strong(pairable, tmp_path):
     settings = [w for w in QUICK if not w.startswith(("refine", "segment", "test"))]
     own = ["refine=null", "segment=null", "data.background=none", "csd={background: 0.1}", "localize.words=8"]
-    run = hintseg.train(shapes, tmp_path / "run", recipe="vwe", settings=[*settings, *own])
+    run = hintseg.train(pairable, tmp_path / "run", recipe="vwe", settings=[*settings, *own])
     folder = RunFolder.open(run.path)
-    split = split_photos(hintseg.hints.read_hints(shapes, background=False), folder.config)
+    split = split_photos(hintseg.hints.read_hints(pairable, background=False), folder.config)
     found = decoupling(folder, folder.config, split.train)
     assert found is not None
     share = np.mean([(found.masks(p) != IGNORE).mean() for p in found.sources.photos])
@@ -731,11 +725,11 @@ def test_without_background_objects_are_cut_to_where_the_maps_are_strong(shapes,
     assert {line.rpartition(",")[2] for line in log[1:]} == {"0.0"}  # no background to paste
 
 
-def test_recipe_on_mctformer(shapes, tmp_path):
+def test_recipe_on_mctformer(pairable, tmp_path):
     vit = ("name=vit_tiny_patch16_224", "output_stride=8", "depth=2", "width=24", "heads=3")
     settings = [w for w in QUICK if not w.startswith(("segment", "test", "maps"))]
     own = [*(f"localize.backbone.{word}" for word in vit), "refine.cell=4", "segment=null"]
-    run = hintseg.train(shapes, tmp_path / "run", recipe="csd_mct", settings=[*settings, *own])
+    run = hintseg.train(pairable, tmp_path / "run", recipe="csd_mct", settings=[*settings, *own])
     log = (run.path / "localize/log.csv").read_text().splitlines()
     assert log[0].endswith("loss_fg,loss_bg")
     assert any(float(line.split(",")[-2]) > 0 for line in log[1:])

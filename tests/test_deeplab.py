@@ -21,6 +21,7 @@ from hintseg.methods.deeplab import (
 from hintseg.nn.decoders import AtrousPyramid, MlpHead
 from hintseg.nn.scale import FeatureScale
 from hintseg.types import Batch, Progress
+from made import dark_halves
 
 PROGRESS = Progress(0, 10)
 Segmenter = DeepLabV2 | SegFormerHead
@@ -34,17 +35,6 @@ def make(kind: str, classes: int = 2, background: bool = True, **settings: objec
     return SegFormerHead(
         SegFormerHeadConfig.model_validate({"backbone": backbone, "width": 32} | settings), classes, background
     )
-
-
-def make_batch(size: tuple[int, int] = (64, 64), values: tuple[int, int] = (1, 2), count: int = 2) -> Batch:
-    """Photos whose right half is darker, and masks that say so."""
-    torch.manual_seed(1)
-    images = torch.rand(count, 3, *size)
-    masks = torch.full((count, *size), values[0], dtype=torch.uint8)
-    images[..., size[1] // 2 :] *= 0.3
-    masks[..., size[1] // 2 :] = values[1]
-    windows = torch.tensor([[0, 0, size[1], size[0]]] * count)
-    return Batch([str(n) for n in range(count)], images, torch.ones(count, 2), masks, windows)
 
 
 def total_loss(method: Segmenter, batch: Batch) -> Tensor:
@@ -61,7 +51,7 @@ def test_any_photo_size_and_one_class(kind: str, size: tuple[int, int]) -> None:
     logits = method.segment(torch.rand(1, 3, *size))
     stride = 16 if kind == "deeplabv2" else 4
     assert logits.shape == (1, 2, math.ceil(size[0] / stride), math.ceil(size[1] / stride))
-    assert torch.isfinite(total_loss(method, make_batch(size, values=(0, 1))))
+    assert torch.isfinite(total_loss(method, dark_halves(size, values=(0, 1))))
 
 
 @KINDS
@@ -70,7 +60,7 @@ def test_without_background_channel_zero_never_wins(kind: str) -> None:
     logits = method.segment(torch.rand(2, 3, 64, 64))
     assert logits.shape[1] == 4
     assert 0 not in logits.argmax(dim=1)
-    assert total_loss(method, make_batch()).item() < 100
+    assert total_loss(method, dark_halves()).item() < 100
     half = logits.half()
     assert torch.isfinite(half).all()
 
@@ -78,7 +68,7 @@ def test_without_background_channel_zero_never_wins(kind: str) -> None:
 @KINDS
 def test_nothing_labelled_gives_a_loss_of_zero_and_finite_gradients(kind: str) -> None:
     method = make(kind).train()
-    loss = total_loss(method, make_batch(values=(255, 255)))
+    loss = total_loss(method, dark_halves(values=(255, 255)))
     loss.backward()
     assert loss.item() == 0
     assert all(torch.isfinite(value.grad).all() for value in method.parameters() if value.grad is not None)
@@ -87,7 +77,7 @@ def test_nothing_labelled_gives_a_loss_of_zero_and_finite_gradients(kind: str) -
 @KINDS
 def test_it_overfits_one_photo(kind: str) -> None:
     method = make(kind)
-    batch = make_batch()
+    batch = dark_halves()
     method.eval()
     method.prepare([batch])
     method.train()
@@ -120,7 +110,7 @@ def test_every_parameter_has_one_group(kind: str) -> None:
 
 @KINDS
 def test_masks_are_needed(kind: str) -> None:
-    batch = make_batch()
+    batch = dark_halves()
     batch.masks = None
     with pytest.raises(ConfigError, match="learns from masks"):
         make(kind).losses(batch, PROGRESS)
@@ -142,8 +132,8 @@ def test_features_a_hundred_times_smaller_change_nothing(kind: str) -> None:
     for factor in (1.0, 0.01):
         method = make(kind).eval()
         method.backbone = Small(method.backbone, factor)  # type: ignore[assignment]
-        method.prepare([make_batch(), make_batch()])
-        logits.append(method.segment(make_batch().images))
+        method.prepare([dark_halves(), dark_halves()])
+        logits.append(method.segment(dark_halves().images))
     assert logits[0].std() > 1e-3
     assert torch.allclose(logits[0], logits[1], atol=1e-4)
 
@@ -192,7 +182,7 @@ def test_the_pyramid_is_the_sum_of_its_branches_and_starts_small() -> None:
 
 def test_training_at_three_scales_adds_their_maximum() -> None:
     one, three = make("deeplabv2").eval(), make("deeplabv2", scales=(1.0, 0.75, 0.5)).eval()
-    batch = make_batch()
+    batch = dark_halves()
     assert batch.masks is not None
     images, masks = batch.images, batch.masks
 

@@ -16,9 +16,7 @@ from hintseg.evaluation.folders import evaluate_folders
 from hintseg.evaluation.sweep import THRESHOLDS, SeedSweep
 from hintseg.store.maps import write_maps
 from hintseg.store.masks import MaskStore, write_mask
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
+from published import reference
 
 
 def labels(seed: int, shape: tuple[int, ...] = (12, 15), classes: int = 3, ignore: float = 0.1) -> np.ndarray:
@@ -38,9 +36,8 @@ def blobs(seed: int, shape: tuple[int, int] = (40, 50), classes: int = 3) -> np.
     return made
 
 
-@needs_shared
 def test_scores_equal_the_published_metrics():
-    data = np.load(SHARED / "reference" / "metrics.npz")
+    data = {name: values.numpy() for name, values in reference("metrics").items()}
     confusion, pseudo = Confusion(20), Confusion(20)
     for truth, prediction, undecided in zip(data["gt"], data["pred"], data["pred255"], strict=True):
         confusion.add(truth, prediction)
@@ -55,13 +52,12 @@ def test_scores_equal_the_published_metrics():
     assert pseudo.left_out > 0
 
 
-@needs_shared
 def test_sweep_equals_the_published_curve():
-    data = np.load(SHARED / "reference" / "metrics_cam.npz")
-    truth = np.load(SHARED / "reference" / "metrics.npz")["gt"]
+    data = {name: values.numpy() for name, values in reference("metrics_cam").items()}
+    truth = reference("metrics")["gt"].numpy()
     sweep = SeedSweep(20, data["thr"].tolist())
     for i in range(4):
-        keys = sorted(int(name.split("_")[1]) for name in data.files if name.startswith(f"cam{i}_"))
+        keys = sorted(int(name.split("_")[1]) for name in data if name.startswith(f"cam{i}_"))
         # Its class j of 20 is label j + 1, its curve is in percent.
         sweep.add(truth[i], [key + 1 for key in keys], np.stack([data[f"cam{i}_{key}"] for key in keys]))
     np.testing.assert_allclose(sweep.miou() * 100, data["curve"], rtol=1e-12)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import log
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,20 +14,11 @@ from hintseg.errors import ConfigError, ShapeError
 from hintseg.losses.affinity import PairLabels, affinity_loss, displacement_loss, labels_on_grid, pair_ends, pair_labels
 from hintseg.methods.irn import Irn, IrnConfig, ir_labels, masks, path_affinity, spread
 from hintseg.refine.random_walk import path_offsets
-from hintseg.types import Batch, Progress
+from hintseg.types import Progress
+from made import blob_photo, noise_with, offsets_of, two_halves
+from published import reference
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 PROGRESS = Progress(0, 10)
-
-
-def reference(name: str) -> dict[str, np.ndarray]:
-    with np.load(SHARED / "reference" / f"{name}.npz") as file:
-        return dict(file)
-
-
-def offsets_of(radius: float) -> list[tuple[int, int]]:
-    return [(path.dy, path.dx) for path in path_offsets(radius)]
 
 
 def make_irn(classes: int = 2, background: bool = True, **backbone: object) -> Irn:
@@ -37,46 +27,32 @@ def make_irn(classes: int = 2, background: bool = True, **backbone: object) -> I
     return Irn(IrnConfig(backbone=settings), classes, background)
 
 
-def make_batch(masks: Tensor) -> Batch:
-    torch.manual_seed(1)
-    images = torch.rand(len(masks), 3, *masks.shape[1:])
-    windows = torch.tensor([[0, 0, masks.shape[2], masks.shape[1]]] * len(masks))
-    return Batch([str(n) for n in range(len(masks))], images, torch.ones(len(masks), 2), masks, windows)
-
-
-def two_halves(size: int = 64, values: tuple[int, int] = (1, 2)) -> Tensor:
-    mask = torch.full((1, size, size), values[0], dtype=torch.uint8)
-    mask[:, :, size // 2 :] = values[1]
-    return mask
-
-
 # Pairs and their losses
 
 
-@needs_shared
 def test_pair_labels_and_losses_equal_the_published_ones() -> None:
     data = reference("irn_aff_label")
     offsets = offsets_of(10)
-    pairs = pair_labels(torch.from_numpy(data["label"])[None], offsets)
+    pairs = pair_labels(data["label"][None], offsets)
     for name, found in zip(("bg", "fg", "neg"), pairs, strict=True):
-        np.testing.assert_array_equal(found[0].numpy(), data[name] > 0)
-    affinity = path_affinity(torch.from_numpy(data["edge"])[:, 0], path_offsets(10))
-    np.testing.assert_allclose(affinity.numpy(), data["aff"], rtol=1e-4, atol=1e-6)
+        assert torch.equal(found[0], data[name])
+    affinity = path_affinity(data["edge"][:, 0], path_offsets(10))
+    # The file holds every seventh cell.
+    np.testing.assert_allclose(affinity[:, :, ::7], data["aff"], rtol=1e-4, atol=1e-6)
     positive, negative = affinity_loss(affinity, pairs)
-    displacement = displacement_loss(torch.from_numpy(data["dp"]), pairs, offsets)
+    displacement = displacement_loss(data["dp"], pairs, offsets)
     np.testing.assert_allclose(positive.item(), data["pos"], rtol=1e-4)
     np.testing.assert_allclose(negative.item(), data["negl"], rtol=1e-4)
     np.testing.assert_allclose(displacement.item(), (data["dfg"] + data["dbg"]) / 2, rtol=1e-4)
     np.testing.assert_allclose((positive / 2 + negative / 2 + displacement).item(), data["total"], rtol=1e-4)
 
 
-@needs_shared
 def test_displacement_pairs_equal_the_published_ones() -> None:
     data = reference("irn_aff_label")
-    source, partner = pair_ends(torch.from_numpy(data["dp"]), offsets_of(10))
+    source, partner = pair_ends(data["dp"], offsets_of(10))
     difference = (source - partner).numpy()
-    # The file holds every eighth destination.
-    np.testing.assert_allclose(difference[:, :, ::8], data["pair_disp"], rtol=1e-4, atol=1e-6)
+    # The file holds every eighth destination and every seventh cell.
+    np.testing.assert_allclose(difference[:, :, ::8, ::7], data["pair_disp"], rtol=1e-4, atol=1e-6)
 
 
 def slow_losses(edge: Tensor, displacement: Tensor, labels: Tensor, radius: float) -> tuple[float, float, float]:
@@ -184,22 +160,12 @@ def test_small_grids_are_refused_with_the_size_needed() -> None:
 # Labels from class maps
 
 
-@needs_shared
 def test_ir_labels_equal_the_published_ones() -> None:
     data = reference("irn_cam")
-    rgb = torch.from_numpy(data["img"]).permute(2, 0, 1)
-    found = ir_labels(torch.from_numpy(data["high_res"]), torch.from_numpy(data["keys"]) + 1, rgb)
+    rgb = data["img"].permute(2, 0, 1)
+    found = ir_labels(data["high_res"], data["keys"] + 1, rgb)
     assert found.dtype == torch.uint8
-    assert (found.numpy() == data["ir_label"]).mean() >= 0.99
-
-
-def blob_photo(side: int = 40) -> tuple[Tensor, Tensor]:
-    """A red disc on grey, and a map that is highest in its middle."""
-    y, x = torch.meshgrid(torch.arange(side) - side / 2, torch.arange(side) - side / 2, indexing="ij")
-    distance = (y**2 + x**2).sqrt()
-    rgb = torch.full((3, side, side), 120, dtype=torch.uint8)
-    rgb[0][distance < side / 4] = 250
-    return rgb, (1 - distance / (side / 3)).clamp(0, 1)[None]
+    assert (found == data["ir_label"]).float().mean() >= 0.99
 
 
 def test_ir_labels_know_the_middle_and_the_far_background_only() -> None:
@@ -240,12 +206,11 @@ def test_ir_labels_resize_small_maps() -> None:
 # The walk
 
 
-@needs_shared
 def test_masks_equal_the_published_ones() -> None:
     data = reference("irn_cam")
-    scores = spread(torch.from_numpy(data["edge"])[0], torch.from_numpy(data["cam"]))
-    found = masks(scores, torch.from_numpy(data["keys"]) + 1, data["sem_seg"].shape)
-    assert (found.numpy() == data["sem_seg"]).mean() >= 0.99
+    scores = spread(data["edge"][0], data["cam"])
+    found = masks(scores, data["keys"] + 1, tuple(data["sem_seg"].shape))
+    assert (found == data["sem_seg"]).float().mean() >= 0.99
 
 
 def test_spread_stops_at_a_wall() -> None:
@@ -295,7 +260,7 @@ def test_a_mirrored_photo_has_mirrored_edges() -> None:
 def test_only_the_branches_learn() -> None:
     irn = make_irn().train()
     before = {name: value.clone() for name, value in irn.backbone.state_dict().items()}
-    losses = irn.losses(make_batch(two_halves()), PROGRESS)
+    losses = irn.losses(noise_with(two_halves()), PROGRESS)
     assert set(losses) == {"affinity_positive", "affinity_negative", "displacement"}
     torch.stack(list(losses.values())).sum().backward()
     assert not irn.backbone.training
@@ -311,7 +276,7 @@ def test_only_the_branches_learn() -> None:
 
 def test_it_learns_the_boundary_of_one_photo() -> None:
     irn = make_irn().train()
-    batch = make_batch(torch.cat([two_halves(), two_halves(values=(2, 1))]))
+    batch = noise_with(torch.cat([two_halves(), two_halves(values=(2, 1))]))
     batch.images[0, :, :, 32:] *= 0.2
     batch.images[1] = batch.images[0].flip(-1)  # the walk looks at both
     optimizer = torch.optim.AdamW([value for value in irn.parameters() if value.requires_grad], lr=0.005)
@@ -331,7 +296,7 @@ def test_it_learns_the_boundary_of_one_photo() -> None:
 def test_one_class_and_unlabelled_photos_are_finite(background: bool) -> None:
     irn = make_irn(classes=1, background=background).train()
     for values in ((1, 1), (255, 255), (1, 255)):
-        losses = irn.losses(make_batch(two_halves(values=values)), PROGRESS)
+        losses = irn.losses(noise_with(two_halves(values=values)), PROGRESS)
         assert all(torch.isfinite(value) for value in losses.values())
         assert losses["affinity_negative"].item() == 0
 
@@ -339,7 +304,7 @@ def test_one_class_and_unlabelled_photos_are_finite(background: bool) -> None:
 def test_bfloat16_autocast_is_finite() -> None:
     irn = make_irn().train()
     with torch.autocast("cpu", torch.bfloat16):
-        losses = irn.losses(make_batch(two_halves()), PROGRESS)
+        losses = irn.losses(noise_with(two_halves()), PROGRESS)
         scores = irn.eval().refine(torch.rand(1, 3, 40, 56), torch.rand(2, 5, 7))
     assert all(torch.isfinite(value) and value.dtype == torch.float32 for value in losses.values())
     assert torch.isfinite(scores).all()
@@ -347,7 +312,7 @@ def test_bfloat16_autocast_is_finite() -> None:
 
 def test_finish_removes_the_mean_displacement() -> None:
     irn = make_irn().eval()
-    batches = [make_batch(two_halves()) for _ in range(2)]
+    batches = [noise_with(two_halves()) for _ in range(2)]
     assert irn.displacements(batches[0].images).mean(dim=(0, 2, 3)).abs().max() > 1e-4
     irn.finish(batches)
     assert irn.displacements(batches[0].images).mean(dim=(0, 2, 3)).abs().max() < 1e-5
@@ -360,7 +325,7 @@ def test_without_displacements_the_edges_are_the_same() -> None:
     torch.manual_seed(0)
     backbone = BackboneConfig(name="resnet10t", weights="random")
     plain = Irn(IrnConfig(backbone=backbone, displacement=False), 2, True).train()
-    batch = make_batch(two_halves())
+    batch = noise_with(two_halves())
     alone, both = plain.losses(batch, PROGRESS), make_irn().train().losses(batch, PROGRESS)
     assert {name: value for name, value in both.items() if name != "displacement"} == alone
     assert len(plain.parameter_groups()) == 1
@@ -371,7 +336,7 @@ def test_without_displacements_the_edges_are_the_same() -> None:
 
 def test_two_levels_are_enough_and_masks_are_needed() -> None:
     irn = make_irn(levels=2).train()
-    batch = make_batch(two_halves())
+    batch = noise_with(two_halves())
     assert all(torch.isfinite(value) for value in irn.losses(batch, PROGRESS).values())
     batch.masks = None
     with pytest.raises(ConfigError, match="run a localizer first"):

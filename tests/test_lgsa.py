@@ -16,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import hintseg
 from hintseg.config.loader import load_config
 from hintseg.config.settings import BackboneConfig
-from hintseg.data.shapes import write_shapes
 from hintseg.errors import ConfigError, ShapeError
 from hintseg.exporting import export_onnx
 from hintseg.losses.affinity import labels_on_grid
@@ -25,7 +24,8 @@ from hintseg.methods.lgsa import LgsaConfig, LgsaDeepLabV2
 from hintseg.nn import attention
 from hintseg.nn.attention import Affinity, Lgsa, NonLocal, attend, cascade
 from hintseg.training.weights import load_weights
-from hintseg.types import Batch, Progress
+from hintseg.types import Progress
+from made import dark_halves
 
 PROGRESS = Progress(0, 10)
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -307,19 +307,9 @@ def network(classes: int = 2, background: bool = True, awake: bool = True, **set
     return made
 
 
-def halves(size: tuple[int, int] = (64, 64), values: tuple[int, int] = (1, 2), count: int = 2) -> Batch:
-    """Photos whose right half is darker, and masks that say so."""
-    torch.manual_seed(1)
-    images = torch.rand(count, 3, *size)
-    masks = torch.full((count, *size), values[0], dtype=torch.uint8)
-    images[..., size[1] // 2 :] *= 0.3
-    masks[..., size[1] // 2 :] = values[1]
-    return Batch([str(n) for n in range(count)], images, torch.ones(count, 2), masks, torch.zeros(count, 4))
-
-
 @pytest.mark.parametrize("walk_on", ["logits", "probabilities"])
 def test_losses_equal_equations_8_to_10(walk_on: str) -> None:
-    method, batch = network(walk_on=walk_on).eval(), halves()
+    method, batch = network(walk_on=walk_on).eval(), dark_halves()
     assert batch.masks is not None
     features = method.scale(method.backbone(batch.images)[-1])
     labels = labels_on_grid(batch.masks, (8, 8)).flatten(1)
@@ -360,7 +350,7 @@ def test_settings_choose_weight_modules_and_walk(settings, weight: float, module
     assert method.config.weight == weight
     assert len(method.attention) == modules
     assert method.walks is walks
-    losses = method.losses(halves(), PROGRESS)
+    losses = method.losses(dark_halves(), PROGRESS)
     assert set(losses) == ({"seg", "att"} if weight else {"seg"})
 
 
@@ -384,7 +374,7 @@ def test_without_background_channel_zero_never_wins(size: tuple[int, int], walk_
     assert (logits[:, 0] == -1e4).all()
     assert (logits[:, 1:] > -100).all()
     assert torch.isfinite(logits.half()).all()
-    assert method.losses(halves(size), PROGRESS)["seg"].item() < 100
+    assert method.losses(dark_halves(size), PROGRESS)["seg"].item() < 100
 
 
 def test_new_attention_leaves_deeplab_as_it_is() -> None:
@@ -396,7 +386,7 @@ def test_new_attention_leaves_deeplab_as_it_is() -> None:
 
 def test_nothing_labelled_gives_a_loss_of_zero_and_finite_gradients() -> None:
     method = network().train()
-    losses = method.losses(halves(values=(255, 255)), PROGRESS)
+    losses = method.losses(dark_halves(values=(255, 255)), PROGRESS)
     total = losses["seg"] + losses["att"]
     total.backward()
     assert total.item() == 0
@@ -404,7 +394,7 @@ def test_nothing_labelled_gives_a_loss_of_zero_and_finite_gradients() -> None:
 
 
 def test_masks_are_needed() -> None:
-    batch = halves()
+    batch = dark_halves()
     batch.masks = None
     with pytest.raises(ConfigError, match="learns from masks"):
         network().losses(batch, PROGRESS)
@@ -419,7 +409,7 @@ def test_every_parameter_has_one_group() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_it_learns_the_masks_and_whom_to_listen_to(precision: str) -> None:
-    method, batch = network(awake=False, alpha=1e7), halves()
+    method, batch = network(awake=False, alpha=1e7), dark_halves()
     method.eval()
     method.prepare([batch])
     queries = torch.tensor([[[0.2, 0.5], [0.8, 0.5]]] * 2)
@@ -454,14 +444,13 @@ def test_heat_maps_are_rows_of_the_last_map() -> None:
         network(attention="none").affinity(images, torch.zeros(1, 1, 2))
 
 
-def test_a_run_trains_predicts_and_logs_both_losses(tmp_path) -> None:
-    write_shapes(tmp_path / "data", train=6, val=2, size=64)
+def test_a_run_trains_predicts_and_logs_both_losses(shapes, tmp_path) -> None:
     settings = [
         *("backbone.name=resnet10t", "backbone.weights=random", "backbone.levels=3", "backbone.output_stride=8"),
-        *("segment.method=lgsa", "segment.fit.epochs=2", "segment.fit.batch_size=3", "segment.fit.crop=64"),
+        *("segment.method=lgsa", "segment.fit.epochs=2", "segment.fit.batch_size=4", "segment.fit.crop=64"),
         *("segment.fit.first_epoch=0.1", "test.scales=[1.0]", "trainer.workers=0", "trainer.pictures=0"),
     ]
-    run = hintseg.train(tmp_path / "data", tmp_path / "run", recipe="full", settings=settings)
+    run = hintseg.train(shapes, tmp_path / "run", recipe="full", settings=settings)
     assert [row["kind"] for row in run.metrics] == ["segmentation"]
     header, *rows = (run.path / "segment" / "log.csv").read_text().splitlines()
     assert header == "step,epoch,lr,loss,seg,att"

@@ -6,11 +6,10 @@ import json
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import hintseg
@@ -18,24 +17,19 @@ from hintseg.cam import multi_scale, normalise
 from hintseg.config.auto import Facts, resolve_fit
 from hintseg.config.loader import load_config
 from hintseg.config.settings import BackboneConfig
-from hintseg.data.shapes import write_shapes
 from hintseg.errors import ConfigError, HintsegWarning, WeightsError
 from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.methods.mctformer import MctConfig, MctFormer
 from hintseg.nn.vit import ClassTokenVit, VitConfig
 from hintseg.training.weights import load_weights, save_weights
-from hintseg.types import Batch, Progress
+from hintseg.types import Progress
+from made import batch_of, rand
+from published import mctformer_weights, reference
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 TINY = VitConfig(weights="random", output_stride=8, depth=2, width=24, heads=3)
 STEM = {"name": "resnet10t", "weights": "random", "output_stride": 8}
 HYBRID = TINY.model_copy(update={"stem": BackboneConfig.model_validate(STEM)})
 PROGRESS = Progress(0, 10)
-
-
-def rand(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def make(classes: int = 3, **settings: object) -> MctFormer:
@@ -47,31 +41,25 @@ def make(classes: int = 3, **settings: object) -> MctFormer:
     return method
 
 
-def batch_of(images: Tensor, tags: Tensor) -> Batch:
-    return Batch([str(i) for i in range(len(images))], images, tags, None, torch.zeros(len(images), 4))
-
-
 # --- the published numbers ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def published() -> tuple[MctFormer, dict[str, Tensor]]:
     """The published network, loaded by name, and its numbers."""
-    state = load_file(SHARED / "reference" / "mct_tiny.safetensors")
+    state = mctformer_weights()
     config = MctConfig(backbone=VitConfig(weights="random", depth=4, width=48, heads=3))
     method = MctFormer(config, 5, True).eval()
     method.backbone.pos_embed = nn.Parameter(state["pos_embed"])  # for images of 64 pixels
     named = {name if name.startswith("head.") else f"backbone.{name}": value for name, value in state.items()}
     missing, unexpected = method.load_state_dict(named, strict=False)
     assert set(missing) == {"backbone.mean", "backbone.std", "prior.offset"}
-    assert set(unexpected) == {"backbone.norm.weight", "backbone.norm.bias"}  # in the file, but not applied
+    assert not unexpected
     method.backbone.mean.zero_()  # its input is normalised already
     method.backbone.std.fill_(1)
-    with np.load(SHARED / "reference" / "mct.npz") as file:
-        return method, {name: torch.from_numpy(file[name]) for name in file}
+    return method, reference("mct")
 
 
-@needs_shared
 @torch.no_grad()
 def test_scores_and_fused_maps_equal_the_published_ones(published) -> None:
     method, data = published
@@ -86,7 +74,6 @@ def test_scores_and_fused_maps_equal_the_published_ones(published) -> None:
     torch.testing.assert_close(fused, data["cam_fused"], rtol=1e-3, atol=1e-6)
 
 
-@needs_shared
 @torch.no_grad()
 def test_a_photo_that_is_not_square_equals_the_published_one(published) -> None:
     method, data = published
@@ -470,8 +457,7 @@ def test_the_published_settings_are_valid() -> None:
     assert config.localize.fit.lr == 5e-4 * 64 / 512
 
 
-def test_recipe_end_to_end(tmp_path: Path) -> None:
-    write_shapes(tmp_path / "data", train=8, val=2, size=64)
+def test_recipe_end_to_end(shapes: Path, tmp_path: Path) -> None:
     settings = [
         "backbone.name=resnet10t",
         "backbone.weights=random",
@@ -489,7 +475,7 @@ def test_recipe_end_to_end(tmp_path: Path) -> None:
         "segment=null",
         *(f"{stage}.fit.{key}" for stage in ("localize", "refine") for key in ("batch_size=4", "crop=64")),
     ]
-    run = hintseg.train(tmp_path / "data", tmp_path / "run", recipe="mctformer", settings=settings)
+    run = hintseg.train(shapes, tmp_path / "run", recipe="mctformer", settings=settings)
     kinds = {(row["stage"], row["kind"], row["oracle"]) for row in run.metrics}
     assert {("localize", "seed", False), ("refine", "pseudo mask", False)} <= kinds
     manifest = json.loads((run.path / "manifest.json").read_text())

@@ -6,12 +6,12 @@ import torch
 from hintseg.config.settings import BackboneConfig
 from hintseg.methods.cam import Cam, CamConfig
 from hintseg.nn.prior import ClassPrior
-from hintseg.types import Batch
+from made import batch_of
 
 
 def batch(tags):
     n = len(tags)
-    return Batch([""] * n, torch.rand(n, 3, 64, 64), tags, None, torch.zeros(n, 4, dtype=torch.int64))
+    return batch_of(torch.rand(n, 3, 64, 64), tags)
 
 
 def test_scores_of_zero_become_the_share_of_photos():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +13,8 @@ from hintseg.errors import ShapeError
 from hintseg.refine import DenseCrf, _lattice_numba, _lattice_torch, dense_crf, label_probabilities
 from hintseg.refine._lattice import coding, kernel
 from hintseg.refine._parallel import run
+from published import reference
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 SETS = {  # methods.md section 8
     "afa_bmp_test": ((3, 3), (64, 5, 4)),
     "kazuto_deeplabv2": ((1, 3), (67, 3, 4)),
@@ -25,18 +23,6 @@ SETS = {  # methods.md section 8
     "mct_seg": ((4, 3), (83, 5, 3)),
     "irn_label_Q": ((3, 3), (50, 5, 10)),
 }
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-def reference(name: str) -> dict[str, torch.Tensor]:
-    with np.load(SHARED / "reference" / f"{name}.npz") as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
 
 
 def photos(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -130,7 +116,6 @@ def exact_crf(scores: torch.Tensor, rgb: torch.Tensor, sets, iterations: int) ->
     return q.view(scores.shape)
 
 
-@needs_shared
 @pytest.mark.parametrize("name", SETS)
 def test_marginals_equal_published_numbers(name: str) -> None:
     vectors = reference("crf")
@@ -140,12 +125,11 @@ def test_marginals_equal_published_numbers(name: str) -> None:
         scores = label_probabilities(vectors["labels"][None], 5, 0.7)
     gaussian, bilateral = SETS[name]
     out = dense_crf(scores, rgb, gaussian=gaussian, bilateral=bilateral)[0]
-    assert (out.argmax(dim=0) == vectors[name].argmax(dim=0)).float().mean() >= 0.995
-    # The README grants 5e-3; the same lattice gives far less.
-    assert (out - vectors[name]).abs().mean() <= 1e-5
+    assert (out.argmax(dim=0) == vectors[f"{name}_best"]).float().mean() >= 0.995
+    # Of every fourth pixel. Another lattice would differ by up to 5e-3; the same lattice gives far less.
+    assert (out[:, ::4, ::4] - vectors[name]).abs().mean() <= 1e-5
 
 
-@needs_shared
 @pytest.mark.parametrize("d", [2, 5])
 def test_filter_equals_published_numbers(d: int) -> None:
     vectors = reference("permuto")
@@ -154,7 +138,7 @@ def test_filter_equals_published_numbers(d: int) -> None:
     values = vectors["v"].flatten(1).t().contiguous().numpy()[None]
     # The published filter scales by 1 / (1 + 2^-d); ours leaves out what normalisation cancels.
     out = _lattice_numba.filter_values(lattice, values)[0] / (1 + 2.0**-d)
-    np.testing.assert_allclose(out.T.reshape(4, 40, 56), vectors[f"out{d}"], rtol=1e-4)
+    np.testing.assert_allclose(out.T.reshape(4, 40, 56)[:, ::3, ::3], vectors[f"out{d}"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5])

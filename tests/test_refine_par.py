@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,21 +11,7 @@ import torch
 from hintseg.errors import ShapeError
 from hintseg.refine import ParAffinity, _par_numba, pamr, par
 from hintseg.refine.par import affinity, propagate
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-def reference(name: str) -> dict[str, torch.Tensor]:
-    with np.load(SHARED / "reference" / f"{name}.npz") as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
+from published import reference
 
 
 def random_photos(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -71,19 +56,18 @@ def plain(scores: torch.Tensor, rgb: torch.Tensor, dilations: tuple[int, ...], i
     return torch.from_numpy(maps)
 
 
-@needs_shared
 @pytest.mark.parametrize("iterations", [1, 10])
 def test_par_equals_published_numbers(iterations: int) -> None:
     vectors = reference("par_afa")
     out = par(vectors["mask"], vectors["img"] * 255, iterations=iterations)
-    torch.testing.assert_close(out, vectors[f"out{iterations}"], rtol=1e-4, atol=1e-7)
+    # Every fourth pixel; each hears of all others.
+    torch.testing.assert_close(out[..., ::4, ::4], vectors[f"out{iterations}"], rtol=1e-4, atol=1e-7)
 
 
-@needs_shared
 def test_pamr_equals_published_numbers() -> None:
     vectors = reference("pamr_1stage")
     out = pamr(vectors["mask"], vectors["img"] * 255)
-    torch.testing.assert_close(out, vectors["out"], rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(out[..., ::4, ::4], vectors["out"], rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize(("refiner", "form"), [(par, "par"), (pamr, "pamr")])

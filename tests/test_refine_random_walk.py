@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +11,8 @@ import torch
 
 from hintseg.errors import ShapeError
 from hintseg.refine import edge_transition, path_offsets, random_walk
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
-
-
-def reference(name: str) -> dict[str, torch.Tensor]:
-    with np.load(SHARED / "reference" / f"{name}.npz") as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
-
-
-def rand(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+from made import rand
+from published import reference
 
 
 def on_path(y: int, x: int, dy: int, dx: int) -> bool:
@@ -49,7 +38,6 @@ def plain_transition(edge: np.ndarray, radius: float, beta: float) -> np.ndarray
     return matrix / matrix.sum(axis=0)
 
 
-@needs_shared
 def test_paths_equal_published_ones() -> None:
     vectors = reference("irn_walk")
     for radius in (5, 10):
@@ -76,7 +64,6 @@ def test_paths_follow_the_geometry(radius: float, count: int) -> None:
         assert {(0, 0), (path.dy, path.dx)} <= expected
 
 
-@needs_shared
 def test_walk_equals_published_irn() -> None:
     vectors = reference("irn_walk")
     edge = vectors["edge"][0]
@@ -87,11 +74,12 @@ def test_walk_equals_published_irn() -> None:
         torch.testing.assert_close(walked, vectors[key][:, 0], rtol=1e-3, atol=1e-7)
 
 
-@needs_shared
 @pytest.mark.parametrize("power", [6, 8])
 def test_walk_equals_published_psa(power: int) -> None:
     vectors = reference("psa")
-    affinity = vectors["dense"] ** 8
+    dense, one, two = torch.eye(180), vectors["ind_from"].long().repeat(34), vectors["ind_to"].long()
+    dense[one, two] = dense[two, one] = vectors["aff"].flatten()
+    affinity = dense**8
     transition = (affinity / affinity.sum(dim=0)).t().to_sparse_csr()
     walked = random_walk(vectors["cam"].view(21, 12, 15), transition, steps=2**power)
     torch.testing.assert_close(walked.flatten(1), vectors[f"rw_b8_t{power}"], rtol=1e-3, atol=1e-7)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,19 +12,9 @@ from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.methods.vwe import Vwe, VweConfig, combine_branches
 from hintseg.nn.pooling import gap, hspp
 from hintseg.nn.visual_words import VisualWords
-from hintseg.types import Batch, Progress
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def batch(images, tags):
-    b, _, h, w = images.shape
-    return Batch([str(i) for i in range(b)], images, tags, None, torch.tensor([[0, 0, w, h]] * b))
+from hintseg.types import Progress
+from made import batch_of, rand
+from published import reference
 
 
 def network(classes=3, **settings):
@@ -73,9 +61,8 @@ def test_words_ignore_the_scale_of_features():
     torch.testing.assert_close(encoder(features).probabilities, encoder(features * 1e-4).probabilities)
 
 
-@needs_shared
 def test_word_code_and_its_gradient_equal_the_published_numbers():
-    vwe = {key: torch.from_numpy(np.asarray(v)) for key, v in np.load(SHARED / "reference" / "vwe.npz").items()}
+    vwe = reference("vwe")
     encoder = VisualWords(16, 24)
     encoder.codebook.data = vwe["codebook"].flatten(1)
     code = encoder(vwe["vx"])
@@ -104,13 +91,13 @@ def test_losses_equal_the_equations(pooling, frequency):
         "loss_word": (features.mean(dim=(2, 3)) @ method.word_classifier.weight.flatten(1).T, code.present),
         "loss_w2i": (f_word @ method.word_to_image.weight.flatten(1).T, tags),
     }
-    losses = method.losses(batch(images, tags), Progress(0, 1))
+    losses = method.losses(batch_of(images, tags), Progress(0, 1))
     torch.testing.assert_close(losses, {name: multi_label_soft_margin(*pair) for name, pair in expected.items()})
 
 
 def parts_with_gradient(method, name):
     images, tags = rand(2, 3, 64, 64), torch.tensor([[1.0, 0, 0], [0, 1, 1]])
-    method.losses(batch(images, tags), Progress(0, 1))[name].backward()
+    method.losses(batch_of(images, tags), Progress(0, 1))[name].backward()
     return {key.split(".")[0] for key, p in method.named_parameters() if p.grad is not None and p.grad.any()}
 
 
@@ -137,8 +124,8 @@ def test_parameter_groups_hold_every_parameter_once():
 
 def test_single_class_trains_and_maps():
     method, images = network(1), rand(2, 3, 64, 64)
-    method.prepare([batch(images, torch.ones(2, 1))])
-    assert all(loss.isfinite() for loss in method.losses(batch(images, torch.ones(2, 1)), Progress(0, 1)).values())
+    method.prepare([batch_of(images, torch.ones(2, 1))])
+    assert all(loss.isfinite() for loss in method.losses(batch_of(images, torch.ones(2, 1)), Progress(0, 1)).values())
     assert method.class_maps(images).shape == (2, 1, 4, 4)
 
 

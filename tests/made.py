@@ -1,0 +1,62 @@
+"""Small made data that several test files share. A `Batch` is built here and nowhere else in them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hintseg.refine.random_walk import path_offsets
+from hintseg.types import Batch
+
+
+def rand(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def batch_of(
+    images: Tensor,
+    tags: Tensor,
+    masks: Tensor | None = None,
+    *,
+    windows: Tensor | None = None,
+    source: Batch | None = None,
+) -> Batch:
+    """Photos that fill their crops, unless `windows` says otherwise."""
+    count, _, height, width = images.shape
+    whole = torch.tensor([[0, 0, width, height]] * count)
+    return Batch([str(i) for i in range(count)], images, tags, masks, whole if windows is None else windows, source)
+
+
+def two_halves(size: int = 64, values: tuple[int, int] = (1, 2)) -> Tensor:
+    """A mask (1, H, W) whose right half has another label."""
+    mask = torch.full((1, size, size), values[0], dtype=torch.uint8)
+    mask[:, :, size // 2 :] = values[1]
+    return mask
+
+
+def noise_with(masks: Tensor) -> Batch:
+    """Noise that was given these masks; two classes, both tagged."""
+    return batch_of(rand(len(masks), 3, *masks.shape[1:], seed=1), torch.ones(len(masks), 2), masks)
+
+
+def dark_halves(size: tuple[int, int] = (64, 64), values: tuple[int, int] = (1, 2), count: int = 2) -> Batch:
+    """Photos whose right half is darker, and masks that say so."""
+    images = rand(count, 3, *size, seed=1)
+    masks = torch.full((count, *size), values[0], dtype=torch.uint8)
+    images[..., size[1] // 2 :] *= 0.3
+    masks[..., size[1] // 2 :] = values[1]
+    return batch_of(images, torch.ones(count, 2), masks)
+
+
+def blob_photo(side: int = 40) -> tuple[Tensor, Tensor]:
+    """A red disc on grey, and a map that is highest in its middle."""
+    y, x = torch.meshgrid(torch.arange(side) - side / 2, torch.arange(side) - side / 2, indexing="ij")
+    distance = (y**2 + x**2).sqrt()
+    rgb = torch.full((3, side, side), 120, dtype=torch.uint8)
+    rgb[0][distance < side / 4] = 250
+    return rgb, (1 - distance / (side / 3)).clamp(0, 1)[None]
+
+
+def offsets_of(radius: float) -> list[tuple[int, int]]:
+    """The neighbours of a cell as (dy, dx), each pair once."""
+    return [(path.dy, path.dx) for path in path_offsets(radius)]
