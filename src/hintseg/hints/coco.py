@@ -217,8 +217,8 @@ class _Reader:
                     self.problems.add(
                         self.where,
                         f"{line}: '{shown(name)}' is {own[1]} x {own[0]} pixels (EXIF applied), but the file says "
-                        f"{shown(width)} x {shown(height)}; its boxes would lie elsewhere: give the photos they were drawn "
-                        "on, or scale the boxes",
+                        f"{shown(width)} x {shown(height)}; its boxes would lie elsewhere: give the photos they were "
+                        "drawn on, or scale the boxes",
                     )
                 size = size or own
             photos.setdefault(image, (photo, size))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hintseg.errors import LabelError
 from hintseg.hints.layout import assemble, check_classes
-from hintseg.hints.photos import PhotoFolder, is_ours, photo_files
+from hintseg.hints.photos import PhotoFolder, is_ours, leads_back, photo_files
 from hintseg.hints.problems import Problems
 from hintseg.types import Hints, HintSet
 
@@ -21,7 +21,8 @@ SPLIT_FOLDERS = ("train", "val", "valid", "test")
 def class_folders(path: Path) -> list[Path]:
     """Return the direct sub-folders of `path` that hold at least one photo; runs and masks of ours are none."""
     folders = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith((".", "__"))]
-    return [child for child in folders if not is_ours(child) and next(photo_files(child), None) is not None]
+    folders = [child for child in folders if not is_ours(child) and not leads_back(child, path)]
+    return [child for child in folders if next(photo_files(child), None) is not None]
 
 
 def split_folders(path: Path) -> list[Path]:

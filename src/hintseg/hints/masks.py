@@ -28,6 +28,10 @@ _AT_ONCE = 1 << 21
 """Crossings of an outline's edges with rows that are worked out together: a long zigzag has more than memory holds."""
 
 
+_KEPT = 1 << 24
+"""Pixels of objects that are kept (16 bytes each) from counting to painting; the rest is worked out twice."""
+
+
 def read_mask(
     photo: Photo, size: tuple[int, int] | None = None, *, n_classes: int = MAX_CLASSES, background: bool = True
 ) -> Mask | None:
@@ -180,9 +184,13 @@ def paint(boxes: Sequence[Box], size: tuple[int, int]) -> Mask:
         LabelError: An object's run lengths belong to another size.
     """
     mask = np.full(size, BACKGROUND, dtype=np.uint8)
-    # Drawn twice, once to count: kept, the pixels of many large objects would take much more memory than the mask.
-    for box in sorted(boxes, key=lambda box: (not box.crowd, -pixels(box, size)[0].size)):
-        mask[pixels(box, size)] = IGNORE if box.crowd else box.label
+    found, kept = list[tuple[Box, int, tuple[Indices, Indices] | None]](), 0
+    for box in boxes:
+        where = pixels(box, size)
+        kept += where[0].size
+        found.append((box, where[0].size, where if kept <= _KEPT else None))
+    for box, _, known in sorted(found, key=lambda item: (not item[0].crowd, -item[1])):
+        mask[known or pixels(box, size)] = IGNORE if box.crowd else box.label
     return mask
 
 

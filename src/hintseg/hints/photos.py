@@ -46,6 +46,14 @@ def photo_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, kind in extensions if kind in Image.OPEN and kind not in _NOT_PHOTOS)
 
 
+def leads_back(folder: Path, root: Path) -> bool:
+    """Return whether a folder is a link into `root` or above it: following it would find photos twice, or all."""
+    if not folder.is_symlink():
+        return False
+    real, top = folder.resolve(), root.resolve()
+    return real.is_relative_to(top) or top.is_relative_to(real)
+
+
 def is_ours(folder: Path) -> bool:
     """Return whether hintseg wrote a run or masks into this very folder: no data, whatever lies in it."""
     return kind_of(folder) not in (None, "photos")
@@ -68,7 +76,8 @@ def photo_root(path: Path) -> Path:
     """Return the folder of `path` that holds the photos: one of `PHOTO_FOLDERS`, else `path` itself."""
     if not path.is_dir():
         raise LabelError(f"{path} is not a folder; name the folder that holds the photos")
-    folders = {child.name.lower(): child for child in sorted(path.iterdir()) if child.is_dir() and not is_ours(child)}
+    children = [child for child in sorted(path.iterdir()) if child.is_dir()]
+    folders = {child.name.lower(): child for child in children if not is_ours(child) and not leads_back(child, path)}
     return next((folders[name.lower()] for name in PHOTO_FOLDERS if name.lower() in folders), path)
 
 
@@ -84,8 +93,7 @@ def walk(root: Path, *, skip: Collection[str] = (), notes: list[str] | None = No
         skip: Names of its direct sub-folders to leave out.
         notes: Gets a sentence on each pipe, socket or device.
     """
-    real = root.resolve()
-    seen = {_identity(parent) for parent in real.parents}
+    seen: set[tuple[int, int]] = set()
     waiting = [root]
     while waiting:
         folder = waiting.pop()
@@ -102,8 +110,7 @@ def walk(root: Path, *, skip: Collection[str] = (), notes: list[str] | None = No
                 continue
             path = folder / entry.name
             if path.is_dir() if entry.is_symlink() else entry.is_dir():
-                inside = entry.is_symlink() and path.resolve().is_relative_to(real)
-                if not inside and not entry.name.startswith("__MACOSX"):
+                if not leads_back(path, root) and not entry.name.startswith("__MACOSX"):
                     below.append(path)
             elif is_file(path) if entry.is_symlink() else entry.is_file():
                 yield path
@@ -173,7 +180,7 @@ class PhotoFolder:
         self.root = root
         self.notes: list[str] = []
         names = {path.relative_to(root).as_posix(): path for path in photo_files(root, skip=skip, notes=self.notes)}
-        _check_names(root, names)
+        check_names(root, names)
         stems = {name: name.rpartition(".")[0] for name in names}
         count = Counter(stems.values())
         ids = {name: stem if count[stem] == 1 and stem not in names else name for name, stem in stems.items()}
@@ -216,7 +223,7 @@ class PhotoFolder:
         return None
 
 
-def _check_names(root: Path, names: Collection[str]) -> None:
+def check_names(root: Path, names: Collection[str]) -> None:
     """Refuse names that would break later what is written about them.
 
     Raises:

@@ -137,7 +137,7 @@ def read_instances(path: Path) -> Instances:
         parts = [
             part.reshape(shape) for part, shape in zip(np.split(flat, np.cumsum(areas)[:-1]), shapes, strict=False)
         ]
-        return Instances((height, width), labels.astype(np.uint8), windows, parts)
+        return Instances((height, width), labels.astype(np.uint8).reshape(-1), windows, parts)
     except ValueError as error:  # also of numpy, and ShapeError
         raise RunError(f"{path}: cannot be read as instances of a photo ({error}); make them again") from error
 

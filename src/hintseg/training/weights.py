@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, Field, ValidationError
+from safetensors.torch import save_file
 
-from hintseg.errors import WeightsError
+from hintseg.errors import ConfigError, WeightsError
+from hintseg.files.parse import parse_json
+from hintseg.hints.layout import MAX_CLASSES
 from hintseg.methods.method import Method
+from hintseg.nn.weight_file import read_tensors
 from hintseg.registry import methods, resolve
+
+
+class _Facts(BaseModel):
+    """The metadata of a weights file."""
+
+    config: dict[str, Any]
+    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_CLASSES)]
+    background: bool
 
 
 def save_weights(method: Method, path: Path, *, classes: tuple[str, ...], background: bool) -> None:
@@ -42,30 +52,28 @@ def load_weights(path: Path) -> tuple[Method, tuple[str, ...], bool]:
     """
     if not path.is_file():
         raise WeightsError(f"no weights at {path}: is the stage finished? `hintseg train ... --resume` goes on")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata: dict[str, Any] = file.metadata() or {}
-        state = load_file(path)
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is not a whole safetensors file ({error}); train again or copy it again") from error
+    state, metadata = read_tensors(path)
     if "config" not in metadata:
         raise WeightsError(f"{path} was not written by hintseg; give it as backbone.weights to start from it")
-    raw = json.loads(metadata["config"])
-    kind: type[Method] = resolve("method", raw["method"], methods())
-    for network in (raw["backbone"], raw["backbone"].get("stem")):
-        if network is not None:
-            network["weights"] = "random"  # the file holds all weights
     try:
-        config = kind.Config.model_validate_json(json.dumps(raw), strict=True)
+        found = {key: parse_json(metadata[key].encode()) for key in _Facts.model_fields if key in metadata}
+        facts = _Facts.model_validate(found)
+        name = str(facts.config["method"])
+        kind: type[Method] = resolve("method", name, methods())
+        for network in (facts.config["backbone"], facts.config["backbone"].get("stem")):
+            if network is not None:
+                network["weights"] = "random"  # the file holds all weights
+        config = kind.Config.model_validate_json(json.dumps(facts.config), strict=True)
     except ValidationError as error:
         wrong = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
         raise WeightsError(
             f"{path} was written by another version of hintseg (settings {wrong}); train again"
         ) from error
-    classes, background = tuple(json.loads(metadata["classes"])), bool(json.loads(metadata["background"]))
-    method = kind(config, len(classes), background)
+    except (ValueError, TypeError, LookupError, AttributeError, ConfigError) as error:
+        raise WeightsError(f"{path}: its metadata were edited or damaged ({error}); train again") from error
     try:
+        method = kind(config, len(facts.classes), facts.background)
         method.load_state_dict(state)
-    except RuntimeError as error:  # torch names every tensor: too many to read
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # torch names every tensor: too many to read
         raise WeightsError(f"{path} was written by another version of hintseg (other tensors); train again") from error
-    return method.eval(), classes, background
+    return method.eval(), facts.classes, facts.background
