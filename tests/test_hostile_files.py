@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from hintseg.config.loader import load_config
 from hintseg.config.settings import BackboneConfig
 from hintseg.errors import MESSAGE, ConfigError, LabelError, RunError, ShapeError, WeightsError
+from hintseg.evaluation.folders import evaluate_folders
 from hintseg.hints import read_hints
 from hintseg.hints.masks import fill, paint
 from hintseg.hints.photos import find_photos
@@ -119,6 +120,11 @@ class TestYaml:
     def test_no_setting_is_endless(self, value):
         with pytest.raises(ConfigError, match=r"'localize\.fit\.lr'"):
             load_config("cam", [f"localize.fit.lr={value}"], data={"path": "x"})
+
+    @pytest.mark.parametrize("path", ["a\udcff", Path("\udcff"), 10**5000, {(1,): 2}])
+    def test_settings_of_python(self, path):
+        with pytest.raises(ConfigError, match="the settings cannot be read"):
+            load_config("cam", data={"path": path})
 
     def test_dates_are_text(self):
         assert load_config("cam", ["data.train=2020-01-01"], data={"path": "x"}).data.train == "2020-01-01"
@@ -397,3 +403,11 @@ import hintseg.refine._lattice_numba, hintseg.refine._par_numba
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_list_of_more_classes_than_masks_hold(tmp_path):
+    for name in ("masks", "truth"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / name / "a.png")
+    with pytest.raises(LabelError, match="100000 classes are named"):
+        evaluate_folders(tmp_path / "masks", tmp_path / "truth", classes=[f"c{n}" for n in range(100_000)])

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from hintseg.config.run import FREE_METHODS, STAGES, RunConfig, run_model
 from hintseg.config.settings import Settings
 from hintseg.errors import ConfigError, did_you_mean, list_problems, printable, shown
-from hintseg.files.parse import is_file, parse_yaml, read_yaml
+from hintseg.files.parse import is_file, parse_json, parse_yaml, read_yaml
 from hintseg.registry import WRAPPERS, methods, resolve
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -135,7 +135,10 @@ def parse_config(settings: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: All mistakes at once, each with the nearest known key.
     """
-    raw: dict[str, Any] = json.loads(json.dumps(dict(settings), default=str))
+    try:
+        raw: dict[str, Any] = parse_json(json.dumps(dict(settings), default=str).encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the settings cannot be read: {error}") from error
     problems: list[str] = []
     kinds: dict[str, type[Settings] | None] = dict.fromkeys(STAGES)
     for stage in STAGES:

@@ -143,7 +143,7 @@ def _refuse_surrogates(value: Any) -> None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"the text '{shown(value)}' holds half a character (\\ud800 to \\udfff)") from error
+            raise ValueError(f"the text '{shown(value)}' holds half a character, or bytes that are no UTF-8") from error
     elif isinstance(value, dict):
         for item in value.items():
             _refuse_surrogates(item)

@@ -116,7 +116,7 @@ def walk(root: Path, *, skip: Collection[str] = (), notes: list[str] | None = No
                 yield path
             elif path.exists():
                 if notes is not None:
-                    notes.append(f"{path.relative_to(root)} is a pipe, socket or device and is left out")
+                    notes.append(f"{shown(path.relative_to(root))} is a pipe, socket or device and is left out")
             else:
                 yield path  # a link to nothing: whoever opens it says so
         waiting += reversed(below)
