@@ -121,7 +121,7 @@ class TestYaml:
         with pytest.raises(ConfigError, match=r"'localize\.fit\.lr'"):
             load_config("cam", [f"localize.fit.lr={value}"], data={"path": "x"})
 
-    @pytest.mark.parametrize("path", ["a\udcff", Path("\udcff"), 10**5000, {(1,): 2}])
+    @pytest.mark.parametrize("path", ["a\udcff", Path("\udcff"), {"a": 10**400}, {(1,): 2}])
     def test_settings_of_python(self, path):
         with pytest.raises(ConfigError, match="the settings cannot be read"):
             load_config("cam", data={"path": path})
