@@ -128,7 +128,7 @@ class TestVoc:
         assert "a.xml: object 1: unknown tag 'dgo'; did you mean 'dog'?" in message
         assert "a.xml: object 2: box (8, 0, 5, 5) has swapped corners" in message
         assert "a.xml: object 3: box (nan, 0, 5, 5) has a corner that is not a number" in message
-        assert "b.xml: cannot be read as XML" in message
+        assert "b.xml is no valid XML: unclosed token" in message
         assert "it may be cut off" in message
         assert "c.xml: object 1: box (0, 0, 99, 5) reaches 79 px outside its photo of 20 x 10" in message
         assert "c.xml: object 3 needs a name and a bndbox" in message

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -13,19 +12,15 @@ from pydantic import BaseModel, ValidationError
 
 from hintseg.config.run import FREE_METHODS, STAGES, RunConfig, run_model
 from hintseg.config.settings import Settings
-from hintseg.errors import ConfigError, did_you_mean, list_problems
+from hintseg.errors import ConfigError, did_you_mean, list_problems, printable, shown
+from hintseg.files.parse import is_file, parse_json, parse_yaml, read_yaml
 from hintseg.registry import WRAPPERS, methods, resolve
 
 RECIPES = Path(__file__).parent / "recipes"
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number, as everywhere else; YAML 1.1 wants 1.0e-4."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+DEEPEST = 8
+"""The most names in a dotted setting; the deepest real one has four."""
 
 
 def recipe_names() -> list[str]:
@@ -47,16 +42,13 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
     path = RECIPES / f"{recipe}.yaml"
     if str(recipe).endswith((".yaml", ".yml")):
         path = Path(recipe)
-    if not path.is_file():
+    if not is_file(path):
         known = recipe_names()
         raise ConfigError(
-            f"unknown recipe '{recipe}'{did_you_mean(str(recipe), known)}. Known: {', '.join(known)}; "
+            f"unknown recipe '{shown(recipe)}'{did_you_mean(str(recipe), known)}. Known: {', '.join(known)}; "
             "or give the path of a .yaml file"
         )
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+    raw = read_yaml(path, ConfigError, "correct it; `hintseg train --help` shows the form")
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, not {type(raw).__name__}")
     return {"recipe": str(recipe)} | raw
@@ -82,12 +74,15 @@ def parse_overrides(overrides: Iterable[str]) -> list[tuple[list[str], Any]]:
     for word in overrides:
         key, equals, value = word.partition("=")
         if not equals or not key or not all(key.split(".")):
-            problems.append(f"'{word}' is not of the form key=value, such as localize.fit.epochs=3")
+            problems.append(f"'{shown(word)}' is not of the form key=value, such as localize.fit.epochs=3")
+            continue
+        if key.count(".") >= DEEPEST or printable(key) != key:
+            problems.append(f"no setting is called '{shown(key)}'; names look like localize.fit.epochs")
             continue
         try:
-            parsed.append((key.split("."), yaml.load(value, _Loader)))
-        except yaml.YAMLError:
-            problems.append(f"the value of '{word}' is not YAML; put it in quotes")
+            parsed.append((key.split("."), parse_yaml(value)))
+        except ValueError as error:
+            problems.append(f"the value of '{shown(word)}' is not YAML ({error}); put it in quotes")
     if problems:
         raise ConfigError(list_problems("the settings given", problems))
     return parsed
@@ -140,7 +135,10 @@ def parse_config(settings: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: All mistakes at once, each with the nearest known key.
     """
-    raw: dict[str, Any] = json.loads(json.dumps(dict(settings), default=str))
+    try:
+        raw: dict[str, Any] = parse_json(json.dumps(dict(settings), default=str).encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the settings cannot be read: {error}") from error
     problems: list[str] = []
     kinds: dict[str, type[Settings] | None] = dict.fromkeys(STAGES)
     for stage in STAGES:
@@ -190,7 +188,7 @@ def _settings_class(stage: str, block: Any) -> type[Settings]:
     if name not in table:
         known = [*free, *table]
         raise ConfigError(
-            f"'{stage}.method': unknown method '{name}'{did_you_mean(name, known)}. Known: {', '.join(known)}"
+            f"'{stage}.method': unknown method '{shown(name)}'{did_you_mean(name, known)}. Known: {', '.join(known)}"
         )
     kind: type[Settings] = resolve("method", name, table).Config
     task = getattr(kind, "task", stage)
@@ -220,10 +218,10 @@ def _sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
             full = f"{prefix}.{key}" if prefix else key
             near = did_you_mean(full, [f"{prefix}.{name}" if prefix else name for name in level.model_fields])
             hint = near or f". Known here: {', '.join(level.model_fields)}"
-            found.setdefault(full, []).append(f"unknown setting '{full}'{hint}")
+            found.setdefault(full, []).append(f"unknown setting '{shown(full)}'{hint}")
         else:
             full = ".".join(path)
-            given = "" if item["type"] == "missing" else f" = {item['input']!r}"
+            given = "" if item["type"] == "missing" else f" = {shown(repr(item['input']))}"
             text = item["msg"][0].lower() + item["msg"][1:]
             found.setdefault(full, []).append(f"'{full}'{given}: {text}")
     merged = []

@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=1)]
 class Settings(BaseModel):
     """Base of every settings class: frozen, unknown keys refused, defaults validated."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class BackboneConfig(Settings):

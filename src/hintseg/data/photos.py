@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from hintseg.errors import PhotoError
+from hintseg.files.images import open_image
 from hintseg.hints.photos import photo_size as photo_size
 
 Bytes = npt.NDArray[np.uint8]
@@ -54,7 +55,7 @@ def read_photo(path: Path) -> Bytes:
         (2, 3, 3)
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             rgb = _to_rgb(image)
             turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
             return np.array(rgb if turn is None else rgb.transpose(turn))

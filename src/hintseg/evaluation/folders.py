@@ -92,6 +92,8 @@ def evaluate_folders(
         classes, background = store.classes, store.background if background is None else background
     background = background is not False
     known = _MOST if classes is None else len(classes)
+    if known > _MOST:
+        raise LabelError(f"{known} classes are named; a mask holds at most {_MOST}, so this is another list")
 
     def count(id: str) -> _Tally | str:
         try:

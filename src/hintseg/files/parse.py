@@ -1,14 +1,69 @@
-"""Text formats, read with care."""
+"""How text, JSON, YAML and XML are read, everywhere in the package.
+
+What people hand each other can be cut off, edited, or made to harm. So these readers refuse what is not a plain file,
+and values that are nested too deeply, numbers with too many digits, and whatever grows when it is read (YAML aliases,
+XML entities): reading takes time and memory in proportion to the file, and ends in values or in one sentence.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
 
+import numpy as np
 import yaml
 
-from hintseg.errors import HintsegError
+from hintseg.errors import HintsegError, cut, shown
+
+MOST_BYTES = 2 << 30
+"""Larger text files are refused; COCO's own largest has 0.45 GB."""
+
+MOST_YAML_BYTES = 1 << 18
+"""Larger YAML files are refused: settings and class names need less, and reading takes 20 s per MB."""
+
+DEPTH = 64
+"""The most levels of lists and mappings, or of XML elements, inside each other."""
+
+DIGITS = 300
+"""The most digits of a whole number: with more it is no float."""
+
+WORDS = 200
+"""The most characters of a reader's own reason that are quoted."""
+
+
+def is_file(path: Path) -> bool:
+    """Return whether `path` is a plain file; never raises, whatever the name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a zero byte
+        return False
+
+
+def read_bytes(path: Path, error: type[HintsegError], advice: str, *, most: int = MOST_BYTES) -> bytes:
+    """Return the bytes of a plain file.
+
+    Args:
+        path: The file.
+        error: What to raise.
+        advice: What to do then, the end of the message.
+        most: Bytes of the largest file that is read.
+
+    Raises:
+        HintsegError: `error`: the file is missing, no plain file (such as a pipe), too large, or cannot be read.
+    """
+    try:
+        if not is_file(path):
+            path.stat()  # raises where it is missing, and says why
+            raise OSError("it is no plain file")
+        if (size := path.stat().st_size) > most:
+            raise OSError(f"it has {size:,} bytes, at most {most:,} are read")
+        return path.read_bytes()
+    except (OSError, ValueError) as reason:
+        raise error(f"cannot read {path}: {getattr(reason, 'strerror', None) or reason}; {advice}") from reason
 
 
 def read_json(path: Path, error: type[HintsegError], advice: str) -> Any:
@@ -20,17 +75,189 @@ def read_json(path: Path, error: type[HintsegError], advice: str) -> Any:
         advice: What to do then, the end of the message.
 
     Raises:
-        HintsegError: `error`: the file is missing, cannot be read, or is no JSON.
+        HintsegError: `error`: the file is missing, cannot be read, is no JSON, or goes beyond the limits above.
     """
+    data = read_bytes(path, error, advice)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as reason:
-        raise error(f"{path} cannot be read ({reason}); {advice}") from reason
+        return parse_json(data)
+    except ValueError as reason:
+        raise error(f"{path.name} is no valid JSON: {reason}; {advice}") from reason
 
 
 def read_yaml(path: Path, error: type[HintsegError], advice: str) -> Any:
     """Return what a YAML file holds; see `read_json`."""
+    data = read_bytes(path, error, advice, most=MOST_YAML_BYTES)
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as reason:
-        raise error(f"{path} cannot be read ({reason}); {advice}") from reason
+        return parse_yaml(data.decode("utf-8-sig"))
+    except ValueError as reason:
+        raise error(f"{path.name} is no valid YAML: {reason}; {advice}") from reason
+
+
+def read_xml(path: Path, error: type[HintsegError], advice: str) -> Element:
+    """Return the outermost element of an XML file; see `read_json`."""
+    data = read_bytes(path, error, advice)
+    try:
+        return parse_xml(data)
+    except ValueError as reason:
+        raise error(f"{path.name} is no valid XML: {reason}; {advice}") from reason
+
+
+def parse_json(data: bytes) -> Any:
+    r"""Return what JSON text holds. NaN and Infinity are read as floats, as Python writes them.
+
+    Raises:
+        ValueError: With the reason, to be quoted.
+
+    Example:
+        >>> parse_json(b'{"a": [1, 2.5, null]}')
+        {'a': [1, 2.5, None]}
+        >>> parse_json(b"[" * 100 + b"]" * 100)
+        Traceback (most recent call last):
+        ValueError: values lie 100 levels inside each other, at most 64 are read
+    """
+    text = data.decode("utf-8-sig")
+    # Strings out, then only brackets count; `\\` before `\"`, so that each backslash is paired as JSON pairs it.
+    bare = re.sub(rb'"[^"]*"?', b"", data.replace(rb"\\", b"").replace(rb"\"", b""))
+    brackets = np.frombuffer(bare.translate(None, _NO_BRACKETS), np.uint8) & 0x07
+    # "[" 0x5b and "{" 0x7b end in 3, "]" 0x5d and "}" 0x7d in 5.
+    if brackets.size and (deepest := int(np.cumsum(4 - brackets.astype(np.int64)).max())) > DEPTH:
+        raise ValueError(f"values lie {deepest} levels inside each other, at most {DEPTH} are read")
+    if b"9" * (DIGITS + 1) in bare.translate(_TO_NINE):
+        raise ValueError(f"a number has more than {DIGITS} digits")
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} in line {error.lineno}, column {error.colno}") from error
+    if _ESCAPED_SURROGATE.search(data):
+        _refuse_surrogates(found)
+    return found
+
+
+_NO_BRACKETS = bytes(code for code in range(256) if code not in b"[]{}")
+_TO_NINE = bytes(ord("9") if code in b"0123456789" else code for code in range(256))
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def _refuse_surrogates(value: Any) -> None:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"the text '{shown(value)}' holds half a character, or bytes that are no UTF-8") from error
+    elif isinstance(value, dict):
+        for item in value.items():
+            _refuse_surrogates(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_surrogates(item)
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML: text, numbers, true, false and null, lists and mappings; 1e-4 is a number, as everywhere else.
+
+    Dates and numbers to the base 60 stay text. Aliases, merges and tags are refused.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem=f"*{event.anchor} is an alias; write the value out", **_at(event))
+        if getattr(event, "tag", None) is not None:
+            raise yaml.MarkedYAMLError(problem=f"{event.tag} is a tag; write the plain value", **_at(event))
+        self.depth += 1
+        if self.depth > DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"values lie more than {DEPTH} levels inside each other", **_at(event))
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_yaml_int(self, node: Any) -> int:
+        if len(node.value) > DIGITS:
+            raise yaml.MarkedYAMLError(problem=f"a number has more than {DIGITS} digits", **_at(node))
+        return super().construct_yaml_int(node)
+
+
+def _at(event: Any) -> dict[str, Any]:
+    return {"problem_mark": event.start_mark}
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+_FLOAT = re.compile(
+    r"[-+]?((\d[\d_]*\.[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$"
+)
+_INT = re.compile(r"[-+]?(0b[01_]+|0x[\da-fA-F_]+|0[0-7_]*|[1-9][\d_]*)$")
+_OTHER = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag not in _OTHER]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what YAML text holds.
+
+    Raises:
+        ValueError: With the reason, to be quoted.
+
+    Example:
+        >>> parse_yaml("{a: 1e-4, b: [2020-01-01, yes]}")
+        {'a': 0.0001, 'b': ['2020-01-01', True]}
+        >>> parse_yaml("!!python/object:os.system []")
+        Traceback (most recent call last):
+        ValueError: tag:yaml.org,2002:python/object:os.system is a tag; write the plain value in line 1, column 1
+    """
+    try:
+        found = yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(cut(f"{error.problem or error.context}", WORDS) + where) from error
+    except yaml.YAMLError as error:
+        raise ValueError(cut(" ".join(str(error).split()), WORDS)) from error
+    _refuse_surrogates(found)
+    return found
+
+
+def parse_xml(data: bytes) -> Element:
+    """Return the outermost element of XML text, in whatever encoding it says.
+
+    Raises:
+        ValueError: With the reason, to be quoted.
+
+    Example:
+        >>> parse_xml(b"<a><b>1</b></a>").findtext("b")
+        '1'
+    """
+    builder, parser = TreeBuilder(), expat.ParserCreate()
+    depth = 0
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > DEPTH:
+            raise ValueError(f"elements lie more than {DEPTH} levels inside each other")
+        builder.start(name, attributes)
+
+    def end(name: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(name)
+
+    def refuse(*_: Any) -> None:
+        raise ValueError("it declares a DOCTYPE, which can name other files and grow without end; delete that line")
+
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler = builder.data
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        parser.Parse(data, True)
+        return builder.close()
+    except (expat.ExpatError, LookupError) as error:
+        raise ValueError(str(error)) from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hintseg.errors import ConfigError, LabelError, did_you_mean
+from hintseg.errors import ConfigError, LabelError, did_you_mean, shown
 from hintseg.hints.formats import FORMATS, recognise
+from hintseg.hints.photos import refuse_ours
 from hintseg.types import HintSet
 
 __all__ = ["FORMATS", "read_hints", "recognise"]
@@ -44,10 +45,15 @@ def read_hints(
         >>> [(photo.id, sorted(photo.hints.tags)) for photo in hints.photos]
         [('a', [1, 2]), ('b', [])]
     """
-    name = recognise(path, labels) if format == "auto" else format
-    if name not in FORMATS:
-        raise ConfigError(f"unknown format '{name}'{did_you_mean(name, list(FORMATS))}. Known: {', '.join(FORMATS)}")
-    hint_set = FORMATS[name].read(path, labels, unlabelled=unlabelled, background=background)
+    refuse_ours(path)
+    try:
+        name = recognise(path, labels) if format == "auto" else format
+        if name not in FORMATS:
+            known = ", ".join(FORMATS)
+            raise ConfigError(f"unknown format '{shown(name)}'{did_you_mean(name, list(FORMATS))}. Known: {known}")
+        hint_set = FORMATS[name].read(path, labels, unlabelled=unlabelled, background=background)
+    except OSError as error:  # a folder that may not be listed, a name in a label file that no file system takes
+        raise LabelError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
     if unlabelled is not None and 1 <= unlabelled <= len(hint_set.classes):
         taken = hint_set.classes[unlabelled - 1]
         raise LabelError(f"unlabelled={unlabelled} is the id of class '{taken}'; give the value that marks no class")

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from hintseg.errors import HintsegError
+from hintseg.files.images import open_image
 from hintseg.hints.boxes import SLACK_PX
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
 from hintseg.hints.masks import read_mask, read_scribbles
@@ -172,7 +172,7 @@ def _look(photo: Photo, n_classes: int) -> _Look:
     """Decode one photo and its masks."""
     try:
         size = photo_size(photo.path)
-        with Image.open(photo.path) as image:
+        with open_image(photo.path) as image:
             image.load()
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         return _Look(unreadable=str(error))

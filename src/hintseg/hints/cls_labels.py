@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hintseg.errors import LabelError, list_problems
+from hintseg.errors import LabelError, list_problems, shown
+from hintseg.files.parse import read_bytes
 from hintseg.hints.layout import CLASS_LIST, VOC_CLASSES, add_truth, assemble, read_classes, read_splits
 from hintseg.hints.photos import PhotoFolder, find_photos
 from hintseg.hints.problems import Problems
@@ -52,15 +53,15 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
         notes.append("the classes are taken to be Pascal VOC's 20")
     hints: dict[str, Hints] = {}
     for key, vector in vectors.items():
-        line = f"entry '{key}'"
+        line = f"entry '{shown(key)}'"
         if vector.shape != (len(classes),) or not np.isin(vector, (0, 1)).all():
             problems.add(
-                file.name, f"{line}: needs {len(classes)} values 0 or 1, but has shape {vector.shape}: {vector}"
+                file.name, f"{line}: needs {len(classes)} values 0 or 1, but has {vector.size}: {shown(vector)}"
             )
             continue
         photo = _locate(key, folder, problems, file.name, line)
         if photo in hints:
-            problems.add(file.name, f"{line}: the photo '{photo}' has another entry")
+            problems.add(file.name, f"{line}: the photo '{shown(photo)}' has another entry")
         elif photo is not None:
             hints[photo] = Hints(tags=frozenset((np.flatnonzero(vector) + 1).tolist()))
     splits = read_splits(root, folder, problems)
@@ -84,10 +85,7 @@ def load(file: Path) -> dict[str | int, npt.NDArray[Any]]:
     Raises:
         LabelError: The file is missing, cut off, or holds something else than a dict of arrays.
     """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise LabelError(f"cannot read {file}: {error.strerror}") from error
+    data = read_bytes(file, LabelError, "name the label file with labels=FILE")
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -110,11 +108,29 @@ def load(file: Path) -> dict[str | int, npt.NDArray[Any]]:
         raise LabelError(f"cannot read {file}: {error}; it may be cut off or no .npy file") from error
     if not isinstance(content, dict) or not content:
         raise LabelError(f"{file.name} holds a {type(content).__name__}; needed is a dict of photo name -> 0/1 vector")
-    vectors = {key: np.asarray(value.value if isinstance(value, _Array) else value) for key, value in content.items()}
-    wrong = [f"entry '{k}': is no 0/1 vector" for k, v in vectors.items() if v.dtype.kind not in "biuf" or v.ndim != 1]
+    vectors: dict[str | int, npt.NDArray[Any]] = {}
+    wrong = []
+    for key, value in content.items():
+        vector = _vector(value)
+        if vector is None:
+            wrong.append(f"entry '{shown(key)}': is no 0/1 vector")
+        elif isinstance(key, str):
+            vectors[key] = vector
+        elif isinstance(key, int) and 0 <= key < 10**12:
+            vectors[int(key)] = vector
+        else:
+            wrong.append(f"entry '{shown(key)}': is neither a photo's name nor its number")
     if wrong:
         raise LabelError(list_problems(file.name, wrong))
-    return {key if isinstance(key, str) else int(key): vector for key, vector in vectors.items()}
+    return vectors
+
+
+def _vector(value: Any) -> npt.NDArray[Any] | None:
+    """Return an entry as a vector of numbers; None where it is none. Lists in lists may be larger than any memory."""
+    if isinstance(value, list | tuple) and all(isinstance(item, int | float) and abs(item) <= 1 for item in value):
+        return np.array(value, dtype=np.float64)
+    found = value.value if isinstance(value, _Array) else None
+    return found if isinstance(found, np.ndarray) and found.dtype.kind in "biuf" and found.ndim == 1 else None
 
 
 def _locate(key: str | int, folder: PhotoFolder, problems: Problems, where: str, line: str) -> str | None:

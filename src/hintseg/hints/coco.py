@@ -6,18 +6,17 @@ width, height]` become (x0, y0, x1, y1). A photo's tags are the classes of its o
 
 from __future__ import annotations
 
-import json
-import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from hintseg.errors import LabelError
+from hintseg.errors import LabelError, shown
+from hintseg.files.parse import is_file, read_json
 from hintseg.hints import rle
 from hintseg.hints.boxes import fit_box
-from hintseg.hints.layout import assemble, check_class_count, is_background, read_splits
+from hintseg.hints.layout import assemble, check_classes, is_background, read_splits
 from hintseg.hints.photos import PhotoFolder, find_photos, size_or_none
-from hintseg.hints.problems import Problems, read_text
+from hintseg.hints.problems import Problems
 from hintseg.types import Box, Hints, HintSet, Rle
 
 PLACES = ("instances*.json", "annotations/instances*.json", "*/_annotations.coco.json", "*.json", "annotations/*.json")
@@ -26,13 +25,16 @@ PLACES = ("instances*.json", "annotations/instances*.json", "*/_annotations.coco
 OPENED = 500
 """Photos of a file, spread evenly, whose own size is compared with the stated one."""
 
+LARGEST = 10**9
+"""Larger numbers are no pixels: refused, so that no sum or product of them overflows."""
+
 _SPLIT_WORDS = ("train", "val", "test")
 
 
 def find_json(path: Path) -> list[Path]:
     """Return the label files of a data set's folder: those of the first of `PLACES` that has any."""
     for pattern in PLACES:
-        found = [file for file in sorted(path.glob(pattern)) if _is_instances(file)]
+        found = [file for file in sorted(path.glob(pattern)) if is_file(file) and _is_instances(file)]
         if found:
             return found
     return []
@@ -95,14 +97,7 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
 
 def _load(file: Path) -> dict[str, Any]:
     """Return the content of a COCO JSON, checked for its three lists."""
-    text = read_text(file)
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise LabelError(
-            f"{file.name} is no valid JSON: {error.msg} in {where}; it may be cut off: write it again"
-        ) from error
+    content = read_json(file, LabelError, "it may be cut off: write it again")
     lists = ("images", "annotations", "categories")
     missing = [k for k in lists if not isinstance(content, dict) or not isinstance(content.get(k), list)]
     if missing:
@@ -120,31 +115,33 @@ def _classes(
     first: dict[Any, str] = {}
     for number, (file, content) in enumerate(contents.items()):
         own: dict[Any, str] = {}
+        names: set[str] = set()
         for item in content["categories"]:
             if (
                 not isinstance(item, dict)
                 or not isinstance(item.get("id"), int)
                 or not str(item.get("name", "")).strip()
             ):
-                problems.add(file.name, f"category {str(item)[:60]} needs a whole number `id` and a `name`")
+                problems.add(file.name, f"category {shown(item)} needs a whole number `id` and a `name`")
                 continue
             name = str(item["name"]).strip()
-            if item["id"] in own or name in own.values():
-                problems.add(file.name, f"category {item['id']} '{name}' occurs twice")
+            if item["id"] in own or name in names:
+                problems.add(file.name, f"category {shown(item['id'])} '{shown(name)}' occurs twice")
             own[item["id"]] = name
+            names.add(name)
         if number == 0:
             first = own
         for id_ in sorted(own.items() ^ first.items()):
-            problems.add(file.name, f"category {id_[0]} '{id_[1]}' is not the same in all label files")
+            problems.add(file.name, f"category {shown(id_[0])} '{shown(id_[1])}' is not the same in all label files")
     if background:
         zero = {id_ for id_, name in first.items() if is_background(name)}
-        notes.extend(f"category {id_} '{first.pop(id_)}' is background and no class" for id_ in zero)
+        notes.extend(f"category {shown(id_)} '{first.pop(id_)}' is background and no class" for id_ in zero)
     order = sorted(first)
     classes = tuple(first[id_] for id_ in order)
-    check_class_count(classes, ", ".join(file.name for file in contents), problems)
+    check_classes(classes, ", ".join(file.name for file in contents), problems)
     if order != list(range(1, len(order) + 1)):
-        shown = ", ".join(f"{id_} -> {new}" for new, id_ in enumerate(order[:4], start=1))
-        notes.append(f"category ids are mapped to 1..{len(order)} in their order: {shown}, ...")
+        some = ", ".join(f"{shown(id_)} -> {new}" for new, id_ in enumerate(order[:4], start=1))
+        notes.append(f"category ids are mapped to 1..{len(order)} in their order: {some}, ...")
     return classes, {id_: new for new, id_ in enumerate(order, start=1)}
 
 
@@ -166,14 +163,16 @@ class _Reader:
         boxes: dict[Any, list[Box]] = defaultdict(list)
         empty = 0
         for item in self.content["annotations"]:
-            line = f"annotation {item.get('id', '?')}"
+            line = f"annotation {shown(item.get('id', '?'))}"
             image, category = item.get("image_id"), item.get("category_id")
             if not isinstance(image, int | str) or image not in photos:
-                self.problems.add(self.where, f"{line}: image_id {image} is not in `images`")
+                self.problems.add(self.where, f"{line}: image_id {shown(image)} is not in `images`")
                 continue
             if not isinstance(category, int) or category not in self.ids:
-                known = ", ".join(str(id_) for id_ in list(self.ids)[:5])
-                self.problems.add(self.where, f"{line}: category_id {category} is not in `categories` ({known}, ...)")
+                known = ", ".join(shown(id_) for id_ in list(self.ids)[:5])
+                self.problems.add(
+                    self.where, f"{line}: category_id {shown(category)} is not in `categories` ({known}, ...)"
+                )
                 continue
             try:
                 box = self._box(item, self.ids[category], photos[image][1])
@@ -199,15 +198,15 @@ class _Reader:
         every = max(1, len(self.content["images"]) // OPENED)
         for number, item in enumerate(self.content["images"]):
             image, name = item.get("id"), item.get("file_name")
-            line = f"image {image}"
+            line = f"image {shown(image)}"
             if not isinstance(image, int | str) or not isinstance(name, str) or not name:
-                self.problems.add(self.where, f"image {str(item)[:60]} needs an `id` and a `file_name`")
+                self.problems.add(self.where, f"image {shown(item)} needs an `id` and a `file_name`")
                 continue
             if image in photos:
                 self.problems.add(self.where, f"{line}: this id occurs twice in `images`")
             photo = self.folder.locate(name, self.problems, self.where, line)
             if photo is not None and photo in seen:
-                self.problems.add(self.where, f"{line}: '{name}' is also image {seen[photo]}")
+                self.problems.add(self.where, f"{line}: '{shown(name)}' is also image {shown(seen[photo])}")
             if photo is not None:
                 seen.setdefault(photo, image)
             height, width = item.get("height"), item.get("width")
@@ -217,9 +216,9 @@ class _Reader:
                 if size is not None and own is not None and size != own:
                     self.problems.add(
                         self.where,
-                        f"{line}: '{name}' is {own[1]} x {own[0]} pixels (EXIF applied), but the file says {width} x "
-                        f"{height}; its boxes would lie elsewhere: give the photos they were drawn on, or scale the "
-                        "boxes",
+                        f"{line}: '{shown(name)}' is {own[1]} x {own[0]} pixels (EXIF applied), but the file says "
+                        f"{shown(width)} x {shown(height)}; its boxes would lie elsewhere: give the photos they were "
+                        "drawn on, or scale the boxes",
                     )
                 size = size or own
             photos.setdefault(image, (photo, size))
@@ -272,8 +271,8 @@ def _outline(segmentation: Any, size: tuple[int, int] | None) -> tuple[tuple[tup
 
 def _numbers(values: Any, name: str, count: int | None = None) -> tuple[float, ...]:
     """Return a list of numbers from the JSON, checked."""
-    if not isinstance(values, list) or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
-        raise LabelError(f"{name} {str(values)[:60]} holds something that is not a number")
+    if not isinstance(values, list) or not all(isinstance(v, int | float) and abs(v) <= LARGEST for v in values):
+        raise LabelError(f"{name} {shown(values)} holds something that is not a number of at most {LARGEST:,}")
     if count is not None and len(values) != count:
         raise LabelError(f"{name} has {len(values)} numbers; {count} are needed")
     return tuple(float(v) for v in values)

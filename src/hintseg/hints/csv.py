@@ -11,15 +11,16 @@ Without a `classes.txt` beside it every tag is a class, in alphabetical order (o
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
-from hintseg.errors import LabelError, did_you_mean
+from hintseg.errors import LabelError, did_you_mean, shown
 from hintseg.hints.boxes import fit_box
 from hintseg.hints.layout import (
     CLASS_LIST,
     add_truth,
     assemble,
-    check_class_count,
+    check_classes,
     class_ids,
     read_classes,
     read_splits,
@@ -75,7 +76,7 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
     named = classes is not None
     if classes is None:
         classes = table_classes(rows, kind)
-        check_class_count(classes, file.name, problems)
+        check_classes(classes, file.name, problems)
     hints: dict[str, Hints] = {}
     if kind == "boxes":
         hints = _read_boxes(rows, classes, folder, problems, file.name)
@@ -131,7 +132,9 @@ def read_tags(
         if photo is None:
             continue
         if photo in first:
-            problems.add(where, f"{line}: '{cells[0]}' is also in line {first[photo]}; write all its tags in one line")
+            problems.add(
+                where, f"{line}: '{shown(cells[0])}' is also in line {first[photo]}; write all its tags in one line"
+            )
         first.setdefault(photo, number)
         tags[photo] = frozenset(ids)
     return tags
@@ -146,20 +149,22 @@ def _one_hot(cells: list[str], names: list[str], problems: Problems, where: str,
         if value.lower() in _YES:
             present.append(name)
         elif value.lower() not in _NO:
-            problems.add(where, f"{line}: '{value}' under '{name}' is neither 0 nor 1")
+            problems.add(where, f"{line}: '{shown(value)}' under '{shown(name)}' is neither 0 nor 1")
     return present
 
 
 def _compare_lists(names: list[str], classes: tuple[str, ...], problems: Problems, where: str) -> None:
     """Add a problem for each class that only one of the header and the class list has."""
-    for name in names:
+    for name, count in Counter(names).items():
         if name not in classes:
-            problems.add(where, f"line 1: class '{name}' is not in {CLASS_LIST}{did_you_mean(name, classes)}")
-        if names.count(name) > 1:
-            problems.add(where, f"line 1: class '{name}' has more than one column")
+            problems.add(where, f"line 1: class '{shown(name)}' is not in {CLASS_LIST}{did_you_mean(name, classes)}")
+        if count > 1:
+            problems.add(where, f"line 1: class '{shown(name)}' has {count} columns")
     for name in classes:
         if name not in names:
-            problems.add(where, f"line 1: class '{name}' of {CLASS_LIST} has no column{did_you_mean(name, names)}")
+            problems.add(
+                where, f"line 1: class '{shown(name)}' of {CLASS_LIST} has no column{did_you_mean(name, names)}"
+            )
 
 
 def _read_boxes(
@@ -193,7 +198,7 @@ def _read_boxes(
             problems.add(where, f"{line}: {error}")
             continue
         except ValueError:
-            problems.add(where, f"{line}: the corners '{','.join(texts)}' are not four numbers")
+            problems.add(where, f"{line}: the corners '{shown(','.join(texts))}' are not four numbers")
             continue
         if photo is not None and ids:
             boxes.setdefault(photo, []).append(Box(ids.pop(), *corners))

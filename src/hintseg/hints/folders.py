@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hintseg.errors import LabelError
-from hintseg.hints.layout import assemble, check_class_count
-from hintseg.hints.photos import PhotoFolder, photo_files
+from hintseg.hints.layout import assemble, check_classes
+from hintseg.hints.photos import PhotoFolder, is_ours, leads_back, photo_files
 from hintseg.hints.problems import Problems
 from hintseg.types import Hints, HintSet
 
@@ -19,8 +19,9 @@ SPLIT_FOLDERS = ("train", "val", "valid", "test")
 
 
 def class_folders(path: Path) -> list[Path]:
-    """Return the direct sub-folders of `path` that hold at least one photo."""
+    """Return the direct sub-folders of `path` that hold at least one photo; runs and masks of ours are none."""
     folders = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith((".", "__"))]
+    folders = [child for child in folders if not is_ours(child) and not leads_back(child, path)]
     return [child for child in folders if next(photo_files(child), None) is not None]
 
 
@@ -48,7 +49,7 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
     names = {child.name for part in parts for child in class_folders(part)}
     classes = tuple(sorted(names - set(NEGATIVE_FOLDERS)))
     problems = Problems()
-    check_class_count(classes, str(path), problems)
+    check_classes(classes, str(path), problems)
     folder = PhotoFolder(path)
     hints: dict[str, Hints] = {}
     for photo, file in folder.paths.items():

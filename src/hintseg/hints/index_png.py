@@ -23,7 +23,7 @@ from hintseg.hints.layout import (
     read_splits,
 )
 from hintseg.hints.masks import tags_of_masks
-from hintseg.hints.photos import MASK_FOLDERS, find_photos
+from hintseg.hints.photos import MASK_FOLDERS, find_photos, is_ours
 from hintseg.hints.problems import Problems
 from hintseg.types import Hints, HintSet, MaskFile
 
@@ -33,7 +33,7 @@ FOLDERS = (*MASK_FOLDERS, *TRUTH_FOLDERS)
 
 def find_folder(path: Path, labels: Path | None) -> Path | None:
     """Return the folder of index PNGs: the given one, else the first of `FOLDERS` below `path` that has a PNG."""
-    candidates = [labels] if labels is not None else [path / name for name in FOLDERS]
+    candidates = [labels] if labels is not None else [path / name for name in FOLDERS if not is_ours(path / name)]
     return next((f for f in candidates if f.is_dir() and png_files(f)), None)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hintseg.errors import LabelError, did_you_mean
-from hintseg.hints.photos import PhotoFolder
+from hintseg.errors import LabelError, did_you_mean, printable, shown
+from hintseg.files.parse import is_file
+from hintseg.hints.photos import PhotoFolder, walk
 from hintseg.hints.problems import Problems, read_text
 from hintseg.types import Hints, HintSet, MaskFile, Photo
 
@@ -19,6 +20,9 @@ VOC_CLASSES = (
 
 MAX_CLASSES = 254
 """Masks are uint8: 0 is background and 255 is ignore."""
+
+LONGEST_CLASS = 200
+"""The most characters of a class's name."""
 
 CLASS_LIST = "classes.txt"
 TRUTH_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
@@ -42,7 +46,7 @@ def read_classes(path: Path, labels: Path | None, problems: Problems, *, backgro
         The class names, or None where there is no such file.
     """
     beside = [] if labels is None else [labels if labels.is_dir() else labels.parent]
-    file = next((f / CLASS_LIST for f in (*beside, path) if (f / CLASS_LIST).is_file()), None)
+    file = next((f / CLASS_LIST for f in (*beside, path) if is_file(f / CLASS_LIST)), None)
     if file is None:
         return None
     names = [line.strip() for line in read_text(file).rstrip().splitlines()]
@@ -52,19 +56,31 @@ def read_classes(path: Path, labels: Path | None, problems: Problems, *, backgro
         if not name:
             problems.add(CLASS_LIST, f"line {number}: is blank, so the ids after it are not clear; delete it")
         elif name in seen:
-            problems.add(CLASS_LIST, f"line {number}: class '{name}' is also in line {seen[name]}; delete one")
+            problems.add(CLASS_LIST, f"line {number}: class '{shown(name)}' is also in line {seen[name]}; delete one")
         seen.setdefault(name, number)
     classes = tuple(names[start:])
-    check_class_count(classes, CLASS_LIST, problems)
+    check_classes(classes, CLASS_LIST, problems)
     return classes
 
 
-def check_class_count(classes: tuple[str, ...], where: str, problems: Problems) -> None:
-    """Add a problem where there is no class or more than a uint8 mask holds."""
+def check_classes(classes: tuple[str, ...], where: str, problems: Problems) -> None:
+    """Add a problem where there is no class, or a name that is too long or holds a line break.
+
+    Raises:
+        LabelError: There are more than a uint8 mask holds: no tag can be looked up among them.
+    """
     if not classes:
         problems.add(where, "names no class; at least one is needed")
     if len(classes) > MAX_CLASSES:
         problems.add(where, f"{len(classes)} classes; at most {MAX_CLASSES} fit into uint8 masks; merge some")
+        problems.raise_all()
+    for name in classes:
+        if len(name) > LONGEST_CLASS:
+            problems.add(
+                where, f"the class '{shown(name)}' has {len(name)} characters; at most {LONGEST_CLASS} are read"
+            )
+        elif "\n" in name or "\t" in name or printable(name) != name:
+            problems.add(where, f"the class '{shown(name)}' holds a line break or control character; rename it")
 
 
 def class_ids(classes: tuple[str, ...], names: Iterable[str], problems: Problems, where: str, line: str) -> set[int]:
@@ -74,7 +90,7 @@ def class_ids(classes: tuple[str, ...], names: Iterable[str], problems: Problems
         if name in classes:
             ids.add(classes.index(name) + 1)
         else:
-            problems.add(where, f"{line}: unknown tag '{name}'{did_you_mean(name, classes)}")
+            problems.add(where, f"{line}: unknown tag '{shown(name)}'{did_you_mean(name, classes)}")
     return ids
 
 
@@ -105,15 +121,15 @@ def read_splits(path: Path, folder: PhotoFolder, problems: Problems) -> dict[str
             if photo is None:
                 continue
             if photo in first:
-                problems.add(where, f"line {number}: '{name}' is also in line {first[photo]}; delete one")
+                problems.add(where, f"line {number}: '{shown(name)}' is also in line {first[photo]}; delete one")
             first.setdefault(photo, number)
         splits[file.stem] = tuple(sorted(first))
     return splits
 
 
 def png_files(folder: Path) -> list[Path]:
-    """Return the PNGs in a folder and below, sorted; the suffix in any case, hidden ones left out."""
-    return sorted(f for f in folder.rglob("[!.]*") if f.suffix.lower() == ".png")
+    """Return the PNGs in a folder and below, sorted; the suffix in any case, hidden ones and our own left out."""
+    return sorted(file for file in walk(folder) if file.suffix.lower() == ".png")
 
 
 def find_masks(folder: Path) -> dict[str, Path]:
@@ -169,6 +185,7 @@ def assemble(
         LabelError: `problems` is not empty, or nothing is said about any photo.
     """
     problems.raise_all()
+    notes.extend(folder.notes)
     silent = [photo for photo in folder.paths if replace(hints.get(photo, Hints()), mask=None) == Hints()]
     if silent:
         shown = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from hintseg.errors import LabelError
+from hintseg.files.images import open_image
 from hintseg.hints import rle
 from hintseg.hints.layout import MAX_CLASSES
 from hintseg.hints.photos import photo_size, size_or_none
@@ -22,6 +22,14 @@ Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
 
 _INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
+
+
+_AT_ONCE = 1 << 21
+"""Crossings of an outline's edges with rows that are worked out together: a long zigzag has more than memory holds."""
+
+
+_KEPT = 1 << 24
+"""Pixels of objects that are kept (16 bytes each) from counting to painting; the rest is worked out twice."""
 
 
 def read_mask(
@@ -101,7 +109,7 @@ def read_index(path: Path) -> Mask:
         LabelError: It is missing, cut off, a colour image, or has values above 255.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             if image.mode not in _INDEX_MODES:
                 raise LabelError(
                     f"{path} is a colour image (mode {image.mode}); a mask needs one channel whose values are class ids"
@@ -176,9 +184,13 @@ def paint(boxes: Sequence[Box], size: tuple[int, int]) -> Mask:
         LabelError: An object's run lengths belong to another size.
     """
     mask = np.full(size, BACKGROUND, dtype=np.uint8)
-    objects = [(box, pixels(box, size)) for box in boxes]
-    for box, (rows, columns) in sorted(objects, key=lambda item: (not item[0].crowd, -item[1][0].size)):
-        mask[rows, columns] = IGNORE if box.crowd else box.label
+    found, kept = list[tuple[Box, int, tuple[Indices, Indices] | None]](), 0
+    for box in boxes:
+        where = pixels(box, size)
+        kept += where[0].size
+        found.append((box, where[0].size, where if kept <= _KEPT else None))
+    for box, _, known in sorted(found, key=lambda item: (not item[0].crowd, -item[1])):
+        mask[known or pixels(box, size)] = IGNORE if box.crowd else box.label
     return mask
 
 
@@ -222,18 +234,20 @@ def fill(rings: Sequence[npt.NDArray[np.float64]], size: tuple[int, int]) -> Boo
     height, width = size
     filled = np.zeros(size, dtype=np.bool_)
     for points in rings:
-        x0, y0 = points.T
-        x1, y1 = np.roll(points, -1, axis=0).T
-        # An edge crosses the rows whose centre r + 0.5 lies in [min y, max y).
-        first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(np.int64)
-        stop = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(np.int64)
-        edge = np.repeat(np.arange(len(points)), stop - first)
-        row = np.arange(edge.size) - np.repeat(np.cumsum(stop - first) - (stop - first), stop - first) + first[edge]
-        x = x0[edge] + (row + 0.5 - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
-        column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+        ends = np.roll(points, -1, axis=0)
         # Each crossing toggles all pixels to its right, so a running parity along the row is the inside.
         toggles = np.zeros((height, width + 1), dtype=np.uint8)
-        np.add.at(toggles, (row, column), 1)
+        some = max(1, _AT_ONCE // max(1, height))
+        for begin in range(0, len(points), some):
+            (x0, y0), (x1, y1) = points[begin : begin + some].T, ends[begin : begin + some].T
+            # An edge crosses the rows whose centre r + 0.5 lies in [min y, max y).
+            first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(np.int64)
+            stop = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(np.int64)
+            edge = np.repeat(np.arange(len(x0)), stop - first)
+            row = np.arange(edge.size) - np.repeat(np.cumsum(stop - first) - (stop - first), stop - first) + first[edge]
+            x = x0[edge] + (row + 0.5 - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
+            column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+            np.add.at(toggles, (row, column), 1)
         filled |= (np.cumsum(toggles[:, :width], axis=1, dtype=np.int32) & 1).astype(np.bool_)
     return filled
 

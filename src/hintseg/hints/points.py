@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hintseg.errors import LabelError
+from hintseg.errors import LabelError, shown
 from hintseg.hints.boxes import fit_point
 from hintseg.hints.layout import (
     add_truth,
     assemble,
-    check_class_count,
+    check_classes,
     class_ids,
     is_background,
     read_classes,
@@ -57,14 +57,16 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
     rows = read_rows(file)
     if kind_of(rows) != "points":
         given = ",".join(rows[0][1])
-        raise LabelError(f"{file.name} starts with '{given}'; a points file needs the header `filename,x,y,label`")
+        raise LabelError(
+            f"{file.name} starts with '{shown(given)}'; a points file needs the header `filename,x,y,label`"
+        )
     problems, notes = Problems(), list[str]()
     classes = read_classes(path, file, problems, background=background)
     folder = find_photos(path)
     named = classes is not None
     if classes is None:
         classes = tuple(name for name in table_classes(rows, "points") if not (background and is_background(name)))
-        check_class_count(classes, file.name, problems)
+        check_classes(classes, file.name, problems)
     points = _read_points(rows, classes, folder, problems, file.name, background=background)
     hints = {
         photo: Hints(tags=frozenset(p.label for p in found) - {BACKGROUND}, points=tuple(found))
@@ -114,7 +116,7 @@ def _read_points(
             problems.add(where, f"{line}: {error}")
             continue
         except ValueError:
-            problems.add(where, f"{line}: x '{x_text}' and y '{y_text}' are not two numbers")
+            problems.add(where, f"{line}: x '{shown(x_text)}' and y '{shown(y_text)}' are not two numbers")
             continue
         if photo is not None and ids:
             points.setdefault(photo, []).append(Point(ids.pop(), x, y))

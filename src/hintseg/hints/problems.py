@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hintseg.errors import LabelError, list_problems
+from hintseg.errors import SENTENCE, LabelError, cut, list_problems
+from hintseg.files.parse import read_bytes
+
+MOST = 1000
+"""Reading stops at this many problems: the file is another one than it was taken for."""
 
 
 class Problems:
@@ -12,10 +16,18 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: dict[str, list[str]] = {}
+        self._count = 0
 
     def add(self, where: str, what: str) -> None:
-        """Remember one problem: a sentence that starts with its line or file name."""
-        self._found.setdefault(where, []).append(what)
+        """Remember one problem: a sentence that starts with its line or file name.
+
+        Raises:
+            LabelError: It is the last of `MOST`.
+        """
+        self._found.setdefault(where, []).append(cut(what, SENTENCE))
+        self._count += 1
+        if self._count == MOST:
+            self.raise_all()
 
     def raise_all(self) -> None:
         """Raise one error that lists every problem, if there is any.
@@ -24,7 +36,9 @@ class Problems:
             LabelError: At least one problem was added.
         """
         if self._found:
-            raise LabelError("\n".join(list_problems(where, found) for where, found in self._found.items()))
+            lists = [list_problems(where, found) for where, found in self._found.items()]
+            stopped = [f"reading stopped at {MOST:,} problems"] if self._count == MOST else []
+            raise LabelError("\n".join(lists + stopped))
 
 
 def read_text(path: Path) -> str:
@@ -33,10 +47,7 @@ def read_text(path: Path) -> str:
     Raises:
         LabelError: The file cannot be read, is empty, or is not UTF-8; then every such line is listed.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise LabelError(f"cannot read {path}: {error.strerror}") from error
+    data = read_bytes(path, LabelError, "write the labels into it, or name another file")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hintseg.errors import LabelError
+from hintseg.errors import LabelError, shown
 from hintseg.types import Rle
 
 # The text form writes each run (from the fourth on: its difference to the run two before) as little-endian groups of
@@ -15,6 +15,9 @@ from hintseg.types import Rle
 _OFFSET = 48
 _MORE = 0x20
 _SIGN = 0x10
+
+MOST_PIXELS = 178_956_970
+"""The most pixels of a mask: those of the largest photo that Pillow opens."""
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
@@ -130,12 +133,17 @@ def positions(rle: Rle) -> npt.NDArray[np.int64]:
 
 
 def check_runs(rle: Rle) -> None:
-    """Check that run lengths are not negative and fill their mask.
+    """Check that run lengths are not negative and fill their mask, and that it is not larger than any photo.
 
     Raises:
         LabelError: They do not.
     """
     total = rle.height * rle.width
+    if min(rle.height, rle.width) < 1 or total > MOST_PIXELS:
+        raise LabelError(
+            f"a mask of {shown(rle.height)} x {shown(rle.width)} pixels; both must be at least 1, and their product at "
+            f"most {MOST_PIXELS:,}"
+        )
     if any(count < 0 for count in rle.counts) or sum(rle.counts) != total:
         given = sum(rle.counts)
         raise LabelError(
@@ -144,8 +152,19 @@ def check_runs(rle: Rle) -> None:
 
 
 def bounds(rle: Rle) -> tuple[int, int, int, int] | None:
-    """Return the box (x0, y0, x1, y1) around a mask, right and bottom exclusive; None where it is empty."""
-    columns, rows = np.divmod(positions(rle), rle.height)
-    if rows.size == 0:
+    """Return the box (x0, y0, x1, y1) around a mask, right and bottom exclusive; None where it is empty.
+
+    Raises:
+        LabelError: The runs do not fill the mask.
+    """
+    check_runs(rle)
+    ends = np.cumsum(np.asarray(rle.counts, dtype=np.int64))[1::2]
+    starts = ends - np.asarray(rle.counts[1::2], dtype=np.int64)
+    starts, last = starts[ends > starts], ends[ends > starts] - 1
+    if last.size == 0:
         return None
-    return int(columns[0]), int(rows.min()), int(columns[-1]) + 1, int(rows.max()) + 1
+    (x0, y0), (x1, y1) = np.divmod(starts, rle.height), np.divmod(last, rle.height)
+    whole = x1 > x0  # a run that goes on in the next column touches the bottom and the top
+    top = 0 if whole.any() else int(y0.min())
+    bottom = rle.height if whole.any() else int(y1.max()) + 1
+    return int(x0[0]), top, int(x1[-1]) + 1, bottom

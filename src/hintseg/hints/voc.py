@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
-from hintseg.errors import LabelError
+from hintseg.errors import LabelError, shown
+from hintseg.files.parse import is_file, read_xml
 from hintseg.hints.boxes import fit_box
 from hintseg.hints.csv import read_tags
 from hintseg.hints.layout import (
@@ -20,7 +21,7 @@ from hintseg.hints.layout import (
     VOC_CLASSES,
     add_truth,
     assemble,
-    check_class_count,
+    check_classes,
     class_ids,
     find_masks,
     read_classes,
@@ -73,7 +74,7 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
     problems, notes = Problems(), list[str]()
     folder = find_photos(root)
     objects = {file: _read_xml(file, problems) for file in xml_files}
-    rows = read_rows(table) if not xml_files and table.is_file() else []
+    rows = read_rows(table) if not xml_files and is_file(table) else []
     names = {name for found in objects.values() for name, _, _ in found}
     names |= set(table_classes(rows, "tags")) if rows else set()
     listed = read_classes(root, xml_folder, problems, background=background)
@@ -85,6 +86,8 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
         notes.append("the classes are Pascal VOC's 20")
     else:
         classes = tuple(sorted(names))
+    if listed is None and (xml_files or rows):
+        check_classes(classes, XML_FOLDER if xml_files else TAG_TABLE, problems)
     hints: dict[str, Hints] = {}
     source = XML_FOLDER
     if xml_files:
@@ -106,8 +109,6 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
         notes.append("tags come from the masks")
     else:
         notes.append(f"tags come from {source}")
-    if listed is None:
-        check_class_count(classes, source, problems)
     splits = read_splits(root, folder, problems)
     if AUGMENTED not in splits and "trainaug" in splits:  # the other usual name of the list
         splits[AUGMENTED] = splits["trainaug"]
@@ -135,12 +136,12 @@ def _read_xml(file: Path, problems: Problems) -> list[_Object]:
     """Return the objects of an XML file: name, box (x0, y0, x1, y1) exclusive, and the photo's (height, width)."""
     where = file.parent.name
     try:
-        tree = ElementTree.parse(file).getroot()
-    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
-        problems.add(where, f"{file.name}: cannot be read as XML ({error}); it may be cut off: write it again")
+        tree = read_xml(file, LabelError, "it may be cut off: write it again")
+    except LabelError as error:
+        problems.add(where, str(error))
         return []
     if tree.tag != "annotation":
-        problems.add(where, f"{file.name}: its outermost element is <{tree.tag}>, not VOC's <annotation>")
+        problems.add(where, f"{file.name}: its outermost element is <{shown(tree.tag)}>, not VOC's <annotation>")
         return []
     width, height = _number(tree, "size/width"), _number(tree, "size/height")
     size = (int(height), int(width)) if height and width and math.isfinite(height + width) else None
@@ -156,7 +157,7 @@ def _read_xml(file: Path, problems: Problems) -> list[_Object]:
     return objects
 
 
-def _number(element: ElementTree.Element, path: str) -> float | None:
+def _number(element: Element, path: str) -> float | None:
     """Return the number an XML element holds, or None."""
     try:
         return float(element.findtext(path) or "")

@@ -12,11 +12,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from hintseg.errors import LabelError, PhotoError
+from hintseg.errors import LabelError, PhotoError, shown
+from hintseg.files.parse import read_bytes, read_yaml
 from hintseg.hints.boxes import fit_box
-from hintseg.hints.layout import CLASS_LIST, assemble, check_class_count, read_classes, read_splits
+from hintseg.hints.layout import CLASS_LIST, assemble, check_classes, read_classes, read_splits
 from hintseg.hints.photos import PhotoFolder, find_photos, photo_size
 from hintseg.hints.problems import Problems, read_text
 from hintseg.types import Box, Hints, HintSet
@@ -97,10 +96,7 @@ def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, back
 
 
 def _load(config: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(read_text(config))
-    except yaml.YAMLError as error:
-        raise LabelError(f"{config.name} is no valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(config, LabelError, "write the class names as a list under `names`")
     if not isinstance(content, dict) or "names" not in content:
         raise LabelError(f"{config.name} has no `names`; write the class names as a list")
     return content
@@ -111,18 +107,19 @@ def _names(content: dict[str, Any], where: str, problems: Problems) -> tuple[str
     names = content["names"]
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            problems.add(where, f"`names` has the ids {', '.join(map(str, names))}; they must be 0..{len(names) - 1}")
+            some = ", ".join(map(shown, [*names][:20])) + (", ..." if len(names) > 20 else "")
+            problems.add(where, f"`names` has the ids {some}; they must be 0..{len(names) - 1}")
             return tuple(str(name) for name in names.values())
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list):
-        raise LabelError(f"{where}: `names` must be a list of class names, but is {names!r}")
+        raise LabelError(f"{where}: `names` must be a list of class names, but is {shown(names)}")
     classes = tuple(str(name).strip() for name in names)
-    check_class_count(classes, where, problems)
+    check_classes(classes, where, problems)
     for name in sorted({name for name in classes if classes.count(name) > 1}):
-        problems.add(where, f"`names` lists '{name}' more than once")
+        problems.add(where, f"`names` lists '{shown(name)}' more than once")
     count = content.get("nc", len(classes))
     if count != len(classes):
-        problems.add(where, f"`nc` is {count}, but `names` lists {len(classes)} classes; make them equal")
+        problems.add(where, f"`nc` is {shown(count)}, but `names` lists {len(classes)} classes; make them equal")
     return classes
 
 
@@ -142,7 +139,7 @@ def _label_file(path: Path, label_folder: Path | None, photo: str, file: Path) -
 def _read_labels(file: Path, photo: Path, classes: tuple[str, ...], problems: Problems) -> list[Box]:
     """Return the objects of one .txt file."""
     where = file.parent.name
-    if not file.read_bytes().strip():
+    if not read_bytes(file, LabelError, "write the labels into it").strip():
         return []
     try:
         height, width = photo_size(photo)
@@ -166,9 +163,9 @@ def _box(cells: list[str], n_classes: int, height: int, width: int) -> Box:
     try:
         label, values = float(cells[0]), [float(cell) for cell in cells[1:]]
     except ValueError:
-        raise LabelError(f"'{' '.join(cells)[:60]}' holds something that is not a number") from None
+        raise LabelError(f"'{shown(' '.join(cells))}' holds something that is not a number") from None
     if not (label.is_integer() and 0 <= label < n_classes):
-        raise LabelError(f"class {cells[0]} is outside the class list, which has the ids 0..{n_classes - 1}")
+        raise LabelError(f"class {shown(cells[0])} is outside the class list, which has the ids 0..{n_classes - 1}")
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise LabelError(f"{len(cells)} columns; a box has 5, a polygon 1 + 2 for each of at least 3 points")
     if any(value > 2 for value in values):
@@ -200,7 +197,8 @@ def _splits(
             if place is None:
                 if split != "test":  # the test photos of public sets are often not there
                     problems.add(
-                        config.name, f"`{split}`: there is no '{value}' below {path}; correct it or delete the line"
+                        config.name,
+                        f"`{split}`: there is no '{shown(value)}' below {path}; correct it or delete the line",
                     )
             elif place.is_dir():
                 inside = place.resolve()
@@ -216,5 +214,5 @@ def _splits(
         if photos:
             splits[split] = tuple(sorted(photos))
         elif values and split != "test":
-            problems.add(config.name, f"`{split}`: there is no photo in {values}")
+            problems.add(config.name, f"`{split}`: there is no photo in {shown(values)}")
     return splits

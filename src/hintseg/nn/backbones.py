@@ -5,9 +5,8 @@ The network keeps timm's own parameter names until its weights are in; only then
 
 from __future__ import annotations
 
-import json
 import logging
-import pickle
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,20 +15,20 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from timm.models import ResNetV2
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hintseg.config.settings import BackboneConfig
-from hintseg.errors import ConfigError, HintsegWarning, WeightsError, did_you_mean, list_problems
+from hintseg.errors import ConfigError, HintsegWarning, WeightsError, did_you_mean, list_problems, shown
+from hintseg.files.parse import is_file, parse_json
+from hintseg.nn.weight_file import read_tensors
 
 logger = logging.getLogger("hintseg")
 
 PROBE_PX = 96
 """Side of the blank image that shows which parameter serves which level; some networks need at least 75 pixels."""
 
-WRAPPERS = ("state_dict", "model")
 PREFIXES = ("module.", "backbone.")
 
 
@@ -247,32 +246,29 @@ def _closing_norm(net: Any, levels: int) -> nn.Module:
 
 def read_weights(path: Path) -> WeightFile:
     """Read a .safetensors file, or a .pth file without running its code."""
-    if not path.is_file():
+    if not is_file(path):
         raise WeightsError(
             f"no weight file '{path}'{did_you_mean(str(path), ['pretrained', 'random'])}. backbone.weights takes "
             "'pretrained', 'random', or a .safetensors or .pth file"
         )
-    metadata: Mapping[str, str] = {}
+    tensors, metadata = read_tensors(path)
+    return WeightFile(tensors, _channels(metadata, "mean", path), _channels(metadata, "std", path))
+
+
+def _channels(metadata: Mapping[str, str], key: str, path: Path) -> list[float] | None:
+    """Return the `mean` or `std` of a file's metadata."""
+    if key not in metadata:
+        return None
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                content: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        found = parse_json(metadata[key].encode())
+        values = [float(value) for value in found]
+    except (ValueError, TypeError):
+        values = []
+    if len(values) != 3 or not all(math.isfinite(v) for v in values) or (key == "std" and min(values) <= 0):
         raise WeightsError(
-            f"'{path}' cannot be read as network weights ({reason}). Needed: a state dict of tensors, as .safetensors "
-            "or written by torch.save"
-        ) from error
-    while isinstance(content, Mapping) and (inner := next((content[k] for k in WRAPPERS if k in content), None)):
-        content = inner
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"'{path}' holds a {type(content).__name__}, not a state dict of tensors")
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    mean, std = (json.loads(metadata[key]) if key in metadata else None for key in ("mean", "std"))
-    return WeightFile(tensors, mean, std)
+            f"'{path}': its metadata say {key} {shown(metadata[key])}; three numbers, one per channel, are needed"
+        )
+    return values
 
 
 def load_by_name(net: Any, tensors: Mapping[str, Tensor], names: Sequence[set[str]], config: BackboneConfig) -> int:
@@ -296,9 +292,9 @@ def load_by_name(net: Any, tensors: Mapping[str, Tensor], names: Sequence[set[st
             f"knows (file: {some(tensors)}; network: {some(own)}). Set backbone.name to the network of the file"
         )
     wrong = [
-        f"{name}: file {tuple(tensor.shape)}, network {tuple(own[name].shape)}"
+        f"{name}: file {_kind(tensor)}, network {_kind(own[name])}"
         for name, tensor in fitting.items()
-        if tensor.shape != own[name].shape
+        if _kind(tensor) != _kind(own[name])
     ]
     if wrong:
         where = f"'{path}' as weights of '{config.name}' (wrong network? set backbone.name)"
@@ -333,7 +329,12 @@ def load_by_name(net: Any, tensors: Mapping[str, Tensor], names: Sequence[set[st
     return count
 
 
+def _kind(tensor: Tensor) -> str:
+    """Say what must be equal for a tensor to be loaded into another."""
+    return f"{tuple(tensor.shape)}{'' if tensor.is_floating_point() else ' of whole numbers'}"
+
+
 def some(names: Any, limit: int = 3) -> str:
     """Spell out the first few names."""
     names = list(names)
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+    return ", ".join(map(shown, names[:limit])) + (", ..." if len(names) > limit else "")

@@ -371,7 +371,11 @@ def official_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load_tensors(net: Mit, tensors: Mapping[str, Tensor], config: BackboneConfig) -> None:
-    own, found = net.state_dict(), official_names(tensors)
+    own = net.state_dict()
+    try:
+        found = official_names(tensors)
+    except RuntimeError as error:  # keys and values of different shapes
+        raise WeightsError(f"'{config.weights}' holds no '{config.name}' ({error})") from error
     missing = [name for name in own if name not in found]
     if missing:
         raise WeightsError(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from hintseg.config.settings import BackboneConfig, Count
-from hintseg.errors import ConfigError
+from hintseg.errors import ConfigError, WeightsError
 from hintseg.nn.backbones import Backbone, build, load_by_name, read_weights
 
 
@@ -114,7 +114,10 @@ class ClassTokenVit(nn.Module):
         mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
         if config.weights not in ("pretrained", "random"):
             file = read_weights(Path(config.weights))
-            tensors = checkpoint_filter_fn(dict(file.tensors), net)  # resamples patches and positions of another stride
+            try:  # resamples patches and positions of another stride
+                tensors = checkpoint_filter_fn(dict(file.tensors), net)
+            except Exception as error:  # timm takes it for granted that the shapes are a transformer's
+                raise WeightsError(f"'{config.weights}' holds no weights of '{config.name}' ({error})") from error
             load_by_name(net, tensors, [set(dict(net.named_parameters()))], config)
             mean, std = file.mean or mean, file.std or std
             self.pretrained = True

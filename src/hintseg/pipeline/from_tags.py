@@ -151,14 +151,22 @@ def _curves(
 
 
 def read_curves(path: Path) -> list[dict[str, float | int]]:
-    """Return the rows of curves.csv; none where there is no file."""
+    """Return the rows of curves.csv; none where there is no file.
+
+    Raises:
+        RunError: The file was edited or damaged.
+    """
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {name: int(v) if name in ("step", "epoch") else float(v) for name, v in row.items()}
-            for row in csv.DictReader(file)
-        ]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                {name: int(row[name]) for name in ("step", "epoch")}
+                | {name: float(row[name]) for name in ("branch_c", "branch_s")}
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise RunError(f"{path} cannot be read ({error}); restore the file, or delete it") from error
 
 
 def measure_branches(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunConfig) -> tuple[float, float]:

@@ -61,7 +61,7 @@ def learn(
         _train(run, stage, settings, config, watch, examples, side, dataset, wrap, after_epoch)
     if machine.rank() == 0:
         facts = read_facts(weights)
-        run.update_stage(stage, steps=facts["steps"], fit=facts["config"]["fit"], skipped=facts["skipped"])
+        run.update_stage(stage, steps=facts.steps, fit=facts.config["fit"], skipped=facts.skipped)
         remove_checkpoints(folder)
     machine.barrier()
     method = load_weights(weights)[0]

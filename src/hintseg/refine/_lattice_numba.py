@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hintseg.refine._compile import compiled
 from hintseg.refine._lattice import LEAST, Coding, Kernel, coding, kernel
 from hintseg.refine._parallel import run
 
@@ -167,7 +168,7 @@ def _add_filtered(
         run(_slice, len(group), lattice.vertex, lattice.weight, np.float32(factor), now, base, target, grain=_GRAIN)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _embed(
     begin: int, end: int, features: Floats, scale: Floats, low: Codes, stride: Codes, weight: Floats, codes: Codes
 ) -> None:
@@ -238,7 +239,7 @@ def _slot(table: Codes, bits: int, code: np.int64) -> np.int64:
     return slot
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _fill(codes: Codes, bits: int) -> tuple[Codes, Indices]:
     table = np.full(1 << bits, -1, np.int64)
     number = np.empty(1 << bits, np.int32)
@@ -249,7 +250,7 @@ def _fill(codes: Codes, bits: int) -> tuple[Codes, Indices]:
     return table, number
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _number(begin: int, end: int, codes: Codes, vertex: Indices, counts: Codes) -> None:
     """Number the distinct codes of each class by first appearance, and move them to the front of its row."""
     for r in range(begin, end):
@@ -263,7 +264,7 @@ def _number(begin: int, end: int, codes: Codes, vertex: Indices, counts: Codes) 
         counts[r] = count
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _number_until_full(
     codes: Codes, p: int, count: int, table: Codes, number: Indices, bits: int, vertex: Indices
 ) -> tuple[int, int]:
@@ -288,7 +289,7 @@ def _number_until_full(
     return p, count
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _sort_pixels(begin: int, end: int, first: Codes, vertex: Indices, start: Codes, pixel: Indices) -> None:
     """Turn numbers within a class into vertices, and list the pixels of each (counting sort)."""
     size = vertex.shape[0]
@@ -307,7 +308,7 @@ def _sort_pixels(begin: int, end: int, first: Codes, vertex: Indices, start: Cod
             vertex[p, r] = v + first[r]
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _sort_weights(begin: int, end: int, weight: Floats, pixel: Indices, out: Floats) -> None:
     size = weight.shape[0]
     for r in range(begin, end):
@@ -315,7 +316,7 @@ def _sort_weights(begin: int, end: int, weight: Floats, pixel: Indices, out: Flo
             out[e] = weight[pixel[e], r]
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _link(begin: int, end: int, codes: Codes, first: Codes, step: Codes, neighbours: Indices) -> None:
     """Find the neighbours of all vertices: a step leads from class r + 1 to class r."""
     classes = codes.shape[0]
@@ -336,7 +337,7 @@ def _link(begin: int, end: int, codes: Codes, first: Codes, step: Codes, neighbo
                     neighbours[j, there, 1] = here
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _splat(begin: int, end: int, start: Codes, pixel: Indices, weight: Floats, values: Floats, out: Floats) -> None:
     # Ranges of pixels give like work: vertices hold between one pixel and most of the sky.
     last = start.size - 1
@@ -355,7 +356,7 @@ def _splat(begin: int, end: int, start: Codes, pixel: Indices, weight: Floats, v
         out[v, 3] = s3
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _blur(begin: int, end: int, neighbours: Indices, values: Floats, out: Floats) -> None:
     half = np.float32(0.5)
     for v in range(begin, end):
@@ -367,7 +368,7 @@ def _blur(begin: int, end: int, neighbours: Indices, values: Floats, out: Floats
         out[v, 3] = values[v, 3] + half * (values[a, 3] + values[b, 3])
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _slice(
     begin: int,
     end: int,
@@ -394,7 +395,7 @@ def _slice(
         out[p, 3] = before[p, 3] + factor * s3
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _logarithm(begin: int, end: int, probabilities: Floats, out: Floats) -> None:
     """Write the logarithms of probabilities (C, N) in groups of four channels, (G, N, 4)."""
     for c in range(probabilities.shape[0]):
@@ -402,7 +403,7 @@ def _logarithm(begin: int, end: int, probabilities: Floats, out: Floats) -> None
             out[c // 4, p, c % 4] = np.log(max(probabilities[c, p], np.float32(LEAST)))
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _softmax(begin: int, end: int, logits: Floats, count: int) -> None:
     """Replace the first `count` channels of (G, N, 4) by their softmax."""
     for p in range(begin, end):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from hintseg.refine._compile import compiled
 from hintseg.refine._parallel import run
 
 Floats = NDArray[np.float32]
@@ -42,7 +43,7 @@ def _replicate_columns(maps: Tensor, shifts: Tensor) -> Tensor:
     return pad(maps, (margin, margin, 0, 0), mode="replicate")
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _affinity(
     begin: int,
     end: int,
@@ -129,7 +130,7 @@ def _affinity(
                 out[x] = d[x] * unit[x] + position[n]
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _propagate(begin: int, end: int, weight: Floats, shifts: Integers, maps: Floats, out: Floats) -> None:
     """Replace pixels by the affinity-weighted sum of their neighbours.
 

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hintseg.data.photos import read_photo
-from hintseg.errors import PhotoError
+from hintseg.errors import PhotoError, RunError
 from hintseg.evaluation.confusion import Confusion
+from hintseg.files.arrays import read_arrays
 from hintseg.files.atomic import whole_file
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import MASK_KINDS, PhotoRow, Stage
@@ -157,9 +158,8 @@ def affinity_panels(run: RunFolder, photo: PhotoRow) -> list[tuple[str, Image.Im
         return []
     try:
         picture, _ = thumbnail(photo.path)
-        with np.load(path, allow_pickle=False) as file:
-            queries, maps = file["queries"], file["maps"]
-    except (PhotoError, OSError, ValueError, KeyError):
+        queries, maps = read_arrays(path, {"queries": "f", "maps": "f"})
+    except (PhotoError, RunError):
         return []  # the photo is gone or the file is broken: the rest of the report stands
     marked = picture.copy()
     for number, point in enumerate(queries, start=1):

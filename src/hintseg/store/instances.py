@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from hintseg.errors import RunError, ShapeError
+from hintseg.files.arrays import read_arrays
 from hintseg.files.atomic import whole_file
 from hintseg.hints import rle
 from hintseg.types import BACKGROUND
@@ -20,6 +20,9 @@ from hintseg.types import BACKGROUND
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 Ring = npt.NDArray[np.float64]
+
+MOST_BITS = 1 << 29
+"""The most pixels of all windows of a photo together."""
 
 _MIDWAY = 0.5
 """Outlines run midway between the centres of pixels inside and outside."""
@@ -117,17 +120,25 @@ def read_instances(path: Path) -> Instances:
     Raises:
         RunError: The file is missing, broken, or holds something else.
     """
+    kinds = {"size": "i", "labels": "u", "windows": "i", "bits": "u"}
+    size, labels, windows, bits = read_arrays(path, kinds, most=MOST_BITS // 8)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            size, labels, windows, bits = file["size"], file["labels"], file["windows"], file["bits"]
-        shapes = [(int(y1 - y0), int(x1 - x0)) for x0, y0, x1, y1 in windows]
-        flat = np.unpackbits(bits, count=sum(h * w for h, w in shapes)).astype(np.bool_)
-        ends = np.cumsum([h * w for h, w in shapes], dtype=np.int64)
-        parts = [part.reshape(shape) for part, shape in zip(np.split(flat, ends[:-1]), shapes, strict=False)]
-        return Instances((int(size[0]), int(size[1])), labels, windows, parts)
-    except FileNotFoundError as error:
-        raise RunError(f"{path}: no such instances") from error
-    except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile, ShapeError) as error:
+        height, width = size.reshape(2).tolist()
+        windows = windows.astype(np.int64).reshape(-1, 4)
+        x0, y0, x1, y1 = windows.T
+        inside = (x0 >= 0) & (x0 <= x1) & (x1 <= width) & (y0 >= 0) & (y0 <= y1) & (y1 <= height)
+        if not inside.all() or not 1 <= height * width <= MOST_BITS or bits.dtype != np.uint8 or (labels < 1).any():
+            raise ValueError(f"windows that do not fit into {width} x {height} pixels, or labels of 0")
+        areas = (x1 - x0) * (y1 - y0)
+        if (needed := -(-int(areas.sum()) // 8)) != bits.size:
+            raise ValueError(f"{bits.size} bytes of masks, {needed} are needed")
+        flat = np.unpackbits(bits, count=int(areas.sum())).astype(np.bool_)
+        shapes = np.stack([y1 - y0, x1 - x0], axis=1).tolist()
+        parts = [
+            part.reshape(shape) for part, shape in zip(np.split(flat, np.cumsum(areas)[:-1]), shapes, strict=False)
+        ]
+        return Instances((height, width), labels.astype(np.uint8).reshape(-1), windows, parts)
+    except ValueError as error:  # also of numpy, and ShapeError
         raise RunError(f"{path}: cannot be read as instances of a photo ({error}); make them again") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hintseg.errors import RunError, ShapeError
+from hintseg.files.arrays import read_arrays
 from hintseg.files.atomic import whole_file
 
 
@@ -42,13 +42,11 @@ def read_maps(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32
     Raises:
         RunError: The file is missing, broken, or holds something else.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            keys, maps = file["keys"], file["maps"]
-    except FileNotFoundError as error:
-        raise RunError(f"{path}: no such class maps") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path}: cannot be read as class maps, an npz of 'keys' and 'maps' ({error})") from error
+    keys, maps = read_arrays(path, {"keys": "ui", "maps": "f"})
     if maps.ndim != 3 or keys.shape != maps.shape[:1]:
         raise RunError(f"{path}: keys {keys.shape} and maps {maps.shape} found, (n,) and (n, h, w) are needed")
+    if len(np.unique(keys)) < len(keys) or (keys.size and not 1 <= keys.min() <= keys.max() <= 254):
+        raise RunError(f"{path}: keys {keys.tolist()} found, different class ids in 1..254 are needed; make it again")
+    if 0 in maps.shape[1:] or (maps.size and not (maps.min() >= 0 and maps.max() <= 1)):
+        raise RunError(f"{path}: maps {maps.shape} with values outside 0..1 found; make it again")
     return keys.astype(np.uint8), maps.astype(np.float32)

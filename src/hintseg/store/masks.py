@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hintseg.errors import LabelError, RunError, ShapeError
 from hintseg.files.atomic import whole_file
+from hintseg.files.images import open_image
 from hintseg.files.owned import foreign
 from hintseg.files.parse import read_json
 from hintseg.store.palette import voc_palette
@@ -56,7 +57,7 @@ def read_label_png(path: Path) -> Bytes:
         LabelError: The file is missing, broken, or not an index image.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             if image.mode not in ("P", "L", "1"):
                 raise LabelError(
                     f"{path}: an image of mode {image.mode} given, an index image (palette or 8-bit grey) is needed; "
@@ -65,7 +66,9 @@ def read_label_png(path: Path) -> Bytes:
             return np.array(image, dtype=np.uint8)
     except FileNotFoundError as error:
         raise LabelError(f"{path}: no such mask") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except LabelError:
+        raise
+    except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise LabelError(f"{path}: cannot be read as a mask ({error}); write it anew") from error
 
 
@@ -165,9 +168,16 @@ class MaskStore:
         return read_label_png(self.path(id))
 
     def quality(self, id: str) -> float | None:
-        """Return the stated quality of a mask, 0..1, or None."""
-        with Image.open(self.path(id)) as image:
-            return float(image.info[_QUALITY]) if _QUALITY in image.info else None
+        """Return the stated quality of a mask, 0..1, or None.
+
+        Raises:
+            LabelError: The mask is missing or broken.
+        """
+        try:
+            with open_image(self.path(id)) as image:
+                return float(image.info[_QUALITY]) if _QUALITY in image.info else None
+        except Exception as error:  # as in `read_label_png`
+            raise LabelError(f"{self.path(id)}: cannot be read as a mask ({error}); write it anew") from error
 
     def qualities(self) -> dict[str, float]:
         """Return the stated qualities by photo id, as the manifest of a finished store has them.

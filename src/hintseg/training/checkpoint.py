@@ -13,6 +13,7 @@ import torch
 
 from hintseg.errors import RunError
 from hintseg.files.atomic import remove_quietly, whole_file
+from hintseg.files.owned import adopt
 
 logger = logging.getLogger("hintseg")
 
@@ -44,6 +45,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
             file.flush()
             if (folder / LAST).is_file():
                 (folder / LAST).replace(folder / BEFORE)
+                adopt(folder / BEFORE)
     except RunError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
             raise RunError(

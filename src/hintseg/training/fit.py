@@ -24,6 +24,7 @@ from hintseg.config.settings import FitConfig, TrainerConfig
 from hintseg.data.dataset import EpochSampler
 from hintseg.errors import RunError
 from hintseg.files.atomic import whole_file
+from hintseg.files.owned import adopt
 from hintseg.methods.method import Method
 from hintseg.training import machine
 from hintseg.training.checkpoint import read_checkpoint, write_checkpoint
@@ -176,6 +177,8 @@ class _Training:
                 write_checkpoint(self.folder, state)
             except RunError as caught:
                 error = caught
+            for path in (self.folder / "tensorboard").rglob("*"):
+                adopt(path)
         machine.fail_together(error)
         self.saved = self.step
 
