@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from hintseg.run.folder import RunFolder
 
 
 def arguments(
@@ -43,5 +44,8 @@ def print_row(row: str, seeds: Sequence[int], columns: Iterable[str], found: Map
 
 def print_cost(row: str, run: Path) -> None:
     """Print seconds, memory and steps of each stage of a run."""
-    for stage, facts in json.loads((run / "manifest.json").read_text())["stages"].items():
-        print(f"{row}/{stage}: {facts['seconds']} s, peak {facts['peak_memory_mb']} MiB, {facts.get('steps')} steps")
+    folder = RunFolder.open(run)
+    ended = {event.what: event for event in folder.history}
+    for stage, facts in folder.stages.items():
+        cost = f"{ended[stage].seconds} s, peak {ended[stage].peak_memory_mb} MiB"
+        print(f"{row}/{stage}: {cost}, {facts.steps} steps")
