@@ -159,28 +159,6 @@ def test_class_names_are_no_markup(photos):
     assert "fish [/b]" in done.stdout
 
 
-def test_stopping_by_hand_says_how_to_go_on(monkeypatch, capsys):
-    def by_lightning():
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            sys.exit(1)
-
-    def by_typer():
-        sys.exit(130)
-
-    for stop in (by_lightning, by_typer):
-        monkeypatch.setattr(command_line, "app", stop)
-        with pytest.raises(SystemExit) as ended:
-            command_line.main()
-        assert ended.value.code == 130
-        assert "`--resume` goes on from here" in capsys.readouterr().err
-    monkeypatch.setattr(command_line, "app", lambda: sys.exit(1))
-    with pytest.raises(SystemExit) as ended:
-        command_line.main()
-    assert ended.value.code == 1
-
-
 def test_unwritable_run_folder(photos, tmp_path):
     (tmp_path / "file").write_text("")
     done = hintseg("train", photos, "--out", tmp_path / "file" / "run")

@@ -274,7 +274,8 @@ def _fabric(trainer: TrainerConfig, folder: Path) -> Fabric:
     from lightning.fabric import Fabric
     from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for name in ("lightning.fabric", "lightning.pytorch"):  # the second speaks for the first
+        logging.getLogger(name).setLevel(logging.WARNING)
     several = machine.devices(trainer) * trainer.num_nodes > 1
     ddp = "ddp_find_unused_parameters_true"
     try:
