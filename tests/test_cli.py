@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from hintseg.cli import app as command_line
 from hintseg.data.shapes import write_shapes
 
 

@@ -30,7 +30,7 @@ from hintseg.training.watch import Watch
 from hintseg.types import Hints, ParameterGroup, Photo, Supervision
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from kills import command, differing, run  # noqa: E402
+from kills import command, differing, run
 
 SETTINGS = FitConfig(
     epochs=3,

@@ -240,8 +240,10 @@ def fit(
     watch = watch or Watch()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
+        chance = _generators(torch.device("cpu"))
         fabric = _fabric(trainer, folder)
         machine.launch(fabric, trainer)
+        _set_generators(chance, fabric.device)  # importing Lightning draws from them, where it is not done yet
         training = _Training(fabric, method, loader, settings, folder)
         state = _checkpoint(method, settings, folder) if resume else None
         if state is None:
