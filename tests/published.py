@@ -27,7 +27,7 @@ def reference(name: str) -> dict[str, Tensor]:
     return values
 
 
-# The codes draw with trunc_normal_, whose bounds at a hundred deviations cut nothing: it is a plain normal draw, but how
+# The codes draw with trunc_normal_. Bounds at a hundred deviations cut nothing: it is a plain normal draw, but how
 # torch makes it differs from version to version.
 
 
