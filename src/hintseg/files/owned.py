@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal, get_args
+
+from hintseg.files.parse import is_file, parse_json
 
 Kind = Literal["run", "masks", "photos"]
 
@@ -19,9 +20,12 @@ def kind_of(folder: Path) -> Kind | None:
         >>> kind_of(getfixture("tmp_path")) is None
         True
     """
+    mark = folder / MARK
+    if not is_file(mark):
+        return None
     try:
-        with (folder / MARK).open("rb") as file:
-            header = json.loads(file.readline(4096))
+        with mark.open("rb") as file:
+            header = parse_json(file.readline(4096))
         return header["kind"] if header["kind"] in get_args(Kind) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
