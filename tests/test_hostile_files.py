@@ -300,6 +300,15 @@ class TestFolders:
         assert found.classes == ("cat", "dog")
         assert [photo.id for photo in found.photos] == ["a", "b"]
 
+    def test_a_broken_mark_is_none(self, tmp_path):
+        (photos(tmp_path) / "tags.csv").write_text("a,dog\nb,cat\n")
+        for mark in ("[" * 5000, "{}", '{"kind": []}', "\0"):
+            (tmp_path / ".hintseg").write_text(mark)
+            assert len(read_hints(tmp_path).photos) == 2
+        (tmp_path / ".hintseg").unlink()
+        os.mkfifo(tmp_path / ".hintseg")
+        assert len(read_hints(tmp_path).photos) == 2
+
     @pytest.mark.parametrize(
         ("name", "part"),
         [(b"\xff.png", r"'\\xff\.png' holds"), (b"a\nb.png", "control character"), (b"x" * 245 + b".png", "240 bytes")],
