@@ -266,7 +266,9 @@ def test_a_swallowed_signal_still_ends_the_command(swallow):
 
 
 def test_a_killed_process_ends_all_and_the_run_resumes(photos, tmp_path):
-    begin = command("bmp", photos, tmp_path / "run", ["trainer.devices=2", "segment.fit.epochs=60"])
+    begin = command(
+        "bmp", photos, tmp_path / "run", ["trainer.devices=2", "segment.fit.epochs=12", "trainer.checkpoint_minutes=5"]
+    )
     process = subprocess.Popen(begin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "run" / "segment" / LAST).exists():
         assert process.poll() is None, process.communicate()
