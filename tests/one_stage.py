@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from batches import batch_of
 from hintseg.config.settings import BackboneConfig
-from hintseg.types import Batch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 REFERENCE = SHARED / "reference"
@@ -34,7 +34,7 @@ def batch(classes=3, size=64):
     tags[0, [0, classes - 1]] = 1
     tags[1, 1] = 1
     images = rand(2, 3, size, size)
-    return Batch(["a", "b"], images, tags, None, torch.tensor([[0, 0, size, size], [4, 8, size - 6, size - 10]]))
+    return batch_of(images, tags, windows=torch.tensor([[0, 0, size, size], [4, 8, size - 6, size - 10]]))
 
 
 def load_published(method):

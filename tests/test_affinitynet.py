@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, elu
 
 import hintseg
+from batches import batch_of, with_targets
 from hintseg.config.auto import Facts, resolve_fit
 from hintseg.config.settings import BackboneConfig
 from hintseg.data.shapes import write_shapes
@@ -48,8 +49,7 @@ def make(background: bool = True, **settings: object) -> AffinityNet:
 def make_batch(masks: Tensor) -> Batch:
     torch.manual_seed(1)
     images = torch.rand(len(masks), 3, *masks.shape[1:])
-    windows = torch.tensor([[0, 0, masks.shape[2], masks.shape[1]]] * len(masks))
-    return Batch([str(n) for n in range(len(masks))], images, torch.ones(len(masks), 2), masks, windows)
+    return batch_of(images, torch.ones(len(masks), 2), masks)
 
 
 def two_halves(size: int = 64, values: tuple[int, int] = (1, 2)) -> Tensor:
@@ -360,7 +360,7 @@ def test_what_is_missing_is_said() -> None:
     with pytest.raises(ConfigError, match="needs three feature levels, 'resnet10t'"):
         make(backbone=BackboneConfig(name="resnet10t", weights="random", levels=2))
     batch = make_batch(two_halves())
-    batch.masks = None
+    batch = with_targets(batch, pixels=None)
     with pytest.raises(ConfigError, match="run a localizer first"):
         make().losses(batch, PROGRESS)
 

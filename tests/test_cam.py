@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from batches import batch_of as batch
 from hintseg.cam import (
     constant_background,
     merge_scales,
@@ -22,7 +23,7 @@ from hintseg.errors import ShapeError
 from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.methods.cam import Cam, CamConfig
 from hintseg.nn.pooling import POOLED_NORM, gap, gmp, hspp, pool
-from hintseg.types import Batch, Progress
+from hintseg.types import Progress
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
@@ -34,11 +35,6 @@ def reference(name):
 
 def rand(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def batch(images, tags):
-    b, _, h, w = images.shape
-    return Batch([str(i) for i in range(b)], images, tags, None, torch.tensor([[0, 0, w, h]] * b))
 
 
 def network(classes=3, **settings):
@@ -276,12 +272,12 @@ def test_measured_scale_makes_tiny_features_learnable():
 @pytest.mark.parametrize("pooling", ["gap", "hspp"])
 def test_measured_scale_gives_the_standard_norm_and_leaves_maps_alone(pooling):
     method, data = network(2, pooling=pooling), colours(4)
-    before = normalise(method.class_maps(data.images), data.tags)
+    before = normalise(method.class_maps(data.images), data.targets.tags)
     method.prepare([data])
     pooled = pool(method.backbone(data.images)[-1] * method.feature_scale.factor, pooling)
     assert pooled.square().sum(dim=1).mean().sqrt().item() == pytest.approx(POOLED_NORM, rel=1e-3)
     assert not method.training
-    after = normalise(method.class_maps(data.images), data.tags)
+    after = normalise(method.class_maps(data.images), data.targets.tags)
     torch.testing.assert_close(after, before, rtol=0, atol=0.02)  # the 1e-5 below the fraction is felt by tiny maps
     again = network(2, pooling=pooling)
     again.load_state_dict(method.state_dict())

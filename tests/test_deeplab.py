@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from batches import batch_of, with_targets
 from hintseg.config.settings import BackboneConfig, FitConfig
 from hintseg.errors import ConfigError
-from hintseg.losses.segmentation import pixel_cross_entropy
+from hintseg.losses.cross_entropy import pixel_cross_entropy
 from hintseg.methods.deeplab import (
     DeepLabV2,
     DeepLabV2Config,
@@ -43,8 +44,7 @@ def make_batch(size: tuple[int, int] = (64, 64), values: tuple[int, int] = (1, 2
     masks = torch.full((count, *size), values[0], dtype=torch.uint8)
     images[..., size[1] // 2 :] *= 0.3
     masks[..., size[1] // 2 :] = values[1]
-    windows = torch.tensor([[0, 0, size[1], size[0]]] * count)
-    return Batch([str(n) for n in range(count)], images, torch.ones(count, 2), masks, windows)
+    return batch_of(images, torch.ones(count, 2), masks)
 
 
 def total_loss(method: Segmenter, batch: Batch) -> Tensor:
@@ -120,8 +120,7 @@ def test_every_parameter_has_one_group(kind: str) -> None:
 
 @KINDS
 def test_masks_are_needed(kind: str) -> None:
-    batch = make_batch()
-    batch.masks = None
+    batch = with_targets(make_batch(), pixels=None)
     with pytest.raises(ConfigError, match="learns from masks"):
         make(kind).losses(batch, PROGRESS)
 
@@ -193,8 +192,8 @@ def test_the_pyramid_is_the_sum_of_its_branches_and_starts_small() -> None:
 def test_training_at_three_scales_adds_their_maximum() -> None:
     one, three = make("deeplabv2").eval(), make("deeplabv2", scales=(1.0, 0.75, 0.5)).eval()
     batch = make_batch()
-    assert batch.masks is not None
-    images, masks = batch.images, batch.masks
+    images, masks = batch.images, batch.targets.pixels
+    assert masks is not None
 
     def at(scale: float) -> Tensor:
         side = round(64 * scale)

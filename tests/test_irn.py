@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from batches import batch_of, with_targets
 from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ConfigError, ShapeError
 from hintseg.losses.affinity import PairLabels, affinity_loss, displacement_loss, labels_on_grid, pair_ends, pair_labels
@@ -40,8 +41,7 @@ def make_irn(classes: int = 2, background: bool = True, **backbone: object) -> I
 def make_batch(masks: Tensor) -> Batch:
     torch.manual_seed(1)
     images = torch.rand(len(masks), 3, *masks.shape[1:])
-    windows = torch.tensor([[0, 0, masks.shape[2], masks.shape[1]]] * len(masks))
-    return Batch([str(n) for n in range(len(masks))], images, torch.ones(len(masks), 2), masks, windows)
+    return batch_of(images, torch.ones(len(masks), 2), masks)
 
 
 def two_halves(size: int = 64, values: tuple[int, int] = (1, 2)) -> Tensor:
@@ -373,7 +373,7 @@ def test_two_levels_are_enough_and_masks_are_needed() -> None:
     irn = make_irn(levels=2).train()
     batch = make_batch(two_halves())
     assert all(torch.isfinite(value) for value in irn.losses(batch, PROGRESS).values())
-    batch.masks = None
+    batch = with_targets(batch, pixels=None)
     with pytest.raises(ConfigError, match="run a localizer first"):
         irn.losses(batch, PROGRESS)
 

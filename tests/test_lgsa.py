@@ -14,13 +14,14 @@ from torch.nn.functional import interpolate
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import hintseg
+from batches import batch_of, with_targets
 from hintseg.config.loader import load_config
 from hintseg.config.settings import BackboneConfig
 from hintseg.data.shapes import write_shapes
 from hintseg.errors import ConfigError, ShapeError
 from hintseg.exporting import export_onnx
 from hintseg.losses.affinity import labels_on_grid
-from hintseg.losses.segmentation import pixel_cross_entropy
+from hintseg.losses.cross_entropy import pixel_cross_entropy
 from hintseg.methods.lgsa import LgsaConfig, LgsaDeepLabV2
 from hintseg.nn import attention
 from hintseg.nn.attention import Affinity, Lgsa, NonLocal, attend, cascade
@@ -314,15 +315,15 @@ def halves(size: tuple[int, int] = (64, 64), values: tuple[int, int] = (1, 2), c
     masks = torch.full((count, *size), values[0], dtype=torch.uint8)
     images[..., size[1] // 2 :] *= 0.3
     masks[..., size[1] // 2 :] = values[1]
-    return Batch([str(n) for n in range(count)], images, torch.ones(count, 2), masks, torch.zeros(count, 4))
+    return batch_of(images, torch.ones(count, 2), masks)
 
 
 @pytest.mark.parametrize("walk_on", ["logits", "probabilities"])
 def test_losses_equal_equations_8_to_10(walk_on: str) -> None:
     method, batch = network(walk_on=walk_on).eval(), halves()
-    assert batch.masks is not None
+    assert batch.targets.pixels is not None
     features = method.scale(method.backbone(batch.images)[-1])
-    labels = labels_on_grid(batch.masks, (8, 8)).flatten(1)
+    labels = labels_on_grid(batch.targets.pixels, (8, 8)).flatten(1)
     guided = torch.zeros(())
     for one in method.attention:
         query, key, value = (layer(features).flatten(2).transpose(1, 2) for layer in (one.theta, one.phi, one.g))
@@ -336,8 +337,10 @@ def test_losses_equal_equations_8_to_10(walk_on: str) -> None:
     torch.testing.assert_close(method.segment(batch.images), logits, rtol=1e-4, atol=1e-5)
     full = interpolate(logits, size=(64, 64), mode="bilinear", align_corners=False)
     found = method.losses(batch, PROGRESS)
-    assert list(found) == ["seg", "att"]
-    torch.testing.assert_close(found["seg"], pixel_cross_entropy(full, batch.masks), rtol=1e-4, atol=1e-5)
+    assert list(found) == ["segmentation", "att"]
+    torch.testing.assert_close(
+        found["segmentation"], pixel_cross_entropy(full, batch.targets.pixels), rtol=1e-4, atol=1e-5
+    )
     pull = 10000 * (64 / 1681) ** 2  # 8 x 8 cells here, 41 x 41 in the paper
     torch.testing.assert_close(found["att"], pull * guided, rtol=1e-4, atol=1e-6)
 
@@ -361,7 +364,7 @@ def test_settings_choose_weight_modules_and_walk(settings, weight: float, module
     assert len(method.attention) == modules
     assert method.walks is walks
     losses = method.losses(halves(), PROGRESS)
-    assert set(losses) == ({"seg", "att"} if weight else {"seg"})
+    assert set(losses) == ({"segmentation", "att"} if weight else {"segmentation"})
 
 
 def test_settings_that_contradict_each_other_are_refused_in_words() -> None:
@@ -384,7 +387,7 @@ def test_without_background_channel_zero_never_wins(size: tuple[int, int], walk_
     assert (logits[:, 0] == -1e4).all()
     assert (logits[:, 1:] > -100).all()
     assert torch.isfinite(logits.half()).all()
-    assert method.losses(halves(size), PROGRESS)["seg"].item() < 100
+    assert method.losses(halves(size), PROGRESS)["segmentation"].item() < 100
 
 
 def test_new_attention_leaves_deeplab_as_it_is() -> None:
@@ -397,15 +400,14 @@ def test_new_attention_leaves_deeplab_as_it_is() -> None:
 def test_nothing_labelled_gives_a_loss_of_zero_and_finite_gradients() -> None:
     method = network().train()
     losses = method.losses(halves(values=(255, 255)), PROGRESS)
-    total = losses["seg"] + losses["att"]
+    total = losses["segmentation"] + losses["att"]
     total.backward()
     assert total.item() == 0
     assert all(torch.isfinite(value.grad).all() for value in method.parameters() if value.grad is not None)
 
 
 def test_masks_are_needed() -> None:
-    batch = halves()
-    batch.masks = None
+    batch = with_targets(halves(), pixels=None)
     with pytest.raises(ConfigError, match="learns from masks"):
         network().losses(batch, PROGRESS)
 
@@ -430,9 +432,9 @@ def test_it_learns_the_masks_and_whom_to_listen_to(precision: str) -> None:
     for _ in range(20):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             losses = method.losses(batch, PROGRESS)
-        history.append([losses["seg"].item(), losses["att"].item()])
+        history.append([losses["segmentation"].item(), losses["att"].item()])
         optimizer.zero_grad()
-        (losses["seg"] + losses["att"]).backward()
+        (losses["segmentation"] + losses["att"]).backward()
         optimizer.step()
     first, last = np.array(history[0]), np.array(history[-1])
     assert (last < first / 2).all()
@@ -464,7 +466,7 @@ def test_a_run_trains_predicts_and_logs_both_losses(tmp_path) -> None:
     run = hintseg.train(tmp_path / "data", tmp_path / "run", recipe="full", settings=settings)
     assert [row["kind"] for row in run.metrics] == ["segmentation"]
     header, *rows = (run.path / "segment" / "log.csv").read_text().splitlines()
-    assert header == "step,epoch,lr,loss,seg,att"
+    assert header == "step,epoch,lr,loss,segmentation,att"
     assert len(rows) == 4
     method = load_weights(run.path / "segment" / "model.safetensors")[0]
     assert isinstance(method, LgsaDeepLabV2)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import hintseg
+from batches import batch_of
 from hintseg.cam import multi_scale, normalise
 from hintseg.config.auto import Facts, resolve_fit
 from hintseg.config.loader import load_config
@@ -24,7 +25,7 @@ from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.methods.mctformer import MctConfig, MctFormer
 from hintseg.nn.vit import ClassTokenVit, VitConfig
 from hintseg.training.weights import load_weights, save_weights
-from hintseg.types import Batch, Progress
+from hintseg.types import Progress
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
@@ -45,10 +46,6 @@ def make(classes: int = 3, **settings: object) -> MctFormer:
     for block in method.backbone.blocks:
         nn.init.normal_(block.attn.qkv.weight, std=0.4)
     return method
-
-
-def batch_of(images: Tensor, tags: Tensor) -> Batch:
-    return Batch([str(i) for i in range(len(images))], images, tags, None, torch.zeros(len(images), 4))
 
 
 # --- the published numbers ------------------------------------------------------------------------------------------
@@ -150,7 +147,7 @@ def test_maps_equal_plain_loops() -> None:
 
 def test_losses_are_those_of_class_tokens_and_patches() -> None:
     method, images, tags = make(), rand(2, 3, 40, 56), torch.tensor([[1.0, 0, 1], [0, 0, 0]])
-    method.prior.measure([torch.tensor([[1.0, 0, 0], [1, 1, 0]])])
+    method.prior.measure([(torch.tensor([[1.0, 0, 0], [1, 1, 0]]), torch.ones(2, 3, dtype=torch.bool))])
     classes, patches = method.backbone(images)
     offset = method.prior.offset
     expected = {

@@ -3,22 +3,21 @@
 import pytest
 import torch
 
+from batches import batch_of
 from hintseg.config.settings import BackboneConfig
 from hintseg.methods.cam import Cam, CamConfig
 from hintseg.nn.prior import ClassPrior
-from hintseg.types import Batch
 
 
 def batch(tags):
-    n = len(tags)
-    return Batch([""] * n, torch.rand(n, 3, 64, 64), tags, None, torch.zeros(n, 4, dtype=torch.int64))
+    return batch_of(torch.rand(len(tags), 3, 64, 64), tags)
 
 
 def test_scores_of_zero_become_the_share_of_photos():
     tags = torch.zeros(1000, 3)
     tags[:100, 0], tags[:500, 1] = 1, 1
     prior = ClassPrior(3)
-    prior.measure(tags.split(16))
+    prior.measure((part, torch.ones_like(part, dtype=torch.bool)) for part in tags.split(16))
     shares = prior(torch.zeros(1, 3)).sigmoid()[0]
     assert shares[:2].tolist() == pytest.approx([0.1, 0.5], abs=0.001)
     assert 0 < shares[2] < 0.001

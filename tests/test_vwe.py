@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from batches import batch_of as batch
 from hintseg.config.settings import BackboneConfig
 from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.methods.vwe import Vwe, VweConfig, combine_branches
 from hintseg.nn.pooling import gap, hspp
 from hintseg.nn.visual_words import VisualWords
-from hintseg.types import Batch, Progress
+from hintseg.types import Progress
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
@@ -22,11 +23,6 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared")
 
 def rand(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def batch(images, tags):
-    b, _, h, w = images.shape
-    return Batch([str(i) for i in range(b)], images, tags, None, torch.tensor([[0, 0, w, h]] * b))
 
 
 def network(classes=3, **settings):

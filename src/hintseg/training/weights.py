@@ -52,6 +52,7 @@ def load_weights(path: Path) -> tuple[Method, tuple[str, ...], bool]:
         raise WeightsError(f"{path} was not written by hintseg; give it as backbone.weights to start from it")
     raw = json.loads(metadata["config"])
     kind: type[Method] = resolve("method", raw["method"], methods())
+    raw.pop("objectives", None)  # what it learned by; a plug-in of whoever trained it is not needed to use it
     for network in (raw["backbone"], raw["backbone"].get("stem")):
         if network is not None:
             network["weights"] = "random"  # the file holds all weights
