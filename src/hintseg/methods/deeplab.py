@@ -75,15 +75,12 @@ class DeepLabV2(Segmenter):
         With targets and several training scales: at the images' size, those of all scales and, as published, of their
         maximum. The released code shrinks the masks to the logits instead.
         """
-        if targets is None or len(self.config.scales) == 1:
-            scale = 1.0 if targets is None else self.config.scales[0]
-            return Prediction(*self._read(_resize_by(images, scale)))
-        levels, full = [], []
-        for scale in self.config.scales:
-            logits, seen = self._read(_resize_by(images, scale))
-            levels.append(seen)
-            full.append(resize_to(logits, images))
-        return Prediction(full[0], levels[0], others=(*full[1:], torch.stack(full).amax(dim=0)))
+        scales = (1.0,) if targets is None else self.config.scales
+        passes = [self._read(_resize_by(images, scale)) for scale in scales]
+        if len(passes) == 1:
+            return Prediction(*passes[0])
+        full = [resize_to(logits, images) for logits, _ in passes]
+        return Prediction(full[0], passes[0][1], others=(*full[1:], torch.stack(full).amax(dim=0)))
 
     def _read(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         levels: list[Tensor] = self.backbone(images)
