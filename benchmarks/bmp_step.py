@@ -22,14 +22,16 @@ from torch.nn.functional import interpolate
 from hintseg.cam import merge_twins, stretch
 from hintseg.config.settings import BackboneConfig
 from hintseg.losses.affinity import labels_on_grid
-from hintseg.losses.classification import multi_label_soft_margin
-from hintseg.methods.bmp import Bmp, BmpConfig, s2c_loss
+from hintseg.losses.classification import tag_loss
+from hintseg.losses.mutual import C2s, s2c_loss
+from hintseg.losses.window_affinity import window_affinity_loss
+from hintseg.methods.bmp import Bmp, BmpConfig
 from hintseg.methods.one_stage import grow
 from hintseg.nn import mit
 from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
 from hintseg.refine import par
 from hintseg.refine.pseudo_labels import CropPar, background_aware, par_labels
-from hintseg.types import Batch
+from hintseg.types import Batch, Targets
 
 PARTS = ("CAM", "labels", "forward", "backward")
 FUSED = mit.scaled_dot_product_attention
@@ -67,7 +69,7 @@ def cam_before(method: Bmp, batch: Batch) -> tuple[Tensor, Tensor]:
 def labels_before(batch: Batch, maps: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
     """One photo at a time, three calls of PAR with an affinity of their own."""
     colour, aware = [], []
-    for image, one, prior, tags in zip(batch.images, maps, background, batch.tags, strict=True):
+    for image, one, prior, tags in zip(batch.images, maps, background, batch.targets.tags, strict=True):
         keys = torch.cat([tags.new_zeros(1), tags.nonzero()[:, 0] + 1]).long()
         rgb = half(image[None]) * 255
         winners = []
@@ -113,7 +115,8 @@ def main() -> None:
     tags = torch.zeros(count, args.classes)
     tags[:, 0] = tags[0, 1] = 1
     windows = torch.tensor([[0, 0, side, side]] * count)
-    batch = Batch([], torch.rand(count, 3, side, side), tags, None, windows).to(device)
+    targets = Targets(tags, torch.ones_like(tags, dtype=torch.bool), windows)
+    batch = Batch([], torch.rand(count, 3, side, side), targets).to(device)
     cells = torch.arange((side // 16) ** 2, device=device)
     y, x = cells // (side // 16), cells % (side // 16)
     near = torch.maximum((y[:, None] - y).abs(), (x[:, None] - x).abs()) <= 8  # (N, N), once: theirs is too
@@ -126,9 +129,9 @@ def main() -> None:
             maps, background = look.maps, look.background
 
             def labels() -> tuple[Tensor, Tensor]:
-                spread = CropPar(batch.images, batch.windows)
-                winner, sure = background_aware(spread, maps, background, batch.tags)
-                colour = par_labels(spread, maps, batch.tags, batch.windows, high=0.55, low=0.35)
+                spread = CropPar(batch.images, batch.targets.windows)
+                winner, sure = background_aware(spread, maps, background, batch.targets.tags)
+                colour = par_labels(spread, maps, batch.targets.tags, batch.targets.windows, high=0.55, low=0.35)
                 return colour, winner.masked_fill(sure <= 0.75, 255)
         else:
             maps, background = measure("CAM", lambda: cam_before(method, batch))
@@ -141,13 +144,15 @@ def main() -> None:
         def forward() -> Tensor:
             seen = method.branches(batch.images, decode=True)
             s_s, s_c = grow(seen.logits, (side, side)), grow(seen.maps, (side, side))
-            losses = [multi_label_soft_margin(seen.scores, batch.tags), 0.7 * method.c2s_loss(s_s, y_c)]
-            losses.append(0.1 * s2c_loss(s_c, method.feedback(s_s.detach(), batch)))
+            losses = [tag_loss(seen.scores, batch.targets), 0.7 * C2s().of(s_s, y_c, None)]
+            losses.append(0.1 * s2c_loss(s_c, method.feedback(s_s.detach(), batch.targets)))
             if seen.attention is not None:
                 grid = labels_on_grid(colour, (seen.maps.shape[2], seen.maps.shape[3]))
-                own = method.affinity_loss(seen, colour) if after else None
-                own = affinity_loss_before(method, seen.attention, grid, near) if own is None else own
-                losses.append(0.1 * own)
+                if after:
+                    said = method.prediction(seen, batch.images, affinity=True)
+                    losses.append(0.1 * window_affinity_loss(said.own["affinity"], grid))
+                else:
+                    losses.append(0.1 * affinity_loss_before(method, seen.attention, grid, near))
             return torch.stack(losses).sum()
 
         total = measure("forward", forward)

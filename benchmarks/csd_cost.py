@@ -21,7 +21,7 @@ from hintseg.methods.csd import Csd
 from hintseg.methods.method import Method
 from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
 from hintseg.registry import methods, resolve
-from hintseg.types import Batch, Progress
+from hintseg.types import Batch, Progress, Targets
 
 
 def make_batch(photos: int, pairs: int, crop: int, classes: int, device: torch.device) -> Batch:
@@ -29,7 +29,8 @@ def make_batch(photos: int, pairs: int, crop: int, classes: int, device: torch.d
 
     def part(count: int, tags: torch.Tensor, masks: torch.Tensor, source: Batch | None) -> Batch:
         windows = torch.tensor([[0, 0, crop, crop]]).repeat(count, 1)
-        return Batch([str(i) for i in range(count)], torch.rand(count, 3, crop, crop), tags, masks, windows, source)
+        targets = Targets(tags, torch.ones_like(tags, dtype=torch.bool), windows, masks)
+        return Batch([str(i) for i in range(count)], torch.rand(count, 3, crop, crop), targets, source)
 
     one = torch.eye(classes)[torch.arange(photos) % classes]
     halves = torch.zeros(pairs, crop, crop, dtype=torch.uint8)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from hintseg.refine.random_walk import path_offsets
-from hintseg.types import Batch
+from hintseg.types import Batch, Targets
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:
@@ -16,15 +18,22 @@ def rand(*shape: int, seed: int = 0) -> Tensor:
 def batch_of(
     images: Tensor,
     tags: Tensor,
-    masks: Tensor | None = None,
-    *,
+    pixels: Tensor | None = None,
     windows: Tensor | None = None,
     source: Batch | None = None,
+    boxes: tuple[Tensor, ...] | None = None,
 ) -> Batch:
-    """Photos that fill their crops, unless `windows` says otherwise."""
+    """Photos of known tags that fill their crops, unless `windows` says otherwise."""
     count, _, height, width = images.shape
-    whole = torch.tensor([[0, 0, width, height]] * count)
-    return Batch([str(i) for i in range(count)], images, tags, masks, whole if windows is None else windows, source)
+    if windows is None:
+        windows = torch.tensor([[0, 0, width, height]] * count)
+    targets = Targets(tags, torch.ones_like(tags, dtype=torch.bool), windows, pixels, boxes=boxes)
+    return Batch([str(i) for i in range(count)], images, targets, source)
+
+
+def with_targets(batch: Batch, **changes: object) -> Batch:
+    """The batch with some of its targets changed."""
+    return replace(batch, targets=replace(batch.targets, **changes))
 
 
 def two_halves(size: int = 64, values: tuple[int, int] = (1, 2)) -> Tensor:

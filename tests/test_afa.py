@@ -10,7 +10,7 @@ import hintseg
 from hintseg.cam import merge_twins, stretch
 from hintseg.config.settings import BackboneConfig, FitConfig
 from hintseg.errors import ShapeError
-from hintseg.losses.segmentation import balanced_cross_entropy
+from hintseg.losses.balanced_cross_entropy import BalancedCrossEntropy, balanced_cross_entropy
 from hintseg.losses.window_affinity import window_affinity_loss
 from hintseg.methods import afa as module
 from hintseg.methods import one_stage as one_stage_module
@@ -98,8 +98,8 @@ def test_modes_come_back_after_an_error():
 def test_without_background_every_pixel_has_a_class(monkeypatch):
     torch.manual_seed(0)
     method, data, seen = Afa(AfaConfig(backbone=TINY, width=16), 3, False), batch(), []
-    data.tags[1] = 0
-    monkeypatch.setattr(module, "balanced_cross_entropy", lambda logits, y: (seen.append(y), logits.sum() * 0)[1])
+    data.targets.tags[1] = 0
+    monkeypatch.setattr(BalancedCrossEntropy, "of", lambda self, logits, y, t: (seen.append(y), logits.sum() * 0)[1])
     for step in (20, 50):  # labels of PAR, labels of the affinity
         assert all(loss.isfinite() for loss in method.losses(data, Progress(step, 100)).values())
     assert all(set(labels[0].unique().tolist()) <= {1, 3} for labels in seen)
@@ -127,7 +127,7 @@ def test_prepare_measures_timm_features_only():
     data = batch()
     free = afa(backbone=BackboneConfig(name="resnet10t", weights="random"))
     free.prepare([data])
-    data.tags[1, 0] = 1
+    data.targets.tags[1, 0] = 1
     mixed = afa()
     mixed.prepare([data])
     assert all(scale.factor != 1 for scale in free.feature_scales)

@@ -28,7 +28,7 @@ from hintseg.methods.refiner import Refiner
 from hintseg.refine.random_walk import pair_transition, random_walk
 from hintseg.training.weights import load_weights, save_weights
 from hintseg.types import Progress
-from made import blob_photo, noise_with, offsets_of, two_halves
+from made import blob_photo, noise_with, offsets_of, two_halves, with_targets
 from published import psa_weights, reference
 
 PROGRESS = Progress(0, 10)
@@ -329,7 +329,7 @@ def test_what_is_missing_is_said() -> None:
     with pytest.raises(ConfigError, match="needs three feature levels, 'resnet10t'"):
         make(backbone=BackboneConfig(name="resnet10t", weights="random", levels=2))
     batch = noise_with(two_halves())
-    batch.masks = None
+    batch = with_targets(batch, pixels=None)
     with pytest.raises(ConfigError, match="run a localizer first"):
         make().losses(batch, PROGRESS)
 

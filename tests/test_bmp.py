@@ -14,10 +14,11 @@ import hintseg
 from hintseg.cam import merge_twins, stretch
 from hintseg.config.loader import load_config, recipe_names
 from hintseg.config.settings import BackboneConfig
-from hintseg.losses.segmentation import pixel_soft_margin
+from hintseg.losses.mutual import C2s, s2c_loss
+from hintseg.losses.soft_margin import pixel_soft_margin
 from hintseg.methods import bmp as module
 from hintseg.methods import one_stage as one_stage_module
-from hintseg.methods.bmp import Bmp, BmpConfig, s2c_loss
+from hintseg.methods.bmp import Bmp, BmpConfig
 from hintseg.refine import par
 from hintseg.refine.pseudo_labels import CropPar, background_aware
 from hintseg.store.masks import read_label_png
@@ -104,13 +105,13 @@ def test_losses_and_gradients_equal_the_published_ones():
     labels = data["Y_c"]
     for kind, name in (("soft_margin", "BCE"), ("cross_entropy", "CE")):
         s_s = data["P_s"].clone().requires_grad_()
-        loss = bmp(c2s_loss=kind).c2s_loss(s_s, labels)
+        loss = C2s(form=kind).of(s_s, labels, None)
         loss.backward()
         torch.testing.assert_close(loss.detach(), data[f"c2s_{name}"], rtol=1e-3, atol=1e-6)
         # The file holds the gradients of every sixteenth pixel.
         torch.testing.assert_close(s_s.grad[..., ::16, ::16], data[f"gPs_{name}"], rtol=1e-3, atol=1e-9)
     photo = batch_of(data["P_s"][:, :3], torch.ones(2, 20), windows=windows_of(data["box"]))
-    y_s = bmp(20, **CODE).feedback(data["P_s"], photo)
+    y_s = bmp(20, **CODE).feedback(data["P_s"], photo.targets)
     assert torch.equal(y_s, data["Y_s"])
     s_c = data["P_c"].clone().requires_grad_()
     loss = s2c_loss(s_c, y_s)
@@ -136,16 +137,16 @@ def test_c2s_equals_equation_6():
                 sigmoid = 1 / (1 + math.exp(-p[c]))
                 margin -= math.log(sigmoid if c == label else 1 - sigmoid) / 3
             entropy -= p[label] - math.log(sum(math.exp(v) for v in p))
-    torch.testing.assert_close(bmp(2).c2s_loss(logits, labels), torch.tensor(margin / known))
-    found = bmp(2, c2s_loss="cross_entropy").c2s_loss(logits, labels)
+    torch.testing.assert_close(C2s().of(logits, labels, None), torch.tensor(margin / known))
+    found = C2s(form="cross_entropy").of(logits, labels, None)
     torch.testing.assert_close(found, torch.tensor(entropy / known))
 
 
 def test_feedback_equals_equations_3_and_7():
     photo = one_photo([1, 0, 1])
     logits = rand(1, 4, 8, 8, seed=5) * 8 - 4
-    photo.windows[0] = torch.tensor([1, 0, 8, 7])
-    found = bmp(sigma_s=0.6).feedback(logits, photo)[0]
+    photo.targets.windows[0] = torch.tensor([1, 0, 8, 7])
+    found = bmp(sigma_s=0.6).feedback(logits, photo.targets)[0]
     for y in range(8):
         for x in range(8):
             values = [float(logits[0, c, y, x]) for c in range(4)]
@@ -169,15 +170,15 @@ def test_confidence_is_what_its_name_says(confidence, value):
     for config, expected in ((low, 1), (high, 255)):
         method = bmp(1)
         method.config = config
-        assert (method.feedback(logits, one_photo([1])) == expected).all()
+        assert (method.feedback(logits, one_photo([1]).targets) == expected).all()
 
 
 def test_feedback_keeps_to_the_tags_only_where_asked():
     logits = torch.zeros(1, 3, 8, 8)
     logits[:, 2], logits[:, 1] = 9.0, 5.0
-    assert (bmp(2, sigma_s=0.01).feedback(logits, one_photo([1, 0])) == 1).all()
-    assert (bmp(2).feedback(logits, one_photo([1, 0])) == 255).all()  # nobody is sure of class 1
-    assert (bmp(2, filter_feedback=False).feedback(logits, one_photo([1, 0])) == 2).all()
+    assert (bmp(2, sigma_s=0.01).feedback(logits, one_photo([1, 0]).targets) == 1).all()
+    assert (bmp(2).feedback(logits, one_photo([1, 0]).targets) == 255).all()  # nobody is sure of class 1
+    assert (bmp(2, filter_feedback=False).feedback(logits, one_photo([1, 0]).targets) == 2).all()
 
 
 def test_s2c_equals_equation_8():
@@ -192,7 +193,7 @@ def test_s2c_equals_equation_8():
 def test_empty_masks_cost_nothing_and_give_no_gradient():
     empty = torch.full((1, 4, 4), 255, dtype=torch.uint8)
     s_s, s_c = rand(1, 3, 4, 4).requires_grad_(), rand(1, 2, 4, 4).requires_grad_()
-    total = pixel_soft_margin(s_s, empty) + bmp(2, c2s_loss="cross_entropy").c2s_loss(s_s, empty) + s2c_loss(s_c, empty)
+    total = pixel_soft_margin(s_s, empty) + C2s(form="cross_entropy").of(s_s, empty, None) + s2c_loss(s_c, empty)
     total.backward()
     assert total == 0
     assert not s_s.grad.any()
@@ -343,9 +344,9 @@ def test_without_attention_all_but_the_affinity_loss_remains():
 
 def test_photos_without_any_class_are_background(monkeypatch):
     data = batch()
-    data.tags.zero_()
+    data.targets.tags.zero_()
     seen = []
-    monkeypatch.setattr(Bmp, "c2s_loss", lambda self, s_s, y_c: (seen.append(y_c), s_s.sum() * 0)[1])
+    monkeypatch.setattr(C2s, "of", lambda self, s_s, y_c, trust: (seen.append(y_c), s_s.sum() * 0)[1])
     for step in (15, 50):
         assert all(loss.isfinite() for loss in bmp(sigma_c=0.0).losses(data, Progress(step, 100)).values())
     assert all(set(labels.unique().tolist()) == {0, 255} for labels in seen)
@@ -354,14 +355,14 @@ def test_photos_without_any_class_are_background(monkeypatch):
 def test_without_background_the_classes_compete_alone(monkeypatch):
     torch.manual_seed(0)
     method, data, seen = Bmp(BmpConfig(backbone=TINY, width=16), 3, False), batch(), []
-    data.tags[1] = 0
-    monkeypatch.setattr(Bmp, "c2s_loss", lambda self, s_s, y_c: (seen.append(y_c), s_s.sum() * 0)[1])
+    data.targets.tags[1] = 0
+    monkeypatch.setattr(C2s, "of", lambda self, s_s, y_c, trust: (seen.append(y_c), s_s.sum() * 0)[1])
     for step in (15, 50):  # before and after BSP's start
         assert all(loss.isfinite() for loss in method.losses(data, Progress(step, 100)).values())
-    x0, y0, x1, y1 = data.windows[0].tolist()
+    x0, y0, x1, y1 = data.targets.windows[0].tolist()
     assert all(set(labels[0, y0:y1, x0:x1].unique().tolist()) <= {1, 3} for labels in seen)  # none left out as unsure
     assert all(labels[1].unique().tolist() == [255] for labels in seen)  # no tags: nothing is known
-    assert method.label_photos(data.images[:1], data.tags[:1])[0].min() > 0
+    assert method.label_photos(data.images[:1], data.targets.tags[:1])[0].min() > 0
 
 
 # --- recipes --------------------------------------------------------------------------------------------------------

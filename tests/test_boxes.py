@@ -87,7 +87,7 @@ def test_boxes_become_masks_and_a_model(run):
         assert found.labels.tolist() == [1, 2, 2], "the crowd is no object"
         assert all(mask.any() for mask in found.masks)
     log = list(csv.DictReader((run.path / "segment" / "log.csv").open()))
-    assert {"seg", "att"} <= log[0].keys()
+    assert {"segmentation", "att"} <= log[0].keys()
 
 
 def test_crowds_are_unknown_and_photos_without_boxes_are_background(run):

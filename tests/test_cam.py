@@ -258,12 +258,12 @@ def test_measured_scale_makes_tiny_features_learnable():
 @pytest.mark.parametrize("pooling", ["gap", "hspp"])
 def test_measured_scale_gives_the_standard_norm_and_leaves_maps_alone(pooling):
     method, data = network(2, pooling=pooling), colours(4)
-    before = normalise(method.class_maps(data.images), data.tags)
+    before = normalise(method.class_maps(data.images), data.targets.tags)
     method.prepare([data])
     pooled = pool(method.backbone(data.images)[-1] * method.feature_scale.factor, pooling)
     assert pooled.square().sum(dim=1).mean().sqrt().item() == pytest.approx(POOLED_NORM, rel=1e-3)
     assert not method.training
-    after = normalise(method.class_maps(data.images), data.tags)
+    after = normalise(method.class_maps(data.images), data.targets.tags)
     torch.testing.assert_close(after, before, rtol=0, atol=0.02)  # the 1e-5 below the fraction is felt by tiny maps
     again = network(2, pooling=pooling)
     again.load_state_dict(method.state_dict())

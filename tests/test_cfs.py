@@ -27,7 +27,7 @@ from hintseg.methods.cfs import Cfs, CfsConfig, box_maps
 from hintseg.training.fit import fit
 from hintseg.training.weights import load_weights, save_weights
 from hintseg.types import Box, Hints, Photo, Progress
-from made import batch_of, rand
+from made import batch_of, rand, with_targets
 
 TINY = BackboneConfig(name="test_resnet", weights="random", output_stride=32)
 
@@ -39,10 +39,16 @@ def network(classes=3, **settings):
 
 
 def batch(n=2, classes=3, size=64, seed=0):
-    windows = torch.tensor([[10, 12, 50, 44], [5, 20, 61, 57]] * n)[:n]
+    labels = torch.arange(n) % classes
+    rows = [[k + 1, *([5, 20, 61, 57] if i % 2 else [10, 12, 50, 44])] for i, k in enumerate(labels.tolist())]
     masks = (rand(n, size, size, seed=seed) > 0.5).byte()
-    tags = torch.eye(classes)[torch.arange(n) % classes]
-    return batch_of(rand(n, 3, size, size, seed=seed), tags, masks, windows=windows)
+    boxes = tuple(torch.tensor([row], dtype=torch.float32) for row in rows)
+    return batch_of(rand(n, 3, size, size, seed=seed), torch.eye(classes)[labels], masks, boxes=boxes)
+
+
+def shown(seen):
+    """Crops, classes and boxes, as `foreground` takes them."""
+    return seen.images, seen.targets.tags, torch.cat(seen.targets.boxes)[:, 1:]
 
 
 def photo_with_boxes(folder: Path, boxes, size=(60, 80), name="a"):
@@ -125,10 +131,11 @@ def test_crops_equal_the_equations(tmp_path, box, epoch):
     item = data[0]
     frame = expand_box(box, (60, 80))
     masks, maps = zip(*(plain_maps(box, frame, found, 33, flip) for flip in (False, True)), strict=True)
-    drawn = box_maps(item.window[None], torch.zeros(1, 3, 33, 33))[0, 0].byte().numpy()
+    drawn = box_maps(item.boxes[:, 1:], torch.zeros(1, 3, 33, 33))[0, 0].byte().numpy()
     # An item may be flipped: mask and box map then both are.
-    assert any((item.mask.numpy() == m).all() and (drawn == b).all() for m, b in zip(masks, maps, strict=True))
-    assert item.tags.tolist() == [0, 1, 0]
+    assert any((item.pixels.numpy() == m).all() and (drawn == b).all() for m, b in zip(masks, maps, strict=True))
+    assert (item.tags.tolist(), item.tags_known.tolist()) == ([0, 1, 0], [False, True, False])
+    assert (item.window.tolist(), item.boxes[:, 0].tolist()) == ([0, 0, 33, 33], [2])
     assert (item.image.shape, item.image.dtype, item.id) == ((3, 33, 33), torch.uint8, "a#0")
 
 
@@ -144,11 +151,11 @@ def test_crop_shows_what_the_mask_says(tmp_path):
     for epoch in range(12):
         data.set_epoch(epoch)
         item = data[0]
-        bright, x0 = item.image[0] > 127, int(item.window[0])
-        assert ((bright == item.mask.bool()).float().mean()) > 0.98
+        bright, x0 = item.image[0] > 127, int(item.boxes[0, 1])
+        assert ((bright == item.pixels.bool()).float().mean()) > 0.98
         flipped.add(bool(bright[:, x0 : x0 + 4].any()))
-        windows.add(tuple(item.window.tolist()))
-        assert item.mask.any(), "the box is never cut away"
+        windows.add(tuple(item.boxes[0].tolist()))
+        assert item.pixels.any(), "the box is never cut away"
     assert len(windows) == 12, "margins are drawn anew"
     again = CropDataset([photo], 1, lambda photo, index: found, size=96)
     again.set_epoch(11)
@@ -162,7 +169,7 @@ def test_flips_happen(tmp_path):
     data, sides = CropDataset([photo], 1, lambda photo, index: left, size=32), set()
     for epoch in range(10):
         data.set_epoch(epoch)
-        mask = data[0].mask
+        mask = data[0].pixels
         sides.add(bool(mask[:, :16].sum() > mask[:, 16:].sum()))
     assert sides == {True, False}
 
@@ -174,10 +181,10 @@ def test_crowds_and_small_boxes_are_left_out_and_missing_proposals_ignored(tmp_p
     data = CropDataset([photo], 2, lambda photo, index: asked.append(index), size=32, smallest_side=20)
     item = data[0]
     assert (len(data), asked, object_boxes(photo)) == (1, [2], [0, 2, 3])
-    x0, y0, x1, y1 = item.window.tolist()
+    x0, y0, x1, y1 = item.boxes[0, 1:].int().tolist()
     inside = torch.zeros(32, 32, dtype=torch.bool)
     inside[y0:y1, x0:x1] = True
-    assert torch.equal(item.mask, 255 * inside.byte())
+    assert torch.equal(item.pixels, 255 * inside.byte())
 
 
 def test_epochs_with_fewer_boxes_take_turns(tmp_path):
@@ -201,7 +208,7 @@ def test_loader_gives_batches_and_survives_broken_photos(tmp_path, workers, capl
     with caplog.at_level(logging.WARNING, "hintseg"):
         batches = list(train_loader(data, batch_size=3, workers=workers))
     assert [b.images.shape for b in batches] == [(3, 3, 32, 32)] * 2
-    assert (batches[0].images.max() <= 1, batches[0].masks.dtype) == (True, torch.uint8)
+    assert (batches[0].images.max() <= 1, batches[0].targets.pixels.dtype) == (True, torch.uint8)
     assert data.skipped == ["b"]
     assert {id.split("#")[0] for b in batches for id in b.ids} == {"a", "c"}
 
@@ -237,9 +244,11 @@ def test_crops_for_inference_are_those_of_training(tmp_path):
     for epoch in range(8):
         data.set_epoch(epoch)
         for item in (data[0], data[1]):
-            items.setdefault(item.id, []).append((item.image.float() / 255, item.window))
+            items.setdefault(item.id, []).append((item.image.float() / 255, item.boxes[0, 1:]))
     for i in range(2):
-        assert any(torch.equal(im, crops.images[i]) and torch.equal(w, crops.windows[i]) for im, w in items[f"a#{i}"])
+        assert any(
+            torch.equal(im, crops.images[i]) and torch.equal(w, crops.boxes[i].float()) for im, w in items[f"a#{i}"]
+        )
 
 
 # --- the network ----------------------------------------------------------------------------------------------------
@@ -256,7 +265,8 @@ def test_box_maps_equal_the_equation():
 def test_at_the_start_the_encoder_is_the_one_of_the_image():
     method, seen = network().eval(), batch()
     plain = network().eval()
-    hints = torch.cat([box_maps(seen.windows, seen.images), seen.tags[:, :, None, None].expand(-1, -1, 64, 64)], dim=1)
+    images, tags, boxes = shown(seen)
+    hints = torch.cat([box_maps(boxes, images), tags[:, :, None, None].expand(-1, -1, 64, 64)], dim=1)
     with torch.no_grad():
         for level, zeros in zip(
             method.backbone(seen.images, hints), plain.backbone(seen.images, 0 * hints), strict=True
@@ -271,7 +281,7 @@ def test_at_the_start_the_encoder_is_the_one_of_the_image():
 def test_probabilities_of_any_network_at_crop_size(backbone, finest):
     method = network(backbone=TINY.model_copy(update={"name": backbone}), finest=finest).eval()
     seen = batch()
-    probability = method.foreground(seen.images, seen.tags, seen.windows)
+    probability = method.foreground(*shown(seen))
     assert probability.shape == (2, 64, 64)
     assert ((probability >= 0) & (probability <= 1)).all()
 
@@ -279,7 +289,7 @@ def test_probabilities_of_any_network_at_crop_size(backbone, finest):
 @pytest.mark.parametrize("levels", [1, 2, 5])
 def test_any_number_of_levels(levels):
     method = network(backbone=TINY.model_copy(update={"levels": levels}), finest=1)
-    assert method.foreground(*(lambda b: (b.images, b.tags, b.windows))(batch())).shape == (2, 64, 64)
+    assert method.foreground(*shown(batch())).shape == (2, 64, 64)
 
 
 def test_box_and_class_reach_every_block():
@@ -290,12 +300,12 @@ def test_box_and_class_reach_every_block():
     blocks = [method.decoder.bottleneck, *method.decoder.blocks]
     for i, block in enumerate(blocks):
         block.register_forward_hook(lambda m, x, y, i=i: outputs.setdefault(i, []).append(y))
-    base = batch()
-    other_box, other_tags = base.windows.flip(0), base.tags.roll(1, 1)
+    _, tags, boxes = shown(batch())
+    other_box, other_tags = boxes.flip(0), tags.roll(1, 1)
     with torch.no_grad():
-        first = method.foreground(blank, base.tags, base.windows)
-        assert not torch.allclose(first, method.foreground(blank, base.tags, other_box))
-        assert not torch.allclose(first, method.foreground(blank, other_tags, base.windows))
+        first = method.foreground(blank, tags, boxes)
+        assert not torch.allclose(first, method.foreground(blank, tags, other_box))
+        assert not torch.allclose(first, method.foreground(blank, other_tags, boxes))
         # From one block alone: the features that enter it silenced, leaving the hints.
         for block in blocks:
             given = block[0].in_channels - 4
@@ -327,20 +337,19 @@ def test_frozen_early_layers_still_learn_to_read_the_hints():
 
 def test_loss_is_the_cross_entropy_of_labelled_pixels():
     method, seen = network().eval(), batch()
-    seen.masks[0, :20] = 255
+    seen.targets.pixels[0, :20] = 255
     with torch.no_grad():
-        p = method.foreground(seen.images, seen.tags, seen.windows)
+        p = method.foreground(*shown(seen))
         loss = method.losses(seen, Progress(0, 1))["cfs"]
-    known = seen.masks != 255
-    plain = -torch.where(seen.masks == 1, p, 1 - p).log()[known].mean()  # Eq. 3
+    known = seen.targets.pixels != 255
+    plain = -torch.where(seen.targets.pixels == 1, p, 1 - p).log()[known].mean()  # Eq. 3
     torch.testing.assert_close(loss, plain, rtol=1e-4, atol=1e-5)
-    seen.masks[:] = 255
+    seen.targets.pixels[:] = 255
     assert method.losses(seen, Progress(0, 1))["cfs"] == 0
 
 
 def test_a_batch_without_proposals_is_refused():
-    seen = batch()
-    seen.masks = None
+    seen = with_targets(batch(), pixels=None)
     with pytest.raises(ConfigError, match="learns from proposals"):
         network().losses(seen, Progress(0, 1))
 
@@ -350,7 +359,7 @@ def test_half_precision_and_one_class():
     with torch.autocast("cpu", torch.bfloat16):
         loss = method.losses(seen, Progress(0, 1))["cfs"]
         loss.backward()
-        probability = method.eval().foreground(seen.images, seen.tags, seen.windows)
+        probability = method.eval().foreground(*shown(seen))
     assert loss.isfinite()
     assert (probability.dtype, probability.isfinite().all()) == (torch.float32, True)
 
@@ -367,7 +376,7 @@ def test_parameter_groups_hold_every_parameter_once_and_weights_come_back(tmp_pa
     loaded = load_weights(tmp_path / "model.safetensors")[0]
     seen = batch()
     with torch.no_grad():
-        both = [m.foreground(seen.images, seen.tags, seen.windows) for m in (method, loaded)]
+        both = [m.foreground(*shown(seen)) for m in (method, loaded)]
     torch.testing.assert_close(*both)
 
 
@@ -376,11 +385,11 @@ def test_mirrored_crops_are_averaged():
     plain = network(flip=False).eval()
     plain.load_state_dict(method.state_dict())
     with torch.no_grad():
-        one = plain.foreground(seen.images, seen.tags, seen.windows)
-        x0, y0, x1, y1 = seen.windows.T
-        windows = torch.stack([64 - x1, y0, 64 - x0, y1], dim=1)
-        other = plain.foreground(seen.images.flip(3), seen.tags, windows).flip(2)
-        both = method.foreground(seen.images, seen.tags, seen.windows)
+        one = plain.foreground(*shown(seen))
+        images, tags, boxes = shown(seen)
+        x0, y0, x1, y1 = boxes.T
+        other = plain.foreground(images.flip(3), tags, torch.stack([64 - x1, y0, 64 - x0, y1], dim=1)).flip(2)
+        both = method.foreground(*shown(seen))
     torch.testing.assert_close(both, (one + other) / 2)
     assert not torch.allclose(one, both)
 

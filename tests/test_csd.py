@@ -27,9 +27,9 @@ from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import ConfigError, LabelError, PhotoError, RunError, ShapeError
 from hintseg.hints.check import check
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
-from hintseg.losses.consistency import consistency, with_dummy
+from hintseg.losses.consistency import consistency, covered, with_dummy
 from hintseg.methods.cam import Cam, CamConfig
-from hintseg.methods.csd import Csd, covered, make_pastes, reliable
+from hintseg.methods.csd import Csd, make_pastes, reliable
 from hintseg.methods.irn import Irn, IrnConfig
 from hintseg.methods.mctformer import MctConfig, MctFormer
 from hintseg.methods.method import Method
@@ -42,7 +42,7 @@ from hintseg.run.folder import RunFolder
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
 from hintseg.types import IGNORE, Hints, HintSet, ParameterGroup, Photo, Progress
-from made import batch_of, rand
+from made import batch_of, rand, with_targets
 from published import reference
 
 TINY_VIT = VitConfig(weights="random", output_stride=8, depth=2, width=24, heads=3, drop_path=0.0)
@@ -199,19 +199,19 @@ def test_loss_does_not_depend_on_the_grid():
 
 def plain_pastes(data, offsets):
     """Both pastes, pixel by pixel; also which pixels were pasted."""
-    several = [i for i, row in enumerate(data.tags.tolist()) if sum(row) > 1]
+    several = [i for i, row in enumerate(data.targets.tags.tolist()) if sum(row) > 1]
     made = []
     for p, (t, (dy, dx)) in enumerate(zip(several, offsets.tolist(), strict=True)):
-        label = data.source.tags[p].tolist().index(1) + 1
+        label = data.source.targets.tags[p].tolist().index(1) + 1
         one = [data.images[t].clone(), data.images[t].clone(), torch.zeros(8, 8) > 0, torch.zeros(8, 8) > 0]
         for y in range(8):
             for x in range(8):
                 if not (0 <= y - dy < 8 and 0 <= x - dx < 8):
                     continue
-                value = int(data.source.masks[p, y - dy, x - dx])
+                value = int(data.source.targets.pixels[p, y - dy, x - dx])
                 if value == label:
                     one[0][:, y, x], one[2][y, x] = data.source.images[p, :, y - dy, x - dx], True
-                if value == 0 and data.masks[t, y, x] == 0:
+                if value == 0 and data.targets.pixels[t, y, x] == 0:
                     one[1][:, y, x], one[3][y, x] = data.source.images[p, :, y - dy, x - dx], True
         made.append(one)
     return [torch.stack(column) for column in zip(*made, strict=True)]
@@ -228,7 +228,7 @@ def test_pastes_pixel_by_pixel(offsets):
     assert torch.equal(pastes.surroundings, surroundings)
     assert torch.equal(pastes.target, data.images[[0, 2]])
     assert pastes.objects.any() == (abs(offsets[0][0]) < 8)
-    assert not (pastes.surroundings & (data.masks[[0, 2]] != 0)).any()  # the targets' objects stay
+    assert not (pastes.surroundings & (data.targets.pixels[[0, 2]] != 0)).any()  # the targets' objects stay
 
 
 def test_covered_cells_are_wholly_covered():
@@ -242,7 +242,7 @@ def test_reliable_cells_are_those_the_teacher_sees():
     teacher = torch.tensor([[[[9.0, 9.0, 9.0, 9.0]], [[-2.0, 4.0, 1.0, 80.0]]]])  # class 2 is the source's
     # The first pixel is of unknown label, as weak places are where there is no background; the last is padding.
     source = batch_of(rand(1, 3, 1, 4), torch.tensor([[0.0, 1]]), torch.tensor([[[255, 2, 2, 255]]], dtype=torch.uint8))
-    source = replace(source, windows=torch.tensor([[0, 0, 3, 1]]))
+    source = with_targets(source, windows=torch.tensor([[0, 0, 3, 1]]))
     assert reliable(teacher, source, 0.5).tolist() == [[[False, True, True, False]]]  # stretched: 0, 1, .5; padding
     assert reliable(teacher, source, 0.6).tolist() == [[[False, True, False, False]]]
     assert reliable(teacher, source, 0.0).all()
@@ -263,8 +263,8 @@ def test_losses_equal_the_equations(shift):
         moved = torch.zeros_like(at_home)
         trusted = torch.zeros(2, 4, 4, dtype=torch.bool)
         for p, (dy, dx) in enumerate(offsets.tolist()):
-            label = data.source.tags[p].tolist().index(1)
-            known = (data.source.masks[p] != 255).reshape(4, 2, 4, 2).all(dim=3).all(dim=1)
+            label = data.source.targets.tags[p].tolist().index(1)
+            known = (data.source.targets.pixels[p] != 255).reshape(4, 2, 4, 2).all(dim=3).all(dim=1)
             own = at_home[p, label]
             stretched = (own - own[known].min()) / (own[known].max() - own[known].min())
             for y in range(4):
@@ -331,13 +331,13 @@ def test_nothing_to_paste_is_no_loss():
     for change in ("no object", "no pair", "no background", "no known pixel"):
         data = pairs()
         if change == "no object":
-            data.source.masks[:] = 0
+            data.source.targets.pixels[:] = 0
         elif change == "no background":
-            data.masks[:] = 1
+            data.targets.pixels[:] = 1
         elif change == "no known pixel":
-            data.source.masks[:] = IGNORE
+            data.source.targets.pixels[:] = IGNORE
         else:
-            data.source, data.tags[:] = None, torch.eye(3)
+            data = with_targets(replace(data, source=None), tags=torch.eye(3))
         wrapped = Csd(Plain(), CsdConfig(background=0.1))
         losses = wrapped.losses(data, Progress(0, 1))
         sum(losses.values()).backward()
@@ -348,7 +348,7 @@ def test_nothing_to_paste_is_no_loss():
 
 def test_a_process_without_pairs_takes_the_passes_of_the_others(monkeypatch):
     """Batch norm that sees the photos of all processes waits in each pass, and each backward pass, for all of them."""
-    lonely = replace(pairs(), source=None, tags=torch.eye(3))
+    lonely = with_targets(replace(pairs(), source=None), tags=torch.eye(3))
     alone = Csd(Plain(), CsdConfig()).train()
     alone.losses(lonely, Progress(0, 1))
     assert len(alone.localizer.asked) == 1
@@ -376,8 +376,11 @@ def test_shifts_are_drawn_from_the_step_and_photos_and_need_whole_cells():
     assert not torch.equal(draws[0], draws[3])
     assert set(draws[0].flatten().tolist()) == set(range(-3, 4))
     data = pairs()
-    for one in (data, data.source):
-        one.images, one.masks = one.images[..., :7], one.masks[..., :7]
+    narrow = [
+        replace(with_targets(b, pixels=b.targets.pixels[..., :7]), images=b.images[..., :7])
+        for b in (data, data.source)
+    ]
+    data = replace(narrow[0], source=narrow[1])
     with pytest.raises(ShapeError, match=r"8 x 7 pixels have 4 x 3 cells.*csd.shift=0"):
         wrapped.losses(data, Progress(0, 1))
     assert Csd(Plain(), CsdConfig(background=0.1)).losses(data, Progress(0, 1))["loss_bg"].isfinite()
@@ -424,8 +427,7 @@ def test_localizers_learn_from_pastes(kind, config, head, mixed):
 
 
 def test_the_localizer_is_prepared_as_without_csd():
-    data = pairs()
-    data.images = rand(3, 3, 32, 32)
+    data = replace(pairs(), images=rand(3, 3, 32, 32))
     torch.manual_seed(0)
     alone, within = (Cam(CamConfig(backbone=SMALL), 3, True) for _ in range(2))
     within.load_state_dict(alone.state_dict())
@@ -441,8 +443,7 @@ def test_methods_without_raw_maps_are_refused():
 
 
 def test_masks_are_needed():
-    data = pairs()
-    data.masks = None
+    data = with_targets(pairs(), pixels=None)
     with pytest.raises(ConfigError, match="the batch has none"):
         Csd(Plain(), CsdConfig()).losses(data, Progress(0, 1))
 
@@ -472,11 +473,11 @@ def test_batches_bring_a_source_for_each_photo_with_several_tags(photos):
     items = [paired[i] for i in range(6)]
     made = collate(items)
     assert made.source is not None
-    assert len(made.source.ids) == int((made.tags.sum(dim=1) > 1).sum()) == 3
+    assert len(made.source.ids) == int((made.targets.tags.sum(dim=1) > 1).sum()) == 3
     assert set(made.source.ids) <= {"1", "3"}
-    assert (made.source.tags.sum(dim=1) == 1).all()
+    assert (made.source.targets.tags.sum(dim=1) == 1).all()
     assert made.source.source is None
-    for name, mask in zip(made.source.ids, made.source.masks, strict=True):
+    for name, mask in zip(made.source.ids, made.source.targets.pixels, strict=True):
         assert set(mask.unique().tolist()) <= {int(name), IGNORE}
     alone = collate([plain[i] for i in range(6)])
     assert alone.source is None

@@ -139,8 +139,8 @@ def test_same_seed_same_batches_whatever_the_number_of_workers(photos):
     for mine, theirs in zip(chain(*alone), chain(*helped), strict=True):
         assert mine.ids == theirs.ids
         assert torch.equal(mine.images, theirs.images)
-        assert torch.equal(mine.masks, theirs.masks)
-        assert torch.equal(mine.windows, theirs.windows)
+        assert torch.equal(mine.targets.pixels, theirs.targets.pixels)
+        assert torch.equal(mine.targets.windows, theirs.targets.windows)
     assert [b.ids for b in alone[0]] != [b.ids for b in alone[1]]
     assert [b.ids for b in epochs(photos, 0, 1, seed=6)[0]] != [b.ids for b in alone[0]]
 
@@ -169,17 +169,17 @@ def test_batch_holds_what_it_says(photos):
         assert batch.images.dtype == torch.float32
         assert batch.images.min() >= 0
         assert batch.images.max() <= 1
-        assert batch.masks.shape == (4, 24, 24)
-        assert batch.windows.dtype == torch.int64
+        assert batch.targets.pixels.shape == (4, 24, 24)
+        assert batch.targets.windows.dtype == torch.int64
         for i, id in enumerate(batch.ids):
-            assert batch.tags[i].nonzero().flatten().tolist() == [int(id) % 3]
-            assert set(batch.masks[i].unique().tolist()) <= ({255} if id == "03" else {1, 255})
+            assert batch.targets.tags[i].nonzero().flatten().tolist() == [int(id) % 3]
+            assert set(batch.targets.pixels[i].unique().tolist()) <= ({255} if id == "03" else {1, 255})
 
 
 def test_a_single_short_batch_is_kept_and_masks_are_optional(photos):
     (batch,) = train_loader(PhotoDataset(photos[:3], 3, SMALL), batch_size=8)
     assert sorted(batch.ids) == ["00", "01", "02"]
-    assert batch.masks is None
+    assert batch.targets.pixels is None
 
 
 @pytest.mark.parametrize("workers", [0, 2])

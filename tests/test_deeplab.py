@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hintseg.config.settings import BackboneConfig, FitConfig
 from hintseg.errors import ConfigError
-from hintseg.losses.segmentation import pixel_cross_entropy
+from hintseg.losses.cross_entropy import pixel_cross_entropy
 from hintseg.methods.deeplab import (
     DeepLabV2,
     DeepLabV2Config,
@@ -21,7 +21,7 @@ from hintseg.methods.deeplab import (
 from hintseg.nn.decoders import AtrousPyramid, MlpHead
 from hintseg.nn.scale import FeatureScale
 from hintseg.types import Batch, Progress
-from made import dark_halves
+from made import dark_halves, with_targets
 
 PROGRESS = Progress(0, 10)
 Segmenter = DeepLabV2 | SegFormerHead
@@ -111,7 +111,7 @@ def test_every_parameter_has_one_group(kind: str) -> None:
 @KINDS
 def test_masks_are_needed(kind: str) -> None:
     batch = dark_halves()
-    batch.masks = None
+    batch = with_targets(batch, pixels=None)
     with pytest.raises(ConfigError, match="learns from masks"):
         make(kind).losses(batch, PROGRESS)
 
@@ -183,8 +183,8 @@ def test_the_pyramid_is_the_sum_of_its_branches_and_starts_small() -> None:
 def test_training_at_three_scales_adds_their_maximum() -> None:
     one, three = make("deeplabv2").eval(), make("deeplabv2", scales=(1.0, 0.75, 0.5)).eval()
     batch = dark_halves()
-    assert batch.masks is not None
-    images, masks = batch.images, batch.masks
+    assert batch.targets.pixels is not None
+    images, masks = batch.images, batch.targets.pixels
 
     def at(scale: float) -> Tensor:
         side = round(64 * scale)

@@ -15,7 +15,7 @@ from hintseg.losses.affinity import PairLabels, affinity_loss, displacement_loss
 from hintseg.methods.irn import Irn, IrnConfig, ir_labels, masks, path_affinity, spread
 from hintseg.refine.random_walk import path_offsets
 from hintseg.types import Progress
-from made import blob_photo, noise_with, offsets_of, two_halves
+from made import blob_photo, noise_with, offsets_of, two_halves, with_targets
 from published import reference
 
 PROGRESS = Progress(0, 10)
@@ -338,7 +338,7 @@ def test_two_levels_are_enough_and_masks_are_needed() -> None:
     irn = make_irn(levels=2).train()
     batch = noise_with(two_halves())
     assert all(torch.isfinite(value) for value in irn.losses(batch, PROGRESS).values())
-    batch.masks = None
+    batch = with_targets(batch, pixels=None)
     with pytest.raises(ConfigError, match="run a localizer first"):
         irn.losses(batch, PROGRESS)
 

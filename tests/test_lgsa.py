@@ -19,13 +19,13 @@ from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ConfigError, ShapeError
 from hintseg.exporting import export_onnx
 from hintseg.losses.affinity import labels_on_grid
-from hintseg.losses.segmentation import pixel_cross_entropy
+from hintseg.losses.cross_entropy import pixel_cross_entropy
 from hintseg.methods.lgsa import LgsaConfig, LgsaDeepLabV2
 from hintseg.nn import attention
 from hintseg.nn.attention import Affinity, Lgsa, NonLocal, attend, cascade
 from hintseg.training.weights import load_weights
 from hintseg.types import Progress
-from made import dark_halves
+from made import dark_halves, with_targets
 
 PROGRESS = Progress(0, 10)
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -310,9 +310,9 @@ def network(classes: int = 2, background: bool = True, awake: bool = True, **set
 @pytest.mark.parametrize("walk_on", ["logits", "probabilities"])
 def test_losses_equal_equations_8_to_10(walk_on: str) -> None:
     method, batch = network(walk_on=walk_on).eval(), dark_halves()
-    assert batch.masks is not None
+    assert batch.targets.pixels is not None
     features = method.scale(method.backbone(batch.images)[-1])
-    labels = labels_on_grid(batch.masks, (8, 8)).flatten(1)
+    labels = labels_on_grid(batch.targets.pixels, (8, 8)).flatten(1)
     guided = torch.zeros(())
     for one in method.attention:
         query, key, value = (layer(features).flatten(2).transpose(1, 2) for layer in (one.theta, one.phi, one.g))
@@ -326,8 +326,10 @@ def test_losses_equal_equations_8_to_10(walk_on: str) -> None:
     torch.testing.assert_close(method.segment(batch.images), logits, rtol=1e-4, atol=1e-5)
     full = interpolate(logits, size=(64, 64), mode="bilinear", align_corners=False)
     found = method.losses(batch, PROGRESS)
-    assert list(found) == ["seg", "att"]
-    torch.testing.assert_close(found["seg"], pixel_cross_entropy(full, batch.masks), rtol=1e-4, atol=1e-5)
+    assert list(found) == ["segmentation", "att"]
+    torch.testing.assert_close(
+        found["segmentation"], pixel_cross_entropy(full, batch.targets.pixels), rtol=1e-4, atol=1e-5
+    )
     pull = 10000 * (64 / 1681) ** 2  # 8 x 8 cells here, 41 x 41 in the paper
     torch.testing.assert_close(found["att"], pull * guided, rtol=1e-4, atol=1e-6)
 
@@ -351,7 +353,7 @@ def test_settings_choose_weight_modules_and_walk(settings, weight: float, module
     assert len(method.attention) == modules
     assert method.walks is walks
     losses = method.losses(dark_halves(), PROGRESS)
-    assert set(losses) == ({"seg", "att"} if weight else {"seg"})
+    assert set(losses) == ({"segmentation", "att"} if weight else {"segmentation"})
 
 
 def test_settings_that_contradict_each_other_are_refused_in_words() -> None:
@@ -374,7 +376,7 @@ def test_without_background_channel_zero_never_wins(size: tuple[int, int], walk_
     assert (logits[:, 0] == -1e4).all()
     assert (logits[:, 1:] > -100).all()
     assert torch.isfinite(logits.half()).all()
-    assert method.losses(dark_halves(size), PROGRESS)["seg"].item() < 100
+    assert method.losses(dark_halves(size), PROGRESS)["segmentation"].item() < 100
 
 
 def test_new_attention_leaves_deeplab_as_it_is() -> None:
@@ -387,7 +389,7 @@ def test_new_attention_leaves_deeplab_as_it_is() -> None:
 def test_nothing_labelled_gives_a_loss_of_zero_and_finite_gradients() -> None:
     method = network().train()
     losses = method.losses(dark_halves(values=(255, 255)), PROGRESS)
-    total = losses["seg"] + losses["att"]
+    total = losses["segmentation"] + losses["att"]
     total.backward()
     assert total.item() == 0
     assert all(torch.isfinite(value.grad).all() for value in method.parameters() if value.grad is not None)
@@ -395,7 +397,7 @@ def test_nothing_labelled_gives_a_loss_of_zero_and_finite_gradients() -> None:
 
 def test_masks_are_needed() -> None:
     batch = dark_halves()
-    batch.masks = None
+    batch = with_targets(batch, pixels=None)
     with pytest.raises(ConfigError, match="learns from masks"):
         network().losses(batch, PROGRESS)
 
@@ -420,9 +422,9 @@ def test_it_learns_the_masks_and_whom_to_listen_to(precision: str) -> None:
     for _ in range(20):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             losses = method.losses(batch, PROGRESS)
-        history.append([losses["seg"].item(), losses["att"].item()])
+        history.append([losses["segmentation"].item(), losses["att"].item()])
         optimizer.zero_grad()
-        (losses["seg"] + losses["att"]).backward()
+        (losses["segmentation"] + losses["att"]).backward()
         optimizer.step()
     first, last = np.array(history[0]), np.array(history[-1])
     assert (last < first / 2).all()
@@ -453,7 +455,7 @@ def test_a_run_trains_predicts_and_logs_both_losses(shapes, tmp_path) -> None:
     run = hintseg.train(shapes, tmp_path / "run", recipe="full", settings=settings)
     assert [row["kind"] for row in run.metrics] == ["segmentation"]
     header, *rows = (run.path / "segment" / "log.csv").read_text().splitlines()
-    assert header == "step,epoch,lr,loss,seg,att"
+    assert header == "step,epoch,lr,loss,segmentation,att"
     assert len(rows) == 4
     method = load_weights(run.path / "segment" / "model.safetensors")[0]
     assert isinstance(method, LgsaDeepLabV2)

@@ -137,7 +137,7 @@ def test_maps_equal_plain_loops() -> None:
 
 def test_losses_are_those_of_class_tokens_and_patches() -> None:
     method, images, tags = make(), rand(2, 3, 40, 56), torch.tensor([[1.0, 0, 1], [0, 0, 0]])
-    method.prior.measure([torch.tensor([[1.0, 0, 0], [1, 1, 0]])])
+    method.prior.measure([(torch.tensor([[1.0, 0, 0], [1, 1, 0]]), torch.ones(2, 3, dtype=torch.bool))])
     classes, patches = method.backbone(images)
     offset = method.prior.offset
     expected = {

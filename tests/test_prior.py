@@ -18,7 +18,7 @@ def test_scores_of_zero_become_the_share_of_photos():
     tags = torch.zeros(1000, 3)
     tags[:100, 0], tags[:500, 1] = 1, 1
     prior = ClassPrior(3)
-    prior.measure(tags.split(16))
+    prior.measure((part, torch.ones_like(part, dtype=torch.bool)) for part in tags.split(16))
     shares = prior(torch.zeros(1, 3)).sigmoid()[0]
     assert shares[:2].tolist() == pytest.approx([0.1, 0.5], abs=0.001)
     assert 0 < shares[2] < 0.001

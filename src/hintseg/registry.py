@@ -1,6 +1,6 @@
 """Hand-written tables name -> "module:Object". Importing this module imports no torch.
 
-Other packages add methods through the entry-point group ``hintseg.methods``.
+Other packages add methods and objectives through the entry-point groups ``hintseg.methods`` and ``hintseg.objectives``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,21 @@ WRAPPERS: dict[str, Entry] = {
     "csd": Entry("hintseg.methods.csd:Csd", "wraps a localizer: copy-and-paste consistency (Yang et al., 2023)"),
 }
 
+OBJECTIVES: dict[str, Entry] = {
+    "cross_entropy": Entry("hintseg.losses.cross_entropy:CrossEntropy", "labelled pixels; what segmenters learn from"),
+    "balanced_cross_entropy": Entry(
+        "hintseg.losses.balanced_cross_entropy:BalancedCrossEntropy", "background and foreground weigh alike (AFA)"
+    ),
+    "soft_margin": Entry("hintseg.losses.soft_margin:SoftMargin", "each class a yes-or-no question of its own"),
+    "guided_attention": Entry("hintseg.losses.guided_attention:GuidedAttention", "of lgsa: attention within a class"),
+    "window_affinity": Entry("hintseg.losses.window_affinity:WindowAffinity", "of afa, bmp: affinity of near cells"),
+    "c2s": Entry("hintseg.losses.mutual:C2s", "of bmp: Branch-C teaches Branch-S"),
+    "s2c": Entry("hintseg.losses.mutual:S2c", "of bmp: Branch-S teaches Branch-C"),
+    "object_consistency": Entry("hintseg.losses.consistency:ObjectConsistency", "of csd: pasted objects"),
+    "background_consistency": Entry("hintseg.losses.consistency:BackgroundConsistency", "of csd: pasted background"),
+}
+"""Losses of a segmenter's predictions. Those "of" a method read what only it gives, and it sets their weights."""
+
 REFINERS: dict[str, Entry] = {
     "par": Entry("hintseg.refine:par", "pixel-adaptive refinement with colour and position (Ru et al., 2022)"),
     "pamr": Entry("hintseg.refine:pamr", "pixel-adaptive mask refinement (Araslanov and Roth, 2020)"),
@@ -48,8 +63,16 @@ REFINERS: dict[str, Entry] = {
 
 def methods() -> dict[str, Entry]:
     """Return all methods by name, those of installed plug-ins included."""
-    plugins = {e.name: Entry(e.value, f"plug-in {e.value}") for e in entry_points(group="hintseg.methods")}
-    return METHODS | plugins
+    return METHODS | _plugins("hintseg.methods")
+
+
+def objectives() -> dict[str, Entry]:
+    """Return all objectives by name, those of installed plug-ins included."""
+    return OBJECTIVES | _plugins("hintseg.objectives")
+
+
+def _plugins(group: str) -> dict[str, Entry]:
+    return {found.name: Entry(found.value, f"plug-in {found.value}") for found in entry_points(group=group)}
 
 
 def resolve(kind: str, name: str, table: dict[str, Entry]) -> Any:

@@ -1,4 +1,4 @@
-"""The values that walk through the house: hints, photos, batches, progress.
+"""The values that walk through the house: hints, photos, batches, targets, predictions, progress.
 
 Axes: B images; K foreground classes; C = K + 1 with background first; H, W image pixels; h, w feature cells.
 Masks are uint8 with 0 background, 1..K classes and 255 ignore. Coordinates are pixels (x, y) with the origin at the
@@ -7,7 +7,7 @@ top-left corner of the top-left pixel; boxes are (x0, y0, x1, y1) with right and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -149,25 +149,88 @@ class HintSet:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What is known about the photos of a batch: all that may be learned from, and what was not said as such.
+
+    Attributes:
+        tags: (B, K) float32, 1 where the class is known to be present, 0 where it is not, or not known to be.
+        tags_known: (B, K) bool, whether it was said of the class that it is present or absent.
+        windows: (B, 4) int64 boxes (x0, y0, x1, y1) of what is photo in each image, the rest being padding.
+        pixels: (B, H, W) uint8: 0 background, 1..K, 255 not said (padding included); None where the data set reads no
+            labels of pixels. For `cfs` 1 is the object of the crop's box.
+        trust: (B, H, W) float32, 0..1, how far to trust `pixels`; None: wholly.
+        boxes: For each photo its boxes, (n, 5) float32: label 1..K, x0, y0, x1, y1 in pixels of the image; None where
+            the data set reads no boxes.
+    """
+
+    tags: Tensor
+    tags_known: Tensor
+    windows: Tensor
+    pixels: Tensor | None = None
+    trust: Tensor | None = None
+    boxes: tuple[Tensor, ...] | None = None
+
+    @property
+    def possible(self) -> Tensor:
+        """(B, K) bool, the classes that may be in each photo: those known to be present, and those not known."""
+        return (self.tags > 0) | ~self.tags_known
+
+    @property
+    def kinds(self) -> frozenset[Supervision]:
+        """What kinds of hints these targets can hold. Labels of pixels may come from masks, strokes or clicks."""
+        pixels = {Supervision.MASKS, Supervision.SCRIBBLES, Supervision.POINTS} if self.pixels is not None else set()
+        boxes = {Supervision.BOXES} if self.boxes is not None else set()
+        return frozenset({Supervision.TAGS} | pixels | boxes)
+
+    def to(self, device: object) -> Targets:
+        """Return the targets with every tensor on `device`."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device)  # type: ignore[call-overload, no-any-return]
+
+        return Targets(
+            moved(self.tags),
+            moved(self.tags_known),
+            moved(self.windows),
+            None if self.pixels is None else moved(self.pixels),
+            None if self.trust is None else moved(self.trust),
+            None if self.boxes is None else tuple(moved(boxes) for boxes in self.boxes),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a segmenter says of images in training. It has no loss of its own: objectives judge it.
+
+    Attributes:
+        logits: (B, C, h, w), C = K + 1 with background first; None where the pass had no such branch.
+        levels: Feature levels they were read from, (B, c, h_i, w_i) each, the finest first.
+        others: More logits of the same photos, such as those of other training scales; losses of logits count each.
+        own: What only the objectives of this segmenter's paper read, by name.
+    """
+
+    logits: Tensor | None
+    levels: Sequence[Tensor] = ()
+    others: tuple[Tensor, ...] = ()
+    own: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What a method sees of the data.
 
     Attributes:
         ids: Photo ids, length B.
         images: (B, 3, H, W) float32 RGB in 0..1; backbones normalise by their own mean and std.
-        tags: (B, K) float32, 1 where the class is present.
-        masks: (B, H, W) uint8 labels 0..K, 255 ignore (padding included), or None if the method needs none.
-        windows: (B, 4) int64 boxes (x0, y0, x1, y1) of the photo inside the padded crop.
-        source: For methods that pair photos (CSD): one photo with a single tag for each photo of this batch that has
-            two or more, in their order, with masks. None where no photo is paired.
+        targets: What is known about them.
+        source: For methods that pair photos (CSD): one photo known to have a single tag for each photo of this batch
+            that has two or more, in their order, with pixels. None where no photo is paired.
     """
 
     ids: list[str]
     images: Tensor
-    tags: Tensor
-    masks: Tensor | None
-    windows: Tensor
+    targets: Targets
     source: Batch | None = None
 
     def to(self, device: object) -> Batch:
@@ -175,9 +238,7 @@ class Batch:
         return Batch(
             self.ids,
             self.images.to(device),  # type: ignore[call-overload]
-            self.tags.to(device),  # type: ignore[call-overload]
-            None if self.masks is None else self.masks.to(device),  # type: ignore[call-overload]
-            self.windows.to(device),  # type: ignore[call-overload]
+            self.targets.to(device),
             None if self.source is None else self.source.to(device),
         )
 

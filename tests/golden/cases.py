@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
@@ -20,7 +21,7 @@ from hintseg.config.run import CsdConfig
 from hintseg.methods.csd import Csd
 from hintseg.methods.method import Method
 from hintseg.registry import METHODS, resolve
-from hintseg.types import Batch, Progress
+from hintseg.types import Batch, Progress, Targets
 
 KEPT = Path(__file__).with_name("golden.json")
 CLASSES, SIZE = 3, 64
@@ -119,11 +120,11 @@ def make_batch(case: Case) -> Batch:
         windows = torch.from_numpy(photos.windows)
         if not case.background:  # then no pixel is 0
             masks = masks.masked_fill(masks == 0, 255)
+        targets = Targets(tags, torch.ones_like(tags, dtype=torch.bool), windows, masks)
         if case.method == "cfs":  # crops around one box: foreground is what the crop's class covers
-            tags = torch.eye(CLASSES)[[0, 2, 1, 1]]
-            masks = torch.where(masks == 255, masks, (masks > 0).byte())
-            windows = torch.tensor([[12, 10, 50, 44]] * len(tags))
-        return Batch([f"photo{i}" for i in range(len(tags))], images, tags, masks, windows, source)
+            boxes = tuple(torch.tensor([[label, 12.0, 10.0, 50.0, 44.0]]) for label in (1, 3, 2, 2))
+            targets = replace(targets, pixels=torch.where(masks == 255, masks, (masks > 0).byte()), boxes=boxes)
+        return Batch([f"photo{i}" for i in range(len(tags))], images, targets, source)
 
     return batch(made(TARGETS, 0), batch(made(SOURCES, 1)) if case.csd is not None else None)
 

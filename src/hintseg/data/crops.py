@@ -61,16 +61,16 @@ def _short_side(photo: Photo, index: int) -> float:
 class CropDataset(EpochDataset):
     """Read the boxes of photos as square crops, one at a time.
 
-    An item is one box with its surroundings: image (3, S, S), mask (S, S) with 1 where its proposal is foreground and
-    0 elsewhere (Eq. 1), tags one-hot of its class, and as window the box inside the crop, from which the method draws
-    the box map (Eq. 2). Crops are flipped at random, and their margins drawn. A box whose photo cannot be read is
-    replaced by the next one that can.
+    An item is one box with its surroundings: image (3, S, S), all of it photo; pixels (S, S) with 1 where its proposal
+    is foreground and 0 elsewhere (Eq. 1); boxes (1, 5), its class and its place inside the crop, from which the method
+    draws the box map (Eq. 2). Of the tags only its class is known. Crops are flipped at random, and their margins
+    drawn. A box whose photo cannot be read is replaced by the next one that can.
 
     Args:
         photos: Photos with boxes; crowds are left out.
         classes: Number of foreground classes K.
         proposal: Returns the foreground of box `index` of a photo, bool, of the size of the box's `pixel_window`; None
-            where there is none: the mask is then 255 in the box, 0 around it.
+            where there is none: the pixels are then 255 in the box, 0 around it.
         size: S, side of the crops, pixels.
         expand: Height and width grow by this share in total.
         scale: Each of the four margins is multiplied by a random number of this range: objects change size and place.
@@ -140,7 +140,15 @@ class CropDataset(EpochDataset):
             inner = (self.size - inner[2], inner[1], self.size - inner[0], inner[3])
         tags = torch.zeros(self.classes)
         tags[hint.label - 1] = 1.0
-        return Item(f"{photo.id}#{box}", image, tags, mask, torch.tensor(inner))
+        return Item(
+            f"{photo.id}#{box}",
+            image,
+            tags,
+            tags > 0,
+            torch.tensor([0, 0, self.size, self.size]),
+            mask,
+            torch.tensor([[hint.label, *inner]], dtype=torch.float32),
+        )
 
     def _expanded(self, photo: Photo, box: int, window: Window, frame: Window) -> Bytes:
         """Return M_exp of Eq. 1 at the frame's own size: the proposal in the box, 0 around it."""
@@ -175,12 +183,12 @@ class Crops(NamedTuple):
 
     Attributes:
         images: (n, 3, S, S) float32 RGB in 0..1.
-        windows: (n, 4) int64 box inside each crop.
+        boxes: (n, 4) int64 box inside each crop.
         frames: The part of the photo that each crop shows, pixels.
     """
 
     images: Tensor
-    windows: Tensor
+    boxes: Tensor
     frames: list[Window]
 
 
@@ -237,7 +245,7 @@ def foreground_of(
     """Predict the foreground of every box of a photo.
 
     Args:
-        predict: Maps images (n, 3, S, S) float32 in 0..1, one-hot classes (n, K) and windows (n, 4) to probabilities
+        predict: Maps images (n, 3, S, S) float32 in 0..1, one-hot classes (n, K) and boxes (n, 4) to probabilities
             (n, S, S), such as ``Cfs.foreground``.
         rgb: The photo, (H, W, 3) uint8.
         boxes: (x0, y0, x1, y1) each, pixels, right and bottom exclusive.
@@ -255,7 +263,7 @@ def foreground_of(
     for crops in crops_of(rgb, boxes, size, expand=expand, batch=batch):
         ids = torch.tensor(labels[done : done + len(crops.frames)])
         tags = one_hot(ids - 1, classes).float()
-        maps = predict(*(values.to(device) for values in (crops.images, tags, crops.windows))).float().cpu()
+        maps = predict(*(values.to(device) for values in (crops.images, tags, crops.boxes))).float().cpu()
         for one, frame, box in zip(maps, crops.frames, boxes[done:], strict=False):
             x0, y0, x1, y1 = frame
             window = pixel_window(box, rgb.shape[:2])

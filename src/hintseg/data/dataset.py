@@ -17,7 +17,7 @@ from hintseg.data.sources import SourcePool
 from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import PhotoError, ShapeError
 from hintseg.signals import leave_to_parent
-from hintseg.types import IGNORE, Batch, Photo
+from hintseg.types import IGNORE, Batch, Photo, Targets
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -33,17 +33,21 @@ class Item(NamedTuple):
     Attributes:
         id: The photo's id.
         image: (3, crop, crop) uint8 RGB.
-        tags: (K,) float32, 1 where the class is present.
-        mask: (crop, crop) uint8 labels, 255 ignore, or None.
+        tags: (K,) float32, 1 where the class is known to be present.
+        tags_known: (K,) bool, whether it is known of the class.
         window: (4,) int64 box of the photo inside the crop.
+        pixels: (crop, crop) uint8 labels, 255 not said, or None.
+        boxes: (n, 5) float32 label and box inside the crop, or None.
         source: The photo with a single tag that it is paired with, if any.
     """
 
     id: str
     image: Tensor
     tags: Tensor
-    mask: Tensor | None
+    tags_known: Tensor
     window: Tensor
+    pixels: Tensor | None = None
+    boxes: Tensor | None = None
     source: Item | None = None
 
 
@@ -165,7 +169,8 @@ class PhotoDataset(EpochDataset):
         view = self.transform(rgb, self._labels(photo, rgb.shape[:2]), random)
         tags = torch.zeros(self.classes)
         tags[[label - 1 for label in photo.hints.tags or ()]] = 1.0
-        return Item(photo.id, view.image, tags, view.mask, view.window)
+        known = torch.full((self.classes,), photo.hints.tags is not None)
+        return Item(photo.id, view.image, tags, known, view.window, view.mask)
 
     def _next(self, index: int) -> tuple[Photo, Bytes]:
         for step in range(len(self.photos)):
@@ -191,14 +196,19 @@ class PhotoDataset(EpochDataset):
 
 def collate(items: Sequence[Item]) -> Batch:
     """Stack items of one size into a batch; images become float32 in 0..1."""
-    masks = [item.mask for item in items if item.mask is not None]
+    pixels = [item.pixels for item in items if item.pixels is not None]
+    boxes = tuple(item.boxes for item in items if item.boxes is not None)
     sources = [item.source for item in items if item.source is not None]
     return Batch(
         ids=[item.id for item in items],
         images=torch.stack([item.image for item in items]).float() / 255,
-        tags=torch.stack([item.tags for item in items]),
-        masks=torch.stack(masks) if masks else None,
-        windows=torch.stack([item.window for item in items]),
+        targets=Targets(
+            tags=torch.stack([item.tags for item in items]),
+            tags_known=torch.stack([item.tags_known for item in items]),
+            windows=torch.stack([item.window for item in items]),
+            pixels=torch.stack(pixels) if pixels else None,
+            boxes=boxes or None,
+        ),
         source=collate(sources) if sources else None,
     )
 

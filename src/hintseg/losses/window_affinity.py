@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
+from hintseg.config.objective import Objective
+from hintseg.losses.affinity import labels_on_grid
 from hintseg.nn.affinity import RADIUS, gather_window, window
-from hintseg.types import IGNORE
+from hintseg.types import IGNORE, Prediction, Progress, Supervision, Targets
+
+
+class WindowAffinity(Objective):
+    """L_aff: half the mean of ``1 - A`` over near pairs of cells of one label, plus half that of ``A`` over the others.
+
+    A is the `affinity` that AFA and BMP read out of self-attention, on the grid of their class `maps`.
+
+    Source:
+        Ru et al., AFA, CVPR 2022, Eq. 7, as in their code.
+    """
+
+    name: Literal["window_affinity"] = "window_affinity"
+    needs = frozenset({Supervision.MASKS})
+
+    def __call__(self, seen: Prediction, targets: Targets, images: Tensor, progress: Progress) -> dict[str, Tensor]:
+        """Return ``loss_aff``."""
+        height, width = self.own(seen, "maps").shape[2:]
+        labels = labels_on_grid(self.pixels(targets), (height, width))
+        return {"loss_aff": self.weight * window_affinity_loss(self.own(seen, "affinity"), labels)}
 
 
 def window_affinity_loss(affinity: Tensor, labels: Tensor, radius: int = RADIUS) -> Tensor:

@@ -8,16 +8,19 @@ self-attention. Later the class maps are spread along that affinity before they 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from hintseg.losses.segmentation import balanced_cross_entropy
-from hintseg.methods.one_stage import OneStage, OneStageConfig, Share, Weight, grow
+from hintseg.losses.balanced_cross_entropy import BalancedCrossEntropy
+from hintseg.losses.classification import tag_loss
+from hintseg.losses.window_affinity import WindowAffinity
+from hintseg.methods.one_stage import OneStage, OneStageConfig, Share, Weight
 from hintseg.nn.affinity import spread
-from hintseg.refine.pseudo_labels import CropPar, affinity_labels
+from hintseg.refine.pseudo_labels import CropPar, affinity_labels, only_said
 from hintseg.types import Batch, Progress
 
 
@@ -46,28 +49,31 @@ class Afa(OneStage):
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return ``loss_cls``, and after the warm-up ``loss_seg`` and ``loss_aff``."""
-        config, images = self.config, batch.images
+        config, images, targets = self.config, batch.images, batch.targets
         warm = progress.fraction < config.seg_start
         use_affinity = self.affinity_head is not None and config.lambda_aff > 0
         if warm or not (config.lambda_seg or use_affinity):  # no label is used, none is made
-            return {"loss_cls": self.tag_loss(self.branches(images, decode=False), batch)}
+            return {"loss_cls": tag_loss(self.branches(images, decode=False).scores, targets)}
 
         walks = use_affinity and config.lambda_seg > 0 and progress.fraction >= config.affinity_start
         look = self.look(images, affinity=walks)
-        par = CropPar(images, batch.windows, iterations=config.par_iterations)
+        par = CropPar(images, targets.windows, iterations=config.par_iterations)
         # The affinity always learns from PAR labels: from its own it would learn what it says already.
-        colour = self.colour_labels(par, look.maps, batch)
+        colour = self.colour_labels(par, look.maps, targets)
         labels = colour
         if walks and look.affinity is not None:
             grid = interpolate(look.maps, size=look.grid, mode="bilinear", align_corners=False)
             walk = partial(spread, affinity=look.affinity)
-            labels = self.known(affinity_labels(par, grid, batch.tags, batch.windows, walk, **self.cuts))
+            labels = affinity_labels(par, grid, targets.possible, targets.windows, walk, **self.cuts)
+            labels = self.known(only_said(labels, targets))
 
         seen = self.branches(images, decode=config.lambda_seg > 0)
-        losses = {"loss_cls": self.tag_loss(seen, batch)}
-        if seen.logits is not None:
-            logits = grow(seen.logits, images.shape[2:])
-            losses["loss_seg"] = config.lambda_seg * balanced_cross_entropy(logits, labels)
+        losses = {"loss_cls": tag_loss(seen.scores, targets)}
+        said = self.prediction(seen, images, affinity=use_affinity)
+        if config.lambda_seg:
+            l_seg = BalancedCrossEntropy(weight=config.lambda_seg)
+            losses |= l_seg(said, replace(targets, pixels=labels), images, progress)
         if use_affinity:
-            losses["loss_aff"] = config.lambda_aff * self.affinity_loss(seen, colour)
+            l_aff = WindowAffinity(weight=config.lambda_aff)
+            losses |= l_aff(said, replace(targets, pixels=colour), images, progress)
         return losses

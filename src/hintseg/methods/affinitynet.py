@@ -247,14 +247,14 @@ class AffinityNet(Refiner):
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return the losses of pairs: joined (background and foreground one quarter each) and parted (one half)."""
-        if batch.masks is None:
+        if batch.targets.pixels is None:
             raise ConfigError(
                 "affinitynet learns from labels made of seeds, but the batch has no masks; run a localizer first"
             )
         features = self.features(batch.images)
         size = (features.shape[-2], features.shape[-1])
         offsets = _offsets(min(self.config.radius, min(size) / 3))
-        pairs = pair_labels(labels_on_grid(batch.masks, size), offsets)
+        pairs = pair_labels(labels_on_grid(batch.targets.pixels, size), offsets)
         positive, negative = affinity_loss(pair_affinity(features, offsets), pairs, background=self.background)
         return {"affinity_positive": positive / 2, "affinity_negative": negative / 2}
 

@@ -18,16 +18,20 @@ Where the paper is silent, these readings hold; they are those of the authors' c
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hintseg.cam.maps import stretch
-from hintseg.losses.segmentation import pixel_cross_entropy, pixel_soft_margin
+from hintseg.losses.classification import tag_loss
+from hintseg.losses.mutual import C2s, S2c
+from hintseg.losses.window_affinity import WindowAffinity
 from hintseg.methods.one_stage import Look, OneStage, OneStageConfig, Share, Weight, grow
-from hintseg.refine.pseudo_labels import CropPar, background_aware, inside
-from hintseg.types import BACKGROUND, IGNORE, Batch, Progress
+from hintseg.refine.pseudo_labels import CropPar, background_aware, inside, only_said
+from hintseg.types import BACKGROUND, IGNORE, Batch, Progress, Targets
 
 
 class BmpConfig(OneStageConfig):
@@ -98,7 +102,7 @@ class Bmp(OneStage):
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return ``loss_cls``, ``loss_c2s``, ``loss_s2c`` and ``loss_aff``, weighted: the terms of Eq. 14."""
-        config, images, done = self.config, batch.images, progress.fraction
+        config, images, targets, done = self.config, batch.images, batch.targets, progress.fraction
         c2s_on = config.lambda_c2s > 0 and done >= config.c2s_start
         s2c_on = config.lambda_s2c > 0 and done >= config.s2c_start
         aff_on = config.lambda_aff > 0 and done >= config.c2s_start and self.affinity_head is not None
@@ -108,40 +112,37 @@ class Bmp(OneStage):
         colour: Tensor | None = None
         if c2s_on or aff_on:
             look = self.look(images, decode=bsp_on)
-            par = CropPar(images, batch.windows, iterations=config.par_iterations)
+            par = CropPar(images, targets.windows, iterations=config.par_iterations)
             if aff_on or not bsp_on:  # labels that this phase does not use are not made
-                colour = self.colour_labels(par, look.maps, batch)
+                colour = self.colour_labels(par, look.maps, targets)
             if look.background is None:
                 y_c = colour
             else:
                 b_s = look.background
-                winner, sure = background_aware(par, look.maps, b_s, batch.tags, keep_gain=config.keep_gain)
+                winner, sure = background_aware(par, look.maps, b_s, targets.possible, keep_gain=config.keep_gain)
                 y_c = winner.masked_fill(sure <= config.sigma_c, IGNORE)  # M^c, Eq. 5; 0 outside the photo
+                y_c = only_said(y_c, targets)
 
         seen = self.branches(images, decode=c2s_on or s2c_on)
-        losses = {"loss_cls": self.tag_loss(seen, batch)}
-        if seen.logits is not None:
-            s_s = grow(seen.logits, images.shape[2:])
-            if c2s_on and y_c is not None:
-                losses["loss_c2s"] = config.lambda_c2s * self.c2s_loss(s_s, y_c)
-            if s2c_on:
-                y_s = self.feedback(s_s.detach(), batch)
-                losses["loss_s2c"] = config.lambda_s2c * s2c_loss(grow(seen.maps, images.shape[2:]), y_s)
+        losses = {"loss_cls": tag_loss(seen.scores, targets)}
+        said = self.prediction(seen, images, affinity=aff_on)
+        if c2s_on and y_c is not None:
+            l_c2s = C2s(weight=config.lambda_c2s, form=config.c2s_loss)
+            losses |= l_c2s(said, replace(targets, pixels=y_c), images, progress)
+        if s2c_on and said.logits is not None:
+            y_s = self.feedback(said.logits.detach(), targets)
+            losses |= S2c(weight=config.lambda_s2c)(said, replace(targets, pixels=y_s), images, progress)
         if aff_on and colour is not None:
-            losses["loss_aff"] = config.lambda_aff * self.affinity_loss(seen, colour)
+            l_aff = WindowAffinity(weight=config.lambda_aff)
+            losses |= l_aff(said, replace(targets, pixels=colour), images, progress)
         return losses
 
-    def c2s_loss(self, s_s: Tensor, y_c: Tensor) -> Tensor:
-        """Return L_c2s (Eq. 6): S^s (B, C, H, W) against Y^c (B, H, W), 255 where M^c is 0."""
-        l_seg = pixel_soft_margin if self.config.c2s_loss == "soft_margin" else pixel_cross_entropy
-        return l_seg(s_s, y_c)
-
-    def feedback(self, s_s: Tensor, batch: Batch) -> Tensor:
+    def feedback(self, s_s: Tensor, targets: Targets) -> Tensor:
         """Return Y^s (Eq. 3), 255 where M^s (Eq. 7) is 0.
 
         Args:
             s_s: Logits of Branch-S, (B, C, H, W).
-            batch: Its tags and windows.
+            targets: Tags and windows. Classes whose tag was not said may be there: they pass if they are sure.
 
         Returns:
             (B, H, W) uint8: 1..K, or 255; background never counts, for Branch-C has no such class.
@@ -151,11 +152,11 @@ class Bmp(OneStage):
         elif self.config.confidence == "sigmoid":
             s_s = s_s.sigmoid()
         if self.config.filter_feedback:
-            absent = torch.cat([batch.tags.new_zeros(len(batch.tags), 1), 1 - batch.tags], dim=1) > 0
+            absent = pad(~targets.possible, (1, 0))  # not the background
             s_s = s_s.masked_fill(absent[:, :, None, None], -torch.inf)
         surest, y_s = s_s.max(dim=1)
         m_s = (y_s != BACKGROUND) & (surest > self.config.sigma_s)
-        m_s &= inside(batch.windows, (s_s.shape[2], s_s.shape[3]))
+        m_s &= inside(targets.windows, (s_s.shape[2], s_s.shape[3]))
         return y_s.masked_fill(~m_s, IGNORE).to(torch.uint8)
 
     def weigh(self, levels: list[Tensor], maps: Tensor, size: tuple[int, int]) -> list[Tensor]:
@@ -189,16 +190,3 @@ class Bmp(OneStage):
         if seen.background is None or self.config.background_map != "stretched":
             return seen
         return seen._replace(background=stretch(seen.background))
-
-
-def s2c_loss(s_c: Tensor, y_s: Tensor) -> Tensor:
-    """Return L_s2c (Eq. 8): the cross entropy of Branch-C's logits over the K classes where M^s is 1.
-
-    Args:
-        s_c: (B, K, H, W), without a background channel.
-        y_s: Y^s, (B, H, W) uint8: 1..K, or 255 where M^s is 0.
-
-    Returns:
-        Scalar >= 0; 0, with a gradient of 0, where M^s is empty.
-    """
-    return pixel_cross_entropy(s_c, torch.where(y_s == IGNORE, y_s, y_s - 1))

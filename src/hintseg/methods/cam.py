@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hintseg.config.settings import MethodConfig
-from hintseg.losses.classification import multi_label_soft_margin
+from hintseg.losses.classification import tag_loss
 from hintseg.methods.method import Method
 from hintseg.nn.backbones import Backbone
 from hintseg.nn.pooling import POOLED_NORM, pool
@@ -73,13 +73,13 @@ class Cam(Method):
             self.feature_scale.measure(self._pool(self.backbone(b.images.to(device))[-1]) for b in seen)
         self.train(mode)
         if self.config.prior:
-            self.prior.measure(b.tags for b in seen)
+            self.prior.measure((b.targets.tags, b.targets.tags_known) for b in seen)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return ``loss_img``, the multi-label loss of the tags."""
         pooled = self._pool(self._features(batch.images))
         logits = self.prior(self.classifier(pooled[:, :, None, None]).flatten(1))  # (B, K)
-        return {"loss_img": multi_label_soft_margin(logits, batch.tags)}
+        return {"loss_img": tag_loss(logits, batch.targets)}
 
     def class_maps(self, images: Tensor) -> Tensor:
         """Return class maps (B, K, h, w), >= 0, not normalised."""

@@ -15,11 +15,11 @@ from typing import Annotated, ClassVar, Literal, cast
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, one_hot
 
 from hintseg.config.settings import Auto, Count, MethodConfig, Positive
 from hintseg.errors import ConfigError
-from hintseg.losses.segmentation import pixel_cross_entropy
+from hintseg.losses.cross_entropy import pixel_cross_entropy
 from hintseg.methods.method import Method
 from hintseg.nn.backbones import Backbone
 from hintseg.nn.decoders import GuidedUNet
@@ -85,8 +85,8 @@ class CfsConfig(MethodConfig):
 class Cfs(Method):
     """A U-Net on any backbone that reads a crop, the box inside it and its class.
 
-    A batch holds crops: `images` (B, 3, S, S), `tags` (B, K) one-hot, `windows` (B, 4) the box inside each crop, and
-    `masks` (B, S, S) with 1 foreground, 0 background, 255 ignore.
+    A batch holds crops: `images` (B, 3, S, S); of its targets `boxes`, one for each crop, say what and where it is, and
+    `pixels` (B, S, S) are 1 for the object, 0 around it and 255 where that is not known.
     """
 
     Config = CfsConfig
@@ -110,25 +110,26 @@ class Cfs(Method):
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return ``cfs``, the cross entropy of foreground and background (Eq. 3)."""
-        if batch.masks is None:
-            raise ConfigError("CFS learns from proposals, but the batch has no masks; give the data set a proposal")
-        return {"cfs": pixel_cross_entropy(self._logits(batch.images, batch.tags, batch.windows), batch.masks)}
+        if batch.targets.pixels is None:
+            raise ConfigError("CFS learns from proposals, but the batch has no pixels; give the data set a proposal")
+        tags, boxes = self._hints(batch)
+        return {"cfs": pixel_cross_entropy(self._logits(batch.images, tags, boxes), batch.targets.pixels)}
 
-    def foreground(self, images: Tensor, tags: Tensor, windows: Tensor) -> Tensor:
+    def foreground(self, images: Tensor, tags: Tensor, boxes: Tensor) -> Tensor:
         """Return how probable each pixel is to belong to the object of the box.
 
         Args:
             images: Crops, (B, 3, S, S) float32 RGB in 0..1.
             tags: One-hot class of each box, (B, K).
-            windows: The box inside each crop, (B, 4), (x0, y0, x1, y1) in pixels, right and bottom exclusive.
+            boxes: The box inside each crop, (B, 4), (x0, y0, x1, y1) in pixels, right and bottom exclusive.
 
         Returns:
             (B, S, S) float32, 0..1.
         """
-        found = self._logits(images, tags, windows).float().softmax(dim=1)[:, 1]
+        found = self._logits(images, tags, boxes).float().softmax(dim=1)[:, 1]
         if not self.config.flip:
             return found
-        left, top, right, bottom = windows.unbind(dim=1)
+        left, top, right, bottom = boxes.unbind(dim=1)
         mirrored = torch.stack([images.shape[3] - right, top, images.shape[3] - left, bottom], dim=1)
         twin = self._logits(images.flip(3), tags, mirrored).float().softmax(dim=1)[:, 1]
         return (found + twin.flip(2)) / 2
@@ -138,13 +139,12 @@ class Cfs(Method):
         mode, device = self.backbone.training, self.decoder.classify.weight.device
         self.backbone.train()
         with torch.no_grad():  # one number stands for a level of a batch: the levels of all would fill the memory
-            seen = [
-                [
-                    level.square().mean().sqrt()
-                    for level in self._levels(b.images, box_maps(b.windows, b.images), b.tags)
-                ]
-                for b in (batch.to(device) for batch in batches)
-            ]
+            seen = []
+            for batch in batches:
+                images = batch.images.to(device)
+                tags, boxes = (hint.to(device) for hint in self._hints(batch))
+                levels = self._levels(images, box_maps(boxes, images), tags)
+                seen.append([level.square().mean().sqrt() for level in levels])
         self.backbone.train(mode)
         for scale, values in zip(self.scales, zip(*seen, strict=True), strict=True):
             cast(FeatureScale, scale).measure(values)
@@ -156,9 +156,17 @@ class Cfs(Method):
             ParameterGroup(list(self.decoder.parameters()), head=True),
         ]
 
-    def _logits(self, images: Tensor, tags: Tensor, windows: Tensor) -> Tensor:
+    def _hints(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the one-hot class (B, K) and the box (B, 4) of each crop."""
+        boxes = batch.targets.boxes
+        if boxes is None or any(len(one) != 1 for one in boxes):
+            raise ConfigError("CFS looks at one box at a time: give a batch of crops with one box each")
+        rows = torch.cat(boxes)
+        return one_hot(rows[:, 0].long() - 1, self.classes).float(), rows[:, 1:]
+
+    def _logits(self, images: Tensor, tags: Tensor, boxes: Tensor) -> Tensor:
         """Return logits of background and foreground, (B, 2, S, S)."""
-        box = box_maps(windows, images)
+        box = box_maps(boxes, images)
         levels = self._levels(images, box, tags)
         logits: Tensor = self.decoder([scale(x) for scale, x in zip(self.scales, levels, strict=True)], box, tags)
         return interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
@@ -169,8 +177,8 @@ class Cfs(Method):
         return levels
 
 
-def box_maps(windows: Tensor, images: Tensor) -> Tensor:
-    """Return B_exp: 1 inside the box and 0 elsewhere, (B, 1, H, W), for images (B, 3, H, W).
+def box_maps(boxes: Tensor, images: Tensor) -> Tensor:
+    """Return B_exp: 1 inside boxes (B, 4) and 0 elsewhere, (B, 1, H, W), for images (B, 3, H, W).
 
     Source:
         Eq. 2 of the CFS and LGSA paper.
@@ -181,7 +189,7 @@ def box_maps(windows: Tensor, images: Tensor) -> Tensor:
                   [0., 0., 0., 0.]]]])
     """
     height, width = images.shape[-2:]
-    x0, y0, x1, y1 = windows[:, :, None].unbind(dim=1)
-    x, y = torch.arange(width, device=windows.device), torch.arange(height, device=windows.device)
+    x0, y0, x1, y1 = boxes[:, :, None].unbind(dim=1)
+    x, y = torch.arange(width, device=boxes.device), torch.arange(height, device=boxes.device)
     across, down = (x >= x0) & (x < x1), (y >= y0) & (y < y1)
     return (down[:, None, :, None] & across[:, None, None, :]).to(images.dtype)

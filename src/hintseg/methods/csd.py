@@ -19,20 +19,21 @@ is the plain localizer.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 from zlib import crc32
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn.functional import adaptive_max_pool2d
 
 from hintseg.cam.maps import EPSILON
+from hintseg.config.objective import Objective
 from hintseg.config.run import CsdConfig
 from hintseg.errors import ConfigError, ShapeError
-from hintseg.losses.consistency import consistency, with_dummy
+from hintseg.losses.consistency import BackgroundConsistency, ObjectConsistency, covered
 from hintseg.methods.method import Method, frozen
 from hintseg.refine.pseudo_labels import inside
-from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Progress, Supervision
+from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Prediction, Progress, Supervision
 
 
 class Pastes(NamedTuple):
@@ -45,6 +46,7 @@ class Pastes(NamedTuple):
         background: The targets with the sources' background, (P, 3, H, W).
         objects: Pixels of pasted objects, (P, H, W) bool.
         surroundings: Pixels of pasted background, (P, H, W) bool.
+        labels: Labels of the sources, shifted likewise, (P, H, W) uint8, 255 where nothing comes in.
     """
 
     source: Tensor
@@ -53,6 +55,7 @@ class Pastes(NamedTuple):
     background: Tensor
     objects: Tensor
     surroundings: Tensor
+    labels: Tensor
 
 
 class Csd(Method):
@@ -110,31 +113,30 @@ class Csd(Method):
             it, beside the localizer's own step.
         """
         losses = self.localizer.losses(batch, progress)
-        weights = {"loss_fg": self.settings.foreground, "loss_bg": self.settings.background}
-        wanted = [name for name, weight in weights.items() if weight]
-        losses |= {name: batch.images.new_zeros(()) for name in weights}
-        if not wanted:
+        losses |= {name: batch.images.new_zeros(()) for name in ("loss_fg", "loss_bg")}
+        judges: dict[str, Objective] = {}  # Eq. 6
+        if self.settings.foreground:
+            judges["loss_fg"] = ObjectConsistency(weight=self.settings.foreground)
+        if self.settings.background:
+            judges["loss_bg"] = BackgroundConsistency(weight=self.settings.background, dummy=self.settings.dummy)
+        if not judges:
             return losses
         if batch.source is None:
-            return losses | self._keep_pace(batch.images[:1], wanted)
+            return losses | self._keep_pace(batch.images[:1], list(judges))
         teacher = self._teach(batch.source.images)
         size = (teacher.shape[-2], teacher.shape[-1])
         offsets = self._offsets(batch, len(teacher), progress)  # cells
         stride = _stride(batch, size) if self.settings.shift else 1
         pastes = make_pastes(batch, offsets * stride)
-        images = {"loss_fg": pastes.foreground, "loss_bg": pastes.background}
-        students = self.localizer.raw_maps(torch.cat([images[name] for name in wanted])).chunk(len(wanted))
+        pasted = {"loss_fg": (pastes.foreground, pastes.objects), "loss_bg": (pastes.background, pastes.surroundings)}
+        students = self.localizer.raw_maps(torch.cat([pasted[name][0] for name in judges])).chunk(len(judges))
         # The source's scores move along with what was pasted.
-        moved = _shifted(teacher, offsets, 0.0)
-        for name, student in zip(wanted, students, strict=True):
-            if name == "loss_fg":  # Eqs. 2 and 3
-                cells = covered(pastes.objects, size)
-                cells &= _shifted(reliable(teacher, batch.source, self.settings.reliable), offsets, False)
-                loss = consistency(moved, student, cells)
-            else:  # Eqs. 4 and 5
-                two, dummy = covered(pastes.surroundings, size), self.settings.dummy
-                loss = consistency(with_dummy(moved, dummy), with_dummy(student, dummy), two)
-            losses[name] = weights[name] * loss  # Eq. 6
+        counted = reliable(teacher, batch.source, self.settings.reliable)
+        home = {"teacher": _shifted(teacher, offsets, 0.0), "reliable": _shifted(counted, offsets, False)}
+        for (name, judge), student in zip(judges.items(), students, strict=True):
+            images, marked = pasted[name]
+            targets = replace(batch.source.targets, pixels=pastes.labels.masked_fill(~marked, IGNORE))
+            losses |= judge(Prediction(None, own=home | {"student": student}), targets, images, progress)
         return losses
 
     @torch.no_grad()
@@ -199,13 +201,13 @@ def make_pastes(batch: Batch, offsets: Tensor) -> Pastes:
     Raises:
         ConfigError: The batch has no masks.
     """
-    if batch.source is None or batch.source.masks is None or batch.masks is None:
+    if batch.source is None or batch.source.targets.pixels is None or batch.targets.pixels is None:
         raise ConfigError("CSD pastes by masks, but the batch has none; give the run a baseline with masks")
-    several = batch.tags.sum(dim=1) > 1
-    target, target_masks = batch.images[several], batch.masks[several]
+    several = batch.targets.tags.sum(dim=1) > 1
+    target, target_masks = batch.images[several], batch.targets.pixels[several]
     source = _shifted(batch.source.images, offsets, 0.0)
-    masks = _shifted(batch.source.masks, offsets, IGNORE)
-    labels = batch.source.tags.argmax(dim=1) + 1  # (P,)
+    masks = _shifted(batch.source.targets.pixels, offsets, IGNORE)
+    labels = batch.source.targets.tags.argmax(dim=1) + 1  # (P,)
     objects = masks == labels[:, None, None]
     surroundings = (masks == BACKGROUND) & (target_masks == BACKGROUND)
     return Pastes(
@@ -215,25 +217,8 @@ def make_pastes(batch: Batch, offsets: Tensor) -> Pastes:
         torch.where(surroundings[:, None], source, target),
         objects,
         surroundings,
+        masks,
     )
-
-
-def covered(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the cells whose pixels are all marked.
-
-    Args:
-        pixels: (P, H, W) bool.
-        size: (h, w) of the grid.
-
-    Returns:
-        (P, h, w) bool.
-
-    Example:
-        >>> covered(torch.tensor([[[True, True, True, False]]]), (1, 2))
-        tensor([[[ True, False]]])
-    """
-    gaps = (~pixels).float()[:, None]
-    return adaptive_max_pool2d(gaps, size)[:, 0] == 0
 
 
 def reliable(teacher: Tensor, source: Batch, least: float) -> Tensor:
@@ -251,8 +236,8 @@ def reliable(teacher: Tensor, source: Batch, least: float) -> Tensor:
     size = (teacher.shape[-2], teacher.shape[-1])
     if not least:
         return torch.ones(len(teacher), *size, dtype=torch.bool, device=teacher.device)
-    own = teacher[torch.arange(len(teacher), device=teacher.device), source.tags.argmax(dim=1)].float()
-    seen = covered(inside(source.windows, (source.images.shape[-2], source.images.shape[-1])), size)
+    own = teacher[torch.arange(len(teacher), device=teacher.device), source.targets.tags.argmax(dim=1)].float()
+    seen = covered(inside(source.targets.windows, (source.images.shape[-2], source.images.shape[-1])), size)
     low = own.masked_fill(~seen, torch.inf).amin(dim=(1, 2), keepdim=True)
     high = own.masked_fill(~seen, -torch.inf).amax(dim=(1, 2), keepdim=True)
     return seen & ((own - low) / (high - low).clamp_min(EPSILON) >= least)

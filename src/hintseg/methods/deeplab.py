@@ -13,28 +13,28 @@ training scales and their maximum, output stride 8.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
-from hintseg.config.settings import Auto, Count, MethodConfig, Positive
+from hintseg.config.settings import Auto, Count, Positive
 from hintseg.errors import ConfigError
-from hintseg.losses.segmentation import pixel_cross_entropy
-from hintseg.methods.method import Method
+from hintseg.losses.pixels import resize_to
+from hintseg.methods.segmenter import Segmenter, SegmenterConfig
 from hintseg.nn.backbones import Backbone
 from hintseg.nn.decoders import AtrousPyramid, MlpHead
 from hintseg.nn.mit import build_encoder
 from hintseg.nn.scale import FeatureScale
-from hintseg.types import Batch, ParameterGroup, Progress, Supervision
+from hintseg.types import Batch, ParameterGroup, Prediction, Targets
 
 NEVER = -1e4
 """Logit of background where the data has none: never wins, and fits into half precision."""
 
 
-class DeepLabV2Config(MethodConfig):
+class DeepLabV2Config(SegmenterConfig):
     """Settings of DeepLabv2.
 
     The network starts from the weights named by `backbone.weights` and a pyramid of random numbers; the published
@@ -49,18 +49,16 @@ class DeepLabV2Config(MethodConfig):
             a loss; the paper's are 1, 0.75 and 0.5, at about twice the cost.
     """
 
-    task: ClassVar[Literal["segment"]] = "segment"
     method: Literal["deeplabv2"] = "deeplabv2"
     rates: Annotated[tuple[Count, ...], Field(min_length=1)] | Auto = "auto"
     init_std: Positive = 0.01
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
 
 
-class DeepLabV2(Method):
+class DeepLabV2(Segmenter):
     """DeepLabv2 on any backbone."""
 
     Config = DeepLabV2Config
-    supervision = frozenset({Supervision.MASKS})
     config: DeepLabV2Config
 
     def __init__(self, config: DeepLabV2Config, classes: int, background: bool) -> None:
@@ -71,20 +69,22 @@ class DeepLabV2(Method):
         rates = pyramid_rates(config.rates, self.backbone.strides[-1], config.fit.crop)
         self.head = AtrousPyramid(self.backbone.channels[-1], classes + background, rates, config.init_std)
 
-    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """Return the cross entropy of labelled pixels, summed over training scales and their maximum as published.
+    def predict(self, images: Tensor, targets: Targets | None = None) -> Prediction:
+        """Return logits (B, C, h, w) at the backbone's stride.
 
-        Logits are resized to the masks; the released code shrinks the masks to the logits.
+        With targets and several training scales: at the images' size, those of all scales and, as published, of their
+        maximum. The released code shrinks the masks to the logits instead.
         """
-        masks = masks_of(batch)
-        logits = [resize_to(self.segment(_resize_by(batch.images, scale)), masks) for scale in self.config.scales]
-        if len(logits) > 1:
-            logits.append(torch.stack(logits).amax(dim=0))
-        return {"segmentation": torch.stack([pixel_cross_entropy(values, masks) for values in logits]).sum()}
+        scales = (1.0,) if targets is None else self.config.scales
+        passes = [self._read(_resize_by(images, scale)) for scale in scales]
+        if len(passes) == 1:
+            return Prediction(*passes[0])
+        full = [resize_to(logits, images) for logits, _ in passes]
+        return Prediction(full[0], passes[0][1], others=(*full[1:], torch.stack(full).amax(dim=0)))
 
-    def segment(self, images: Tensor) -> Tensor:
-        """Return logits (B, C, h, w) at the backbone's stride."""
-        return with_background(self.head(self.scale(self.backbone(images)[-1])), self.background)
+    def _read(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        levels: list[Tensor] = self.backbone(images)
+        return with_background(self.head(self.scale(levels[-1])), self.background), levels
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure the scale of the features."""
@@ -101,7 +101,7 @@ class DeepLabV2(Method):
         ]
 
 
-class SegFormerHeadConfig(MethodConfig):
+class SegFormerHeadConfig(SegmenterConfig):
     """Settings of the light head.
 
     Attributes:
@@ -110,18 +110,16 @@ class SegFormerHeadConfig(MethodConfig):
         finest: Image pixels per cell of the logits: levels finer than that are left out.
     """
 
-    task: ClassVar[Literal["segment"]] = "segment"
     method: Literal["segformer_head"] = "segformer_head"
     width: Count = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     finest: Count = 4
 
 
-class SegFormerHead(Method):
+class SegFormerHead(Segmenter):
     """SegFormer's all-MLP head on any backbone, Mix Transformers included."""
 
     Config = SegFormerHeadConfig
-    supervision = frozenset({Supervision.MASKS})
     config: SegFormerHeadConfig
 
     def __init__(self, config: SegFormerHeadConfig, classes: int, background: bool) -> None:
@@ -139,16 +137,11 @@ class SegFormerHead(Method):
         self.scales = nn.ModuleList(FeatureScale() for _ in self.levels)
         self.head = MlpHead(channels, classes + background, config.width, config.dropout)
 
-    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """Return the cross entropy of the labelled pixels."""
-        masks = masks_of(batch)
-        return {"segmentation": pixel_cross_entropy(resize_to(self.segment(batch.images), masks), masks)}
-
-    def segment(self, images: Tensor) -> Tensor:
+    def predict(self, images: Tensor, targets: Targets | None = None) -> Prediction:
         """Return logits (B, C, h, w) at the stride of the finest level in use."""
         levels = self.backbone(images)
         scaled = [scale(levels[i]) for scale, i in zip(self.scales, self.levels, strict=True)]
-        return with_background(self.head(scaled), self.background)
+        return Prediction(with_background(self.head(scaled), self.background), levels)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure the scale of every level."""
@@ -224,25 +217,9 @@ def training_levels(backbone: nn.Module, batches: Iterable[Batch]) -> Iterator[l
     backbone.train(mode)
 
 
-def masks_of(batch: Batch) -> Tensor:
-    """Return the masks of a batch, (B, H, W) uint8.
-
-    Raises:
-        ConfigError: It has none.
-    """
-    if batch.masks is None:
-        raise ConfigError("a segmenter learns from masks, but the batch has none; give masks or run a localizer first")
-    return batch.masks
-
-
 def with_background(logits: Tensor, background: bool) -> Tensor:
     """Put a background channel that never wins in front of (B, K, h, w) where the data has no background."""
     return logits if background else pad(logits, (0, 0, 0, 0, 1, 0), value=NEVER)
-
-
-def resize_to(logits: Tensor, masks: Tensor) -> Tensor:
-    """Resize logits (B, C, h, w) to the size of masks (B, H, W)."""
-    return interpolate(logits, size=masks.shape[-2:], mode="bilinear", align_corners=False)
 
 
 PUBLISHED_RATES, PUBLISHED_CROP = (6, 12, 18, 24), 321

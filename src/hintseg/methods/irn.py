@@ -261,14 +261,14 @@ class Irn(Refiner):
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return the losses of joined pairs, parted pairs and displacements (Eqs. 2, 3 and 5)."""
-        if batch.masks is None:
+        if batch.targets.pixels is None:
             raise ConfigError("IRN learns from labels made of seeds, but the batch has no masks; run a localizer first")
         levels, size = self._levels(batch.images)
         # Logarithms of 1e-5 need full precision.
         edge = self.edge(levels, size)[:, 0].float().sigmoid()
         paths = path_offsets(min(self.config.radius, min(size) / 3))
         offsets = [(path.dy, path.dx) for path in paths]
-        pairs = pair_labels(labels_on_grid(batch.masks, size), offsets)
+        pairs = pair_labels(labels_on_grid(batch.targets.pixels, size), offsets)
         positive, negative = affinity_loss(path_affinity(edge, paths), pairs, background=self.background)
         losses = {"affinity_positive": positive / 2, "affinity_negative": negative / 2}
         if self.displacement is not None:

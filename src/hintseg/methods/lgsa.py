@@ -14,29 +14,27 @@ cells, and 1 on 12 x 12, where it drowns the segmentation (docs/benchmarks.md). 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from hintseg.config.settings import Auto, Count, MethodConfig, Positive
+from hintseg.config.objective import Objective
+from hintseg.config.settings import Auto, Count, Positive
 from hintseg.errors import ConfigError
 from hintseg.losses.affinity import labels_on_grid
-from hintseg.losses.segmentation import pixel_cross_entropy
-from hintseg.methods.deeplab import masks_of, pyramid_rates, resize_to, training_levels, with_background
-from hintseg.methods.method import Method
+from hintseg.losses.guided_attention import GuidedAttention
+from hintseg.methods.deeplab import pyramid_rates, training_levels, with_background
+from hintseg.methods.segmenter import Segmenter, SegmenterConfig
 from hintseg.nn.attention import Attended, Lgsa, NonLocal, cascade
 from hintseg.nn.backbones import Backbone
 from hintseg.nn.decoders import AtrousPyramid
 from hintseg.nn.scale import FeatureScale
-from hintseg.types import Batch, ParameterGroup, Progress, Supervision
-
-PUBLISHED_CELLS = 41 * 41
-"""Cells of the crop of 321 pixels that alpha was published for."""
+from hintseg.types import Batch, ParameterGroup, Prediction, Targets
 
 
-class LgsaConfig(MethodConfig):
+class LgsaConfig(SegmenterConfig):
     """Settings of DeepLabv2 with attention; the defaults are the paper's.
 
     Attributes:
@@ -53,7 +51,6 @@ class LgsaConfig(MethodConfig):
         init_std: Standard deviation of the pyramid's initial weights.
     """
 
-    task: ClassVar[Literal["segment"]] = "segment"
     method: Literal["lgsa"] = "lgsa"
     attention: Literal["lgsa", "non_local", "none"] = "lgsa"
     modules: Count = 2
@@ -82,11 +79,10 @@ class LgsaConfig(MethodConfig):
         return 1000.0 if self.modules == 1 else 10000.0
 
 
-class LgsaDeepLabV2(Method):
+class LgsaDeepLabV2(Segmenter):
     """Backbone, attention, atrous pyramid, random walk on any backbone."""
 
     Config = LgsaConfig
-    supervision = frozenset({Supervision.MASKS})
     config: LgsaConfig
 
     def __init__(self, config: LgsaConfig, classes: int, background: bool) -> None:
@@ -103,20 +99,31 @@ class LgsaDeepLabV2(Method):
         self.head = AtrousPyramid(channels, classes + background, rates, config.init_std)
         self.walks = count > 0 and config.walk is not False and (config.walk is True or kind is Lgsa)
 
-    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """Return ``seg``, the cross entropy of labelled pixels, and ``att``, the weighted affinity loss (Eq. 10)."""
-        masks = masks_of(batch)
-        weight = self.config.weight
-        logits, attended = self._run(batch.images, masks if weight else None)
-        losses = {"seg": pixel_cross_entropy(resize_to(logits, masks), masks)}  # Eq. 9
-        if weight and attended is not None:
-            height, width = attended.affinity.size
-            losses["att"] = weight * (height * width / PUBLISHED_CELLS) ** 2 * attended.loss
-        return losses
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Those of the recipe (Eq. 9 is the cross entropy), and the affinity loss of the attention, if on (Eq. 10)."""
+        if not self.config.weight or not len(self.attention):
+            return self.config.objectives
+        return (*self.config.objectives, GuidedAttention(weight=self.config.weight))
 
-    def segment(self, images: Tensor) -> Tensor:
-        """Return logits (B, C, h, w) at the backbone's stride, after the random walk."""
-        return self._run(images, None)[0]
+    def predict(self, images: Tensor, targets: Targets | None = None) -> Prediction:
+        """Return logits (B, C, h, w) at the backbone's stride, after the random walk.
+
+        With targets, `attention_loss` is measured too, if it has a weight.
+        """
+        guides = None if targets is None or not self.config.weight else targets.pixels
+        levels, attended = self._attend(images, guides)
+        logits = self.head(levels[-1] if attended is None else attended.features)
+        if attended is not None and self.walks:  # Eq. 8
+            if self.config.walk_on == "logits":
+                logits = attended.affinity.walk(logits)
+            else:
+                mean = attended.affinity.walk(logits.float().softmax(dim=1))
+                logits = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+        # The channel that never wins comes after the walk, which would only blur it by rounding.
+        logits = with_background(logits, self.background)
+        own = {} if attended is None or guides is None else {"attention_loss": attended.loss}
+        return Prediction(logits, levels, own=own)
 
     @torch.no_grad()
     def affinity(self, images: Tensor, queries: Tensor) -> Tensor:
@@ -154,24 +161,11 @@ class LgsaDeepLabV2(Method):
             ParameterGroup(biases, 2.0, head=True, weight_decay=0.0),
         ]
 
-    def _run(self, images: Tensor, masks: Tensor | None) -> tuple[Tensor, Attended | None]:
-        """Return logits (B, C, h, w) and what the attention gave."""
-        features, attended = self._attend(images, masks)
-        logits = self.head(features)
-        if attended is not None and self.walks:  # Eq. 8
-            if self.config.walk_on == "logits":
-                logits = attended.affinity.walk(logits)
-            else:
-                mean = attended.affinity.walk(logits.float().softmax(dim=1))
-                logits = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
-        # The channel that never wins comes after the walk, which would only blur it by rounding.
-        return with_background(logits, self.background), attended
-
-    def _attend(self, images: Tensor, masks: Tensor | None) -> tuple[Tensor, Attended | None]:
-        """Return the features that the pyramid sees, (B, channels, h, w), and what the attention gave."""
-        features: Tensor = self.scale(self.backbone(images)[-1])
+    def _attend(self, images: Tensor, masks: Tensor | None) -> tuple[list[Tensor], Attended | None]:
+        """Return the levels, the last one scaled, and what the attention gave."""
+        levels: list[Tensor] = self.backbone(images)
+        levels = [*levels[:-1], self.scale(levels[-1])]
         if not len(self.attention):
-            return features, None
-        labels = None if masks is None else labels_on_grid(masks, (features.shape[2], features.shape[3]))
-        attended = cascade(self.attention, features, labels)
-        return attended.features, attended
+            return levels, None
+        labels = None if masks is None else labels_on_grid(masks, (levels[-1].shape[2], levels[-1].shape[3]))
+        return levels, cascade(self.attention, levels[-1], labels)

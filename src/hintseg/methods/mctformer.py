@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hintseg.config.settings import Count, MethodConfig
-from hintseg.losses.classification import multi_label_soft_margin
+from hintseg.losses.classification import tag_loss
 from hintseg.methods.method import Method
 from hintseg.nn.prior import ClassPrior
 from hintseg.nn.vit import ClassTokenVit, VitConfig
@@ -70,7 +70,7 @@ class MctFormer(Method):
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure how often each class occurs."""
         if self.config.prior:
-            self.prior.measure(batch.tags for batch in batches)
+            self.prior.measure((batch.targets.tags, batch.targets.tags_known) for batch in batches)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return ``loss_class`` and ``loss_patch``, the multi-label losses of the class tokens and of the patches."""
@@ -78,8 +78,8 @@ class MctFormer(Method):
         class_scores = classes.float().mean(dim=2)  # no classifier: each token answers for its class alone
         patch_scores = self.head(patches).float().mean(dim=(2, 3))
         return {
-            "loss_class": multi_label_soft_margin(self.prior(class_scores), batch.tags),
-            "loss_patch": multi_label_soft_margin(self.prior(patch_scores), batch.tags),
+            "loss_class": tag_loss(self.prior(class_scores), batch.targets),
+            "loss_patch": tag_loss(self.prior(patch_scores), batch.targets),
         }
 
     def raw_maps(self, images: Tensor) -> Tensor:

@@ -17,9 +17,6 @@ from torch.nn.functional import interpolate
 from hintseg.cam.maps import merge_twins, stretch
 from hintseg.config.settings import Count, MethodConfig, Positive
 from hintseg.errors import ConfigError
-from hintseg.losses.affinity import labels_on_grid
-from hintseg.losses.classification import multi_label_soft_margin
-from hintseg.losses.window_affinity import window_affinity_loss
 from hintseg.methods.deeplab import NEVER, with_background
 from hintseg.methods.method import Method, frozen
 from hintseg.nn.affinity import AffinityHead
@@ -28,8 +25,8 @@ from hintseg.nn.mit import Attention, Mit, build_encoder
 from hintseg.nn.pooling import gmp
 from hintseg.nn.prior import ClassPrior
 from hintseg.nn.scale import FeatureScale
-from hintseg.refine.pseudo_labels import CropPar, background_aware, par_labels
-from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Supervision
+from hintseg.refine.pseudo_labels import CropPar, background_aware, only_said, par_labels
+from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Prediction, Supervision, Targets
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -235,9 +232,10 @@ class OneStage(Method):
         """Take the background out of labels (B, H, W) where the data has none: a photo without tags wins it."""
         return labels if self.background else labels.masked_fill(labels == BACKGROUND, IGNORE)
 
-    def colour_labels(self, spread: CropPar, maps: Tensor, batch: Batch) -> Tensor:
+    def colour_labels(self, spread: CropPar, maps: Tensor, targets: Targets) -> Tensor:
         """Return AFA's PAR labels of class maps (B, K, H, W), (B, H, W) uint8."""
-        return self.known(par_labels(spread, maps, batch.tags, batch.windows, **self.cuts))
+        labels = par_labels(spread, maps, targets.possible, targets.windows, **self.cuts)
+        return self.known(only_said(labels, targets))
 
     def constant_background(self, maps: Tensor) -> Tensor:
         """Return one background score for all pixels of maps (B, K, H, W): (B, 1, H, W)."""
@@ -251,13 +249,13 @@ class OneStage(Method):
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure the scale of timm's features, in training mode, and how often each class occurs."""
         device = self.classifier.weight.device
-        tags: list[Tensor] = []
+        tags: list[tuple[Tensor, Tensor]] = []
         sizes: list[list[Tensor]] = [[] for _ in self.levels]
         mode = self.training
         self.train()
         with torch.no_grad():
             for batch in batches:
-                tags.append(batch.tags.to(device))
+                tags.append((batch.targets.tags.to(device), batch.targets.tags_known.to(device)))
                 if not isinstance(self.backbone, Mit):
                     levels = self.backbone(batch.images.to(device))
                     for seen, i in zip(sizes, self.levels, strict=True):
@@ -277,15 +275,14 @@ class OneStage(Method):
             ParameterGroup([p for head in heads for p in head.parameters()], head=True),
         ]
 
-    def tag_loss(self, seen: Branches, batch: Batch) -> Tensor:
-        """Return L_cls, the multi-label loss of the tags."""
-        return multi_label_soft_margin(seen.scores, batch.tags)
-
-    def affinity_loss(self, seen: Branches, labels: Tensor) -> Tensor:
-        """Return L_aff of labels (B, H, W), from the attention of a forward pass."""
-        grid = (seen.maps.shape[2], seen.maps.shape[3])
-        affinity = cast(AffinityHead, self.affinity_head)(cast(Attention, seen.attention), grid)
-        return window_affinity_loss(affinity, labels_on_grid(labels, grid))
+    def prediction(self, seen: Branches, images: Tensor, *, affinity: bool) -> Prediction:
+        """Return a pass over images as objectives take it: full size, with the attention's `affinity` where asked."""
+        own = {"maps": seen.maps}
+        if affinity:
+            grid = (seen.maps.shape[2], seen.maps.shape[3])
+            own["affinity"] = cast(AffinityHead, self.affinity_head)(cast(Attention, seen.attention), grid)
+        logits = None if seen.logits is None else grow(seen.logits, images.shape[2:])
+        return Prediction(logits, own=own)
 
 
 def grow(maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hintseg.cam.maps import EPSILON
 from hintseg.config.settings import Count, MethodConfig, Positive
-from hintseg.losses.classification import multi_label_soft_margin
+from hintseg.losses.classification import multi_label_soft_margin, tag_loss
 from hintseg.methods.method import Method
 from hintseg.nn.backbones import Backbone
 from hintseg.nn.pooling import POOLED_NORM, gap, pool
@@ -93,7 +93,7 @@ class Vwe(Method):
             self.feature_scale.measure(self._pool(self.backbone(b.images.to(device))[-1]) for b in seen)
         self.train(mode)
         if self.config.prior:
-            self.prior.measure(b.tags for b in seen)
+            self.prior.measure((b.targets.tags, b.targets.tags_known) for b in seen)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return ``loss_img``, ``loss_word`` and ``loss_w2i``, the three terms of Eq. 9."""
@@ -105,9 +105,9 @@ class Vwe(Method):
         with torch.autocast(batch.images.device.type, enabled=False):  # words differ in the third digit
             p_w2i = self.prior(_classify(self.word_to_image, code.frequency(self.config.frequency)))
         return {
-            "loss_img": multi_label_soft_margin(p_img, batch.tags),
+            "loss_img": tag_loss(p_img, batch.targets),
             "loss_word": multi_label_soft_margin(p_word, code.present),
-            "loss_w2i": multi_label_soft_margin(p_w2i, batch.tags),
+            "loss_w2i": tag_loss(p_w2i, batch.targets),
         }
 
     def class_maps(self, images: Tensor) -> Tensor:

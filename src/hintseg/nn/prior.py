@@ -21,7 +21,8 @@ class ClassPrior(nn.Module):
 
     Example:
         >>> prior = ClassPrior(2)
-        >>> prior.measure([torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])])
+        >>> tags = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+        >>> prior.measure([(tags, torch.ones(4, 2, dtype=torch.bool))])
         >>> prior(torch.zeros(1, 2))
         tensor([[ 0.8473, -0.8473]])
     """
@@ -32,11 +33,15 @@ class ClassPrior(nn.Module):
         super().__init__()
         self.register_buffer("offset", torch.zeros(classes))
 
-    def measure(self, tags: Iterable[Tensor]) -> None:
-        """Set the offset from tags (B, K) of some batches; half a photo is added to both sides, so it stays finite."""
-        seen = torch.cat(list(tags)).float()
-        present = seen.sum(dim=0)
-        self.offset.copy_(((present + 0.5) / (len(seen) - present + 0.5)).log())
+    def measure(self, tags: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Set the offset from the known tags of some batches; half a photo is added to both sides: it stays finite.
+
+        Args:
+            tags: For each batch the tags (B, K), and which of them are known, (B, K) bool.
+        """
+        tags_of, known_of = zip(*tags, strict=True)
+        present, known = torch.cat(tags_of).float().sum(dim=0), torch.cat(known_of).float().sum(dim=0)
+        self.offset.copy_(((present + 0.5) / (known - present + 0.5)).log())
 
     def forward(self, scores: Tensor) -> Tensor:
         """Return scores (B, K) plus the offset."""

@@ -210,7 +210,7 @@ def draw_pairs(run: RunFolder, method: Method, found: Decoupling, photos: Sequen
     method.to("cpu")
     rows = []
     for i, (source, target) in enumerate(zip(batch.source.ids, batch.ids, strict=True)):
-        label = int(batch.source.tags[i].argmax())
+        label = int(batch.source.targets.tags[i].argmax())
         own = [one[i, label] for one in maps]  # (h, w) each
         most = max(float(one.max()) for one in own) or 1.0
         pictures = [(image[i].permute(1, 2, 0) * 255).round().byte().numpy() for image in images]

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, pad
 
 from hintseg.errors import ShapeError
 from hintseg.refine.par import ParAffinity
-from hintseg.types import BACKGROUND, IGNORE
+from hintseg.types import BACKGROUND, IGNORE, Targets
 
 GAIN = 1.01
 """PAR's affinities sum to this, so every iteration multiplies a constant map by it."""
@@ -49,7 +49,7 @@ def present(tags: Tensor) -> Present:
     """Return which classes each photo has.
 
     Args:
-        tags: 1 where the class is present, (B, K).
+        tags: True or 1 where the class may be there, (B, K).
 
     Example:
         >>> present(torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]])).keys
@@ -147,7 +147,7 @@ def par_labels(spread: CropPar, maps: Tensor, tags: Tensor, windows: Tensor, *, 
     Args:
         spread: PAR of the crops.
         maps: Class maps, (B, K, H, W) in 0..1.
-        tags: 1 where the class is present, (B, K).
+        tags: True or 1 where the class may be there, (B, K).
         windows: Boxes of the photos inside the crops, (B, 4).
         high: Background score that a class must beat.
         low: Background score that all classes must lose to.
@@ -184,7 +184,7 @@ def affinity_labels(
     Args:
         spread: PAR of the crops.
         maps: Class maps on the affinity's grid, (B, K, h, w) in 0..1.
-        tags: 1 where the class is present, (B, K).
+        tags: True or 1 where the class may be there, (B, K).
         windows: Boxes of the photos inside the crops, (B, 4).
         walk: Spreads scores (B, n, h, w) along the affinities, such as `hintseg.nn.affinity.spread`.
         high: Background score that a class must beat.
@@ -213,7 +213,7 @@ def background_aware(
         spread: PAR of the crops, p in Eq. 13.
         maps: Class maps of the classification branch, u(C), (B, K, H, W) in 0..1.
         background: Background of the segmentation branch, B^s, (B, 1, H, W) in 0..1.
-        tags: 1 where the class is present, (B, K).
+        tags: True or 1 where the class may be there, (B, K).
         keep_gain: Keep the factor that PAR multiplies scores by, 1.01 per iteration, as the authors' code does; without
             it S^c stays in 0..1, where a threshold means the same for any number of iterations.
 
@@ -229,6 +229,28 @@ def background_aware(
         scores = scores / GAIN**spread.iterations
     best, channel = scores.max(dim=1)  # Eq. 3
     return found.keys.gather(1, channel.flatten(1)).view_as(channel).to(torch.uint8), best
+
+
+def only_said(labels: Tensor, targets: Targets) -> Tensor:
+    """Take out of labels the classes whose tag was not said.
+
+    All classes that may be in a photo compete for its pixels. Class maps are stretched to their maximum, so that of an
+    absent class wins somewhere too: where a class wins of which nothing was said, the pixel may be anything.
+
+    Args:
+        labels: (B, H, W) uint8: 0 background, 1..K, 255 unknown.
+        targets: The tags.
+
+    Returns:
+        (B, H, W) uint8; the same labels where all tags are known.
+
+    Example:
+        >>> said = Targets(torch.tensor([[1.0, 0.0]]), torch.tensor([[True, False]]), torch.zeros(1, 4))
+        >>> only_said(torch.tensor([[[0, 1, 2]]], dtype=torch.uint8), said)
+        tensor([[[  0,   1, 255]]], dtype=torch.uint8)
+    """
+    guessed = pad(targets.possible & (targets.tags == 0), (1, IGNORE - targets.tags.shape[1]))  # (B, 256), by value
+    return labels.masked_fill(guessed.gather(1, labels.flatten(1).long()).view_as(labels), IGNORE)
 
 
 def _agree(scores: Tensor, found: Present, windows: Tensor) -> Tensor:

@@ -101,6 +101,9 @@ def load_weights(path: Path) -> tuple[Method, tuple[str, ...], bool]:
     facts, state = _read(path)
     try:
         kind: type[Method] = resolve("method", str(facts.config["method"]), methods())
+        facts.config.pop(
+            "objectives", None
+        )  # what it learned by; a plug-in of whoever trained it is not needed to use it
         for network in (facts.config["backbone"], facts.config["backbone"].get("stem")):
             if network is not None:
                 network["weights"] = "random"  # the file holds all weights

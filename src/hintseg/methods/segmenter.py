@@ -1,0 +1,73 @@
+"""Segmenters that learn from labels of pixels: a network that predicts, and a list of objectives that judge it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, cast
+
+from torch import Tensor
+
+from hintseg.config.objective import Objective, Objectives
+from hintseg.config.settings import MethodConfig
+from hintseg.errors import ConfigError
+from hintseg.losses.cross_entropy import CrossEntropy
+from hintseg.methods.method import Method
+from hintseg.types import Batch, Prediction, Progress, Supervision, Targets
+
+
+class SegmenterConfig(MethodConfig):
+    """Base of the settings of segmenters.
+
+    Attributes:
+        objectives: The losses, as blocks of a name, a weight and the objective's own settings, such as
+            `[{name: cross_entropy}, {name: soft_margin, weight: 0.5}]` (`hintseg list objectives`). They replace the
+            default; losses that belong to a method (`lgsa`: `alpha`) are added by its own settings.
+    """
+
+    task: ClassVar[Literal["segment"]] = "segment"
+    objectives: Objectives = (CrossEntropy(),)
+
+
+class Segmenter(Method):
+    """A method that learns from labels of pixels. It predicts; what it is to learn say the objectives."""
+
+    supervision = frozenset({Supervision.MASKS})
+    config: SegmenterConfig
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What judges the predictions: the recipe's list, and what the method itself adds."""
+        return self.config.objectives
+
+    def predict(self, images: Tensor, targets: Targets | None = None) -> Prediction:
+        """Return what the network says of images, (B, 3, H, W) RGB in 0..1.
+
+        Args:
+            images: The images.
+            targets: In training what is known of them, for methods that look at it or say more then; None in use.
+        """
+        raise NotImplementedError
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Return the losses of all objectives by name.
+
+        Raises:
+            ConfigError: The batch has nothing of what an objective needs, or two objectives give a loss of one name.
+        """
+        for objective in self.objectives:
+            objective.check(batch.targets)
+        seen = self.predict(batch.images, batch.targets)
+        losses: dict[str, Tensor] = {}
+        for objective in self.objectives:
+            found = objective(seen, batch.targets, batch.images, progress)
+            twice = losses.keys() & found.keys()
+            if twice:
+                raise ConfigError(
+                    f"objective '{objective.name}' gives a loss named {', '.join(sorted(twice))}, and so does another; "
+                    "list one of them"
+                )
+            losses |= found
+        return losses
+
+    def segment(self, images: Tensor) -> Tensor:
+        """Return logits (B, C, h, w), C = K + 1 with background first."""
+        return cast(Tensor, self.predict(images).logits)
