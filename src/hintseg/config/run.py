@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, create_model
 
@@ -20,7 +20,19 @@ from hintseg.config.settings import (
 )
 
 
-class DenseCrfRefine(Settings):
+class FunctionRefine(Settings):
+    """Base of the settings of refiners that do not learn, `hintseg.registry.REFINERS`: all but `method` are arguments.
+
+    Attributes:
+        method: The refiner's registry name.
+    """
+
+    of_probabilities: ClassVar[bool] = False
+    """Whether the scores it takes must sum to 1 in each pixel."""
+    method: str
+
+
+class DenseCrfRefine(FunctionRefine):
     """Refine seeds with a fully connected CRF. Defaults: the set AFA and BMP test with (methods differ, see `paper/`).
 
     Attributes:
@@ -30,13 +42,14 @@ class DenseCrfRefine(Settings):
         bilateral: (sigma in pixels, sigma in grey values, weight) of the colour kernel.
     """
 
+    of_probabilities: ClassVar[bool] = True
     method: Literal["dense_crf"] = "dense_crf"
     iterations: Count = 10
     gaussian: tuple[Positive, Positive] = (3.0, 3.0)
     bilateral: tuple[Positive, Positive, Positive] = (64.0, 5.0, 4.0)
 
 
-class ParRefine(Settings):
+class ParRefine(FunctionRefine):
     """Refine seeds by pixel-adaptive propagation.
 
     Attributes:

@@ -14,8 +14,9 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from hintseg.cam.maps import grow
 from hintseg.losses.segmentation import balanced_cross_entropy
-from hintseg.methods.one_stage import OneStage, OneStageConfig, Share, Weight, grow
+from hintseg.methods.one_stage import OneStage, OneStageConfig, Share, Weight
 from hintseg.nn.affinity import spread
 from hintseg.refine.pseudo_labels import CropPar, affinity_labels
 from hintseg.types import Batch, Progress

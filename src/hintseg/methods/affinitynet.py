@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import ceil, log
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hintseg.cam.background import power_background
 from hintseg.cam.maps import EPSILON
+from hintseg.config.auto import Facts
 from hintseg.config.settings import Auto, Count, Positive
 from hintseg.errors import ConfigError
 from hintseg.losses.affinity import affinity_loss, labels_on_grid, pair_ends, pair_labels
@@ -63,6 +64,11 @@ class AffinityNetConfig(RefinerConfig):
     beta: Positive = 8.0
     low_power: Positive | Auto = "auto"
     high_power: Positive | Auto = "auto"
+
+    def defaults(self, facts: Facts) -> dict[str, Any]:
+        """Return a refiner's, but lower rates: the backbone learns too."""
+        learned = {"lr": 0.0001, "head_lr": 10.0}
+        return super().defaults(facts) | (learned if facts.pretrained else {})
 
     def powers(self, threshold: float | None) -> tuple[float, float]:
         """Return the low and the high power of the labels, for seeds cut at `threshold` (None: no background).

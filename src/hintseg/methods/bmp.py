@@ -23,9 +23,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hintseg.cam.maps import stretch
+from hintseg.cam.maps import grow, stretch
 from hintseg.losses.segmentation import pixel_cross_entropy, pixel_soft_margin
-from hintseg.methods.one_stage import Look, OneStage, OneStageConfig, Share, Weight, grow
+from hintseg.methods.one_stage import Look, OneStage, OneStageConfig, Share, Weight
 from hintseg.refine.pseudo_labels import CropPar, background_aware, inside
 from hintseg.types import BACKGROUND, IGNORE, Batch, Progress
 

@@ -10,6 +10,7 @@ import numpy as np
 from hintseg.config.run import TestConfig
 from hintseg.config.settings import MapsConfig
 from hintseg.hints.check import ENOUGH_TO_TELL, FEW_PHOTOS
+from hintseg.hints.cooccurrence import one_hot
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import MASK_KINDS, SWEPT_KINDS, MetricRow, PhotoRow, Stage, StageFacts, StageSettings
 
@@ -203,12 +204,7 @@ def unplaced_sentences(counts: dict[str, tuple[int, int]], kind: str) -> list[st
 
 def tag_matrix(run: RunFolder, split: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return which photo of a split has which tag, (photos, K) of 0 and 1; photos without known tags are left out."""
-    count = len(run.classes)
-    known = [photo.tags for photo in _photos(run, split) if photo.tags is not None]
-    matrix = np.zeros((len(known), count), dtype=np.int64)
-    for row, tags in zip(matrix, known, strict=True):
-        row[[t - 1 for t in tags]] = 1
-    return matrix
+    return one_hot([photo.tags for photo in _photos(run, split) if photo.tags is not None], len(run.classes))
 
 
 def data_sentence(run: RunFolder) -> str:

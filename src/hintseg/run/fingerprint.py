@@ -78,7 +78,7 @@ def parts(config: RunConfig) -> list[Part]:
             made += [Part(learn, learned, read, ("propose/",)), Part((stage, "masks"), late, (learn,), files)]
         elif stage == "segment":
             made.append(Part(learn, learned, read, ("segment/",)))
-            one_stage = getattr(settings, "pace", "") == "one_stage"
+            one_stage = isinstance(settings, MethodConfig) and settings.one_stage
             if one_stage:
                 made.append(Part((stage, "maps"), maps | late, (learn,), ("segment/maps/", "segment/seeds/")))
             reads: tuple[Key, ...] = ((stage, "maps"),) if one_stage else (learn,)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hintseg.config.loader import parse_config
 from hintseg.config.run import STAGES, RunConfig
@@ -28,6 +28,13 @@ from hintseg.run.schema import (
     read_checked,
 )
 from hintseg.store.masks import MaskStore
+
+
+class MadeMasks(NamedTuple):
+    """The masks of a run's training photos: the stage that made them, and their folder."""
+
+    stage: Stage
+    folder: Path
 
 
 class RunFolder:
@@ -159,13 +166,13 @@ class RunFolder:
         path = None if csd is None else csd.baseline or self.path / "baseline"
         return RunFolder(path) if path is not None and (path / "manifest.json").is_file() else None
 
-    def masks_of_photos(self) -> tuple[Stage, Path] | None:
+    def masks_of_photos(self) -> MadeMasks | None:
         """Return the last finished stage that made masks of the training photos, and their folder."""
         order: tuple[Stage, ...] = ("refine", "localize", "propose", "segment")
         for stage in order:
             if (self.path / stage / "masks").is_dir() and self.done(stage):
                 # Only a one-stage segmenter makes masks of what it learned from.
-                return (stage, self.path / stage / "masks") if stage != "segment" or self.one_stage else None
+                return MadeMasks(stage, self.path / stage / "masks") if stage != "segment" or self.one_stage else None
         return None
 
     # Where it lies.
