@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 
 import hintseg
+from hintseg import refine
 from hintseg.config.run import DenseCrfRefine, ParRefine, RunConfig
 from hintseg.data.shapes import write_shapes
 from hintseg.hints import read_hints
@@ -123,11 +124,12 @@ def main() -> None:
         )
         Irn.refine = clock.wrap("compute", Irn.refine)  # type: ignore[method-assign]
         IrnConfig.labels = clock.wrap("compute", IrnConfig.labels)  # type: ignore[method-assign]
-        for module in (stages, maps):
+        for module in (stages, maps, refine):
             for name in COMPUTING:
                 if hasattr(module, name):
                     setattr(module, name, clock.wrap("compute", getattr(module, name)))
-            module.read_maps = clock.wrap("read maps", map_store.read_maps)
+            if hasattr(module, "read_maps"):
+                module.read_maps = clock.wrap("read maps", map_store.read_maps)
         each_photo.read_batches = clock.iterate("photos", each_photo.read_batches)
         each_photo.write_pool = clock.pool(each_photo.write_pool)
         with_crf = config.model_copy(update={"test": config.test.model_copy(update={"crf": DenseCrfRefine()})})

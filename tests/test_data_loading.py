@@ -261,5 +261,7 @@ def test_inference_reduces_long_photos_alone(tmp_path: Path) -> None:
     for name, size in (("long", (200, 100)), ("short", (60, 50))):
         Image.new("RGB", size, "red").save(tmp_path / f"{name}.png")
         photos.append(Photo(name, tmp_path / f"{name}.png"))
-    shapes = {group[0].id: tuple(pixels.shape[2:]) for group, pixels in read_batches(size_groups(photos, 4), longest=80)}
+    shapes = {
+        group[0].id: tuple(pixels.shape[2:]) for group, pixels in read_batches(size_groups(photos, 4), longest=80)
+    }
     assert shapes == {"long": (40, 80), "short": (50, 60)}

@@ -11,11 +11,12 @@ from PIL import Image
 
 import hintseg
 from hintseg.config.loader import load_config
+from hintseg.data.shapes import write_shapes
 from hintseg.methods.lgsa import inner_points
 from hintseg.pipeline.each_photo import each_photo
 from hintseg.training.watch import Watch
 from hintseg.types import Photo
-from test_pipeline import QUICK, write_photos
+from test_pipeline import QUICK
 
 BY_STAGE = {  # folders that each_photo fills, below the run
     "vwe": ("localize/maps", "refine/labels", "refine/maps", "segment/masks"),
@@ -39,7 +40,8 @@ TINY = {
 def runs(tmp_path_factory):
     """A finished run of each recipe."""
     folder = tmp_path_factory.mktemp("runs")
-    data = write_photos(folder / "data")
+    data = folder / "data"
+    write_shapes(data, train=18, val=6, seed=0, size=48)
     made = {}
     for recipe, settings in TINY.items():
         form = "voc" if recipe == "boxes" else "auto"
