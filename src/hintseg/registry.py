@@ -34,7 +34,9 @@ METHODS: dict[str, Entry] = {
 }
 
 WRAPPERS: dict[str, Entry] = {
-    "csd": Entry("hintseg.methods.csd:Csd", "wraps a localizer: copy-and-paste consistency (Yang et al., 2023)"),
+    "csd": Entry(
+        "hintseg.wrappers.decoupling:Decoupling", "wraps a localizer: copy-and-paste consistency (Yang et al., 2023)"
+    ),
 }
 
 REFINERS: dict[str, Entry] = {

@@ -152,13 +152,20 @@ def parse_config(settings: Mapping[str, Any]) -> RunConfig:
             problems.append(str(error))
             raw[stage] = None
     _inherit_backbone(raw, kinds)
-    model = run_model(*(kinds[stage] for stage in STAGES))
+    wrappers = [name for name in WRAPPERS if raw.get(name) is not None]
+    classes = (resolve("wrapper", name, WRAPPERS).Config if name in wrappers else None for name in WRAPPERS)
+    model = run_model(tuple(kinds.values()), tuple(classes))
     try:
         config = model.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         problems += _sentences(error, model)
-    if raw.get("csd") is not None and raw["localize"] is None and not problems:
-        problems.append("'csd' wraps a localizer and there is none; set localize.method, or leave csd out (csd=null)")
+    if wrappers and raw["localize"] is None and not problems:
+        name = wrappers[0]
+        problems.append(
+            f"'{name}' wraps a localizer and there is none; set localize.method, or leave {name} out ({name}=null)"
+        )
+    if len(wrappers) > 1:
+        problems.append(f"{' and '.join(wrappers)} are given, one wrapper is possible; leave the others out (=null)")
     if problems:
         raise ConfigError(list_problems("the settings", problems))
     return config

@@ -135,6 +135,19 @@ class MethodConfig(Settings):
         return of_task(self.task, None if batch == "auto" else batch, facts)
 
 
+class WrapperConfig(Settings):
+    """Base of the settings of what wraps a localizer's training; each wrapper's file holds its own.
+
+    Attributes:
+        baseline: A finished run whose masks are used instead of those of a baseline trained first. It needs masks of
+            the same photos and classes.
+    """
+
+    baseline_first: ClassVar[bool] = True
+    """Whether it learns from masks of a baseline: the same run without it, up to its masks."""
+    baseline: Path | None = None
+
+
 class DataConfig(Settings):
     """Which photos, which labels.
 

@@ -51,7 +51,7 @@ class Method(nn.Module):
     def raw_maps(self, images: Tensor) -> Tensor:
         """Return class maps (B, K, h, w) before any ReLU or normalisation, with a gradient.
 
-        Localizers only; what `hintseg.methods.csd` needs to wrap one.
+        Localizers only; what wrappers of one compare.
         """
         raise NotImplementedError
 

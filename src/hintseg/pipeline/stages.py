@@ -20,11 +20,9 @@ from hintseg.data.dataset import PhotoDataset
 from hintseg.data.photos import photo_size
 from hintseg.data.transforms import TrainingTransform, reduction
 from hintseg.errors import PhotoError, RunError
-from hintseg.methods.csd import Csd
 from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.methods.method import Method
 from hintseg.methods.refiner import Refiner, RefinerConfig
-from hintseg.pipeline.decoupling import Decoupling, decoupling, draw_pairs
 from hintseg.pipeline.each_photo import each_photo
 from hintseg.pipeline.extras import write_pictures_of
 from hintseg.pipeline.learn import learn
@@ -39,7 +37,7 @@ from hintseg.pipeline.maps import (
     write_class_maps,
 )
 from hintseg.refine import dense_crf
-from hintseg.registry import REFINERS, resolve
+from hintseg.registry import REFINERS, WRAPPERS, resolve
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import Stage
 from hintseg.store.maps import read_maps, write_maps
@@ -47,6 +45,7 @@ from hintseg.store.masks import MaskStore, read_label_png, write_mask
 from hintseg.training import machine
 from hintseg.training.watch import Watch
 from hintseg.types import BACKGROUND, IGNORE, Photo
+from hintseg.wrappers.wrapper import Wrapper
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -57,14 +56,21 @@ def localize(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: 
     settings = config.localize
     if settings is None:
         raise RunError(f"recipe '{config.recipe}' has no localizer")
-    pairing = decoupling(run, config, photos)
-    method = train_on_photos(run, "localize", settings, photos, config, watch, pairing=pairing)
-    if pairing is not None:
-        draw_pairs(run, method, pairing, photos, config)
+    chosen_wrapper = config.wrapper
+    wrapper = None if chosen_wrapper is None else wrapper_class(chosen_wrapper.name)(run, config, photos)
+    method = train_on_photos(run, "localize", settings, photos, config, watch, wrapper=wrapper)
+    if wrapper is not None and machine.rank() == 0:
+        wrapper.draw(method)
     write_class_maps(run, "localize", method, photos, config, watch)
     chosen = choose(run, "localize", photos, config.maps.area, config.maps.threshold)
     how = f"maps of scales {list(config.maps.scales)}, flips merged by {config.maps.flip}; tags used at test time"
     record(run, "localize", cut_maps(run, "localize", "seed", photos, chosen, how, watch))
+
+
+def wrapper_class(name: str) -> type[Wrapper]:
+    """Return what wraps a localizer by that name."""
+    kind: type[Wrapper] = resolve("wrapper", name, WRAPPERS)
+    return kind
 
 
 def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
@@ -166,19 +172,16 @@ def train_on_photos(
     config: RunConfig,
     watch: Watch,
     masks: Callable[[Photo], Bytes | None] | None = None,
-    pairing: Decoupling | None = None,
+    wrapper: Wrapper | None = None,
     after_epoch: Callable[[Method, int, int], None] | None = None,
 ) -> Method:
-    """Train a stage's network on whole photos, wrapped in CSD where photos are paired."""
-    sources = None if pairing is None else pairing.sources
-    labels = masks if pairing is None else pairing.masks
+    """Train a stage's network on whole photos, within its wrapper where it has one."""
+    sources = None if wrapper is None else wrapper.sources
+    labels = masks if wrapper is None else wrapper.masks
 
     def dataset(fit: FitConfig) -> PhotoDataset:
         transform = TrainingTransform(int(fit.crop), fit.scale, fit.jitter, config.data.longest)  # type: ignore[arg-type]
         return PhotoDataset(photos, len(run.classes), transform, labels, sources=sources, seed=config.seed)
-
-    def wrap(method: Method) -> Method:
-        return method if pairing is None else Csd(method, pairing.settings)
 
     side = _median_side(photos, config.data.longest)
     return learn(
@@ -190,7 +193,7 @@ def train_on_photos(
         examples=len(photos),
         side=side,
         dataset=dataset,
-        wrap=wrap,
+        wrap=wrapper.wrap if wrapper is not None else lambda method: method,
         after_epoch=after_epoch,
     )
 

@@ -65,7 +65,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "oracle_results": [_result(row) for row in run.metrics if row.oracle],
         "thresholds": [t for stage in MASK_KINDS if (t := _threshold(run, stage))],
         **_classes(run),
-        "pairs": _pairs(run),
+        "wrapper": _wrapper(run),
         "background": run.background,
         "legend": [{"name": n, "colour": _css(k)} for k, n in enumerate(run.classes, start=1)],
         "unknown_colour": _css(255),
@@ -158,13 +158,13 @@ def _classes(run: RunFolder) -> dict[str, Any]:
     return {"iou_chart": figures.per_class_iou(names[:_CHART_CLASSES], shown), "weak": sentence}
 
 
-def _pairs(run: RunFolder) -> dict[str, str] | None:
-    """Return the pictures of CSD's pairs and what CSD changed; None where the run has no such pictures."""
-    path = run.path / "localize" / "pairs.png"
-    if not path.is_file():
+def _wrapper(run: RunFolder) -> dict[str, str] | None:
+    """Return a wrapper's pictures and what it changed; None where the run has no such pictures."""
+    shown = run.shown
+    if shown is None:
         return None
-    uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-    return {"pasted": words.pasted(run), "sentence": words.against_baseline(run), "picture": uri}
+    uri = "data:image/png;base64," + base64.b64encode(run.wrapper_picture.read_bytes()).decode("ascii")
+    return shown.model_dump() | {"sentence": words.against_baseline(run, shown.name), "picture": uri}
 
 
 def _gallery(run: RunFolder, split: str) -> dict[str, Any] | None:

@@ -122,25 +122,15 @@ def quality(run: RunFolder) -> list[str]:
     return sentences
 
 
-def pasted(run: RunFolder) -> str:
-    """Say what CSD pasted: what has a weight."""
-    csd = run.seen.csd
-    if csd is None:
-        return "nothing"
-    background = csd.background and run.background
-    kinds = [name for name, used in (("objects", csd.foreground), ("background", background)) if used]
-    return " and ".join(kinds) or "nothing"
-
-
-def against_baseline(run: RunFolder) -> str:
-    """Say how the masks of a run with CSD compare with those of its baseline, where both were measured."""
+def against_baseline(run: RunFolder, wrapper: str) -> str:
+    """Say how the masks of a run with a wrapper compare with those of its baseline, where both were measured."""
     before, sentences = run.baseline, []
     if before is None:
         return ""
     for kind in ("seed", "pseudo mask"):
         pair = [[miou for row, miou in measured(one) if row.kind == kind] for one in (before, run)]
         if all(pair):
-            sentences.append(f"{kind}s {percent(pair[0][-1])} mIoU before, {percent(pair[1][-1])} with CSD")
+            sentences.append(f"{kind}s {percent(pair[0][-1])} mIoU before, {percent(pair[1][-1])} with {wrapper}")
     return f"Against the baseline: {join(sentences)}." if sentences else ""
 
 

@@ -21,6 +21,7 @@ from hintseg.run.schema import (
     MetricRow,
     PhotoRow,
     SeenSettings,
+    Shown,
     Stage,
     StageFacts,
     Sweep,
@@ -28,6 +29,9 @@ from hintseg.run.schema import (
     read_checked,
 )
 from hintseg.store.masks import MaskStore
+
+BASELINE = "baseline"
+"""Folder in the run folder where a wrapper's baseline is trained: a run folder of its own."""
 
 
 class MadeMasks(NamedTuple):
@@ -161,10 +165,21 @@ class RunFolder:
 
     @property
     def baseline(self) -> RunFolder | None:
-        """The run of CSD's stage one; None for a run without CSD, or where it is gone."""
-        csd = self.seen.csd
-        path = None if csd is None else csd.baseline or self.path / "baseline"
+        """The run of a wrapper's baseline; None for a run without, or where it is gone."""
+        wrapper = self.seen.wrapper
+        path = None if wrapper is None else wrapper.baseline or self.path / BASELINE
         return RunFolder(path) if path is not None and (path / "manifest.json").is_file() else None
+
+    @property
+    def shown(self) -> Shown | None:
+        """What the report says of a wrapper's pictures, `wrapper_picture`; None where there are none."""
+        path = self.path / "localize" / "wrapper.json"
+        return read_checked(path, Shown) if path.is_file() and self.wrapper_picture.is_file() else None
+
+    @property
+    def wrapper_picture(self) -> Path:
+        """Where a wrapper draws, whether it did or not."""
+        return self.path / "localize" / "wrapper.png"
 
     def masks_of_photos(self) -> MadeMasks | None:
         """Return the last finished stage that made masks of the training photos, and their folder."""
@@ -227,6 +242,10 @@ class RunFolder:
         path = self.path / "metrics.json"
         kept = [row for row in self.metrics if row.stage != stage] if path.is_file() else []
         write_json(path, [row.model_dump(mode="json") for row in [*kept, *rows]])
+
+    def write_shown(self, shown: Shown) -> None:
+        """Write what the report says of a wrapper's pictures."""
+        write_json(self.path / "localize" / "wrapper.json", shown.model_dump())
 
     def write_sweep(self, stage: Stage, sweep: Sweep) -> None:
         """Write a stage's ``sweep.json``."""
