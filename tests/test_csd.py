@@ -566,7 +566,7 @@ def test_check_shows_lonely_photos_and_the_prior(photos):
     assert split.alone_per_class == {"ant": 1, "bee": 0, "cow": 0}  # CSD learns from the training photos
     assert split.prior == ((0.5, 0.5, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 0.0))
     text = printed(HintSet("set", ("ant", "bee", "cow"), tuple(photos)))
-    assert "prior of CSD, %" in text
+    assert "together, %" in text
     assert any(line.split("│")[1:4] == ["2 bee", "50", " ."] for line in text.splitlines())
     rare = [photo(str(i), 1, path=photos[0].path) for i in range(300)]
     text = printed(HintSet("set", ("ant", "bee", "cow"), (*photos, *rare)))

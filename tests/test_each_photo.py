@@ -18,10 +18,10 @@ from hintseg.training.watch import Watch
 from hintseg.types import Photo
 from test_pipeline import QUICK
 
-BY_STAGE = {  # folders that each_photo fills, below the run
+BY_STAGE = {  # folders that each_photo fills, below the run; the last file of a photo says that it is done
     "vwe": ("localize/maps", "refine/labels", "refine/maps", "segment/masks"),
-    "bmp": ("segment/maps", "segment/branch_c", "segment/background", "segment/masks"),
-    "boxes": ("propose/cfs", "propose/instances"),
+    "bmp": ("segment/maps", "segment/branch_c", "segment/masks"),
+    "boxes": ("propose/grabcut", "propose/instances"),
 }
 TINY = {
     "vwe": QUICK,

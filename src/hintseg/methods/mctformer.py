@@ -89,7 +89,7 @@ class MctFormer(Method):
         }
 
     def raw_maps(self, images: Tensor) -> Tensor:
-        """Return the fused maps of all layers (B, K, h, w), >= 0: what CSD compares.
+        """Return the fused maps of all layers (B, K, h, w), >= 0: what wrappers compare.
 
         Source:
             The CSD authors' earlier code: in training the attention of class tokens is summed over all layers.

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from hintseg.errors import join
 from hintseg.files.atomic import whole_file
 from hintseg.reporting import figures, pictures, words
 from hintseg.run.folder import RunFolder
@@ -150,7 +151,7 @@ def _classes(run: RunFolder) -> dict[str, Any]:
     values = {kind: [math.nan if (v := iou.get(n)) is None else v for n in names] for kind, iou in kinds.items()}
     weak = words.weak_classes(last, miou)
     if weak:
-        named = words.join([f"{n} ({words.percent(v)})" for n, v in weak])
+        named = join([f"{n} ({words.percent(v)})" for n, v in weak])
         sentence = f"These classes fail in the {last.kind} ({last.split}): {named}."
     else:
         sentence = f"No class of the {last.kind} ({last.split}) falls below half of the mean."

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from hintseg.config.run import TestConfig
 from hintseg.config.settings import MapsConfig
+from hintseg.errors import join
 from hintseg.hints.check import ENOUGH_TO_TELL, FEW_PHOTOS
 from hintseg.hints.cooccurrence import one_hot
 from hintseg.run.folder import RunFolder
@@ -51,19 +51,6 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def join(names: Sequence[str], limit: int = 12) -> str:
-    """List names in a sentence.
-
-    Example:
-        >>> join(["cow", "sheep", "dog"]), join(["a", "b", "c"], limit=2)
-        ('cow, sheep and dog', 'a, b and 1 more')
-    """
-    shown = list(names[:limit])
-    if len(names) > limit:
-        return f"{', '.join(shown)} and {len(names) - limit} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
 
 
 def measured(run: RunFolder) -> list[tuple[MetricRow, float]]:

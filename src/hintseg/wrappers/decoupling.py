@@ -14,12 +14,11 @@ from hintseg.config.run import RunConfig
 from hintseg.data.dataset import PhotoDataset, collate
 from hintseg.data.sources import SourcePool
 from hintseg.data.transforms import TrainingTransform
-from hintseg.errors import ConfigError, LabelError, RunError
+from hintseg.errors import ConfigError, LabelError, RunError, join
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
 from hintseg.methods.method import Method
 from hintseg.registry import methods, resolve
 from hintseg.reporting.pictures import PairPanel, write_pairs
-from hintseg.reporting.words import join
 from hintseg.run.folder import BASELINE, MadeMasks, RunFolder
 from hintseg.run.schema import Shown
 from hintseg.store.maps import read_maps
