@@ -232,7 +232,7 @@ def predict(
         LabelError: There is no photo.
         PhotoError: None of the photos can be read.
     """
-    from hintseg.hints.photos import find_photos
+    from hintseg.hints.photos import check_names, find_photos
     from hintseg.pipeline.output import clear, file_name, masks_folder, writing
     from hintseg.pipeline.stages import predict_photos
     from hintseg.training import machine
@@ -242,6 +242,7 @@ def predict(
     machine.join()
     folder, photos = RunFolder.open(run), Path(photos)
     if photos.is_file():
+        check_names(photos.parent, [photos.name])
         chosen = [Photo(photos.stem, photos)]
     else:
         chosen = [Photo(name, path) for name, path in find_photos(photos).paths.items()]
@@ -373,5 +374,5 @@ def demo(
 
 def _words(settings: Settings) -> list[str]:
     if isinstance(settings, Mapping):
-        return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+        return [f"{key}={json.dumps(value, default=str)}" for key, value in settings.items()]
     return list(settings)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hintseg.errors import RunError
+from hintseg.files.parse import parse_json
 
 logger = logging.getLogger("hintseg")
 
@@ -128,7 +129,7 @@ else:
 
 def _taken(folder: Path, path: Path) -> RunError:
     try:
-        who = json.loads(path.read_text(encoding="utf-8"))
+        who = parse_json(path.read_bytes())
         name = f"process {who['process']} on {who['machine']} (since {who['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         name = "another process"

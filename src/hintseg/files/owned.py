@@ -75,7 +75,7 @@ class OwnedFolder:
             self._read = file.tell()
         for line in lines:
             try:
-                entry = json.loads(line)
+                entry = parse_json(line)
             except ValueError:  # a kill cut it off; its file never took its name
                 continue
             if isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry):

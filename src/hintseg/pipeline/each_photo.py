@@ -101,12 +101,20 @@ def looked(
 
 
 def on_threads(
-    task: str, photos: Sequence[Photo], work: Callable[[Photo], object], watch: Watch, *, threads: int = 2
+    task: str,
+    photos: Sequence[Photo],
+    work: Callable[[Photo], object],
+    watch: Watch,
+    *,
+    done: Callable[[Photo], bool] = lambda _: False,
+    threads: int = 2,
 ) -> None:
-    """Do `work` to each photo of this process's share that needs no network, on threads.
+    """Do `work`, which needs no network, to each photo of this process's share that is not done, on threads.
 
-    `photos` are those that this process is to do: `machine.share` of all, less those that are done.
+    All processes must call it; they have met again when it returns.
     """
+    left = [photo for photo in machine.share(photos) if not done(photo)]
     with write_pool(threads) as start:
-        for photo in watch.each(task, photos, len(photos)):
+        for photo in watch.each(task, left, len(left)):
             start(work, photo)
+    machine.barrier()

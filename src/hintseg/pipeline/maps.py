@@ -137,7 +137,7 @@ def cut_maps(
             with adding:
                 sweep, swept = sweep + part, swept + 1
 
-    on_threads(f"cutting {kind}s", machine.share(readable(run, stage, photos)), cut, watch)
+    on_threads(f"cutting {kind}s", readable(run, stage, photos), cut, watch)
     parts = machine.gather((sweep, swept))
     if machine.rank() != 0:
         return []

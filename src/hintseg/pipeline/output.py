@@ -72,9 +72,7 @@ def write_masks(run: RunFolder, target: OwnedFolder, overlays: bool, overwrite: 
     objects = run.path / "propose" / "instances" if made.stage == "propose" else None
     with writing(target.root, run, files, overlays, objects) as write:
         photos = [Photo(name, paths[name]) for name in names]
-        on_threads(
-            "writing masks", machine.share(photos), lambda photo: write(photo, store.read(photo.id)), watch or Watch()
-        )
+        on_threads("writing masks", photos, lambda photo: write(photo, store.read(photo.id)), watch or Watch())
     return target.root
 
 
@@ -99,7 +97,6 @@ def writing(
             logger.warning("no overlay: %s", error)
 
     yield write
-    machine.barrier()
     if machine.rank() == 0:
         store.finish()
         if objects is None:

@@ -132,9 +132,10 @@ def _cut_out(
         except ShapeError as error:
             raise ShapeError(f"{photo.path}: {error}") from error
 
-    left = [photo for photo in machine.share(photos) if not (folder / f"{photo.id}.npz").is_file()]
-    on_threads(doing, left, one, watch, threads=machine.cores())  # OpenCV lets other threads run meanwhile
-    machine.barrier()
+    def done(photo: Photo) -> bool:
+        return (folder / f"{photo.id}.npz").is_file()
+
+    on_threads(doing, photos, one, watch, done=done, threads=machine.cores())  # OpenCV lets other threads run meanwhile
 
 
 def _learn_cfs(run: RunFolder, settings: CfsConfig, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> Cfs:
