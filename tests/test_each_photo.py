@@ -130,7 +130,7 @@ def test_batches_are_of_all_photos_and_whole(photos, caplog):
     assert run([str(i) for i in range(10)])[1:] == ({}, 0)
 
 
-def test_an_error_of_the_writer_ends_the_loop_and_the_network_is_back(photos):
+def test_an_error_of_the_writer_ends_the_loop(photos):
     config = load_config("cam", ["trainer.accelerator=cpu"], data={"path": "photos"})
 
     def write(photo, value):

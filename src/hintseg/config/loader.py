@@ -153,8 +153,8 @@ def parse_config(settings: Mapping[str, Any]) -> RunConfig:
             raw[stage] = None
     _inherit_backbone(raw, kinds)
     wrappers = [name for name in WRAPPERS if raw.get(name) is not None]
-    classes = (resolve("wrapper", name, WRAPPERS).Config if name in wrappers else None for name in WRAPPERS)
-    model = run_model(tuple(kinds.values()), tuple(classes))
+    found = ((name, resolve("wrapper", name, WRAPPERS).Config if name in wrappers else None) for name in WRAPPERS)
+    model = run_model(tuple(kinds.values()), tuple(found))
     try:
         config = model.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:

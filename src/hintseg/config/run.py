@@ -174,15 +174,17 @@ FREE_METHODS: dict[str, dict[str, type[Settings]]] = {
 
 
 @lru_cache
-def run_model(kinds: tuple[type[Settings] | None, ...], wrappers: tuple[type[Settings] | None, ...]) -> type[RunConfig]:
+def run_model(
+    kinds: tuple[type[Settings] | None, ...], wrappers: tuple[tuple[str, type[Settings] | None], ...]
+) -> type[RunConfig]:
     """Return the `RunConfig` whose blocks have exactly these settings classes (None: the block is left out).
 
     Args:
         kinds: One for each of `STAGES`.
-        wrappers: One for each of `hintseg.registry.WRAPPERS`.
+        wrappers: Each name of `hintseg.registry.WRAPPERS`, and its class.
     """
     fields: dict[str, tuple[Any, Any]] = {
         name: (kind, ...) if kind else (None, None) for name, kind in zip(STAGES, kinds, strict=True)
     }
-    fields |= {name: (kind, None) for name, kind in zip(WRAPPERS, wrappers, strict=True)}
+    fields |= {name: (kind, None) for name, kind in wrappers}
     return create_model("RunConfig", __base__=RunConfig, **fields)  # type: ignore[call-overload, no-any-return]
