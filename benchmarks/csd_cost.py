@@ -17,11 +17,11 @@ import time
 import torch
 
 from hintseg.config.loader import load_config
-from hintseg.methods.csd import Csd
 from hintseg.methods.method import Method
 from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
 from hintseg.registry import methods, resolve
 from hintseg.types import Batch, Progress, Targets
+from hintseg.wrappers.csd import Csd
 
 
 def make_batch(photos: int, pairs: int, crop: int, classes: int, device: torch.device) -> Batch:

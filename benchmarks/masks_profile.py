@@ -16,19 +16,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 import hintseg
+from hintseg import refine
 from hintseg.config.run import DenseCrfRefine, ParRefine, RunConfig
 from hintseg.data.shapes import write_shapes
 from hintseg.hints import read_hints
 from hintseg.methods.irn import Irn, IrnConfig
-from hintseg.pipeline import maps, stages
+from hintseg.pipeline import each_photo, maps, stages
 from hintseg.pipeline.begin import split_photos
 from hintseg.run.folder import RunFolder
 from hintseg.store import maps as map_store
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
+from hintseg.types import Photo
 
 QUICK = [
     "backbone.name=resnet10t",
@@ -90,8 +94,8 @@ class Clock:
         @contextmanager
         def timed(*arguments: Any) -> Iterator[Any]:
             manager = function(*arguments)
-            later = manager.__enter__()
-            yield self.wrap("write", later)
+            write_behind = manager.__enter__()
+            yield self.wrap("write", write_behind)
             with self("write"):
                 manager.__exit__(None, None, None)
 
@@ -120,19 +124,21 @@ def main() -> None:
         )
         Irn.refine = clock.wrap("compute", Irn.refine)  # type: ignore[method-assign]
         IrnConfig.labels = clock.wrap("compute", IrnConfig.labels)  # type: ignore[method-assign]
-        for module in (stages, maps):
+        for module in (stages, maps, refine):
             for name in COMPUTING:
                 if hasattr(module, name):
                     setattr(module, name, clock.wrap("compute", getattr(module, name)))
-            module.equal_size_batches = clock.iterate("photos", module.equal_size_batches)
-            module.read_maps = clock.wrap("read maps", map_store.read_maps)
-            module.write_pool = clock.pool(module.write_pool)
+            if hasattr(module, "read_maps"):
+                module.read_maps = clock.wrap("read maps", map_store.read_maps)
+        each_photo.read_batches = clock.iterate("photos", each_photo.read_batches)
+        each_photo.write_pool = clock.pool(each_photo.write_pool)
         with_crf = config.model_copy(update={"test": config.test.model_copy(update={"crf": DenseCrfRefine()})})
 
         def predict(settings: RunConfig) -> None:
-            with stages.write_pool() as later:
-                for photo, mask, _ in stages.predict_photos(segmenter, split.val, settings, watch):
-                    later(stages.write_mask, Path(folder, "out", f"{photo.id}.png"), mask)
+            def write(photo: Photo, mask: npt.NDArray[np.uint8], quality: float) -> None:
+                stages.write_mask(Path(folder, "out", f"{photo.id}.png"), mask)
+
+            stages.predict_photos(segmenter, split.val, write, settings, watch)
 
         def by_function(settings: DenseCrfRefine | ParRefine) -> None:
             stages._refine_by_function(run, settings, config, split.train, 0.3, watch)

@@ -154,7 +154,7 @@ def test_spreading_in_crops_equals_the_published_maps():
     # The file holds every fourth pixel.
     packed = spread(found.pack(torch.full((2, 1, 96, 112), 0.35), data["cam"]))[..., ::4, ::4]
     for photo in range(2):
-        for channel, key in enumerate(found.keys[photo].tolist()):
+        for channel, key in enumerate(found.labels[photo].tolist()):
             if found.valid[photo, channel]:
                 expected = data["refined_cams"][photo, key]
                 window_ = inside(windows_of(data["box"]), (96, 112))[photo, ::4, ::4]

@@ -6,9 +6,11 @@ import sys
 import pytest
 import yaml
 
+from hintseg.cli.listing import Kind, rows
 from hintseg.config.auto import Facts, resolve_fit
 from hintseg.config.loader import RECIPES, dump_config, load_config, parse_config, recipe_names
 from hintseg.errors import ConfigError
+from hintseg.registry import METHODS, resolve
 
 DATA = {"path": "photos"}
 
@@ -116,3 +118,18 @@ def test_auto_scales_with_the_data_and_keeps_what_is_given():
 def test_import_loads_no_torch():
     code = "import sys, hintseg, hintseg.cli.app; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_refiners_that_are_listed_are_those_that_can_be_chosen():
+    names = [name for name, _ in rows(Kind.refiners)]
+    for name in names:
+        assert load_config("vwe", [f"refine.method={name}"], data={"path": "photos"}).refine.method == name
+    with pytest.raises(ConfigError) as refused:
+        load_config("vwe", ["refine.method=grabcat"], data={"path": "photos"})
+    assert set(str(refused.value).rpartition("Known: ")[2].split(", ")) == set(names)
+
+
+def test_the_registry_says_which_stage_a_method_is_for():
+    assert {name: entry.stage for name, entry in METHODS.items()} == {
+        name: resolve("method", name, METHODS).Config.task for name in METHODS
+    }

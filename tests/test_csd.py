@@ -18,7 +18,6 @@ from rich.console import Console
 import hintseg
 from hintseg.cli.tables import check_tables
 from hintseg.config.loader import load_config
-from hintseg.config.run import CsdConfig
 from hintseg.config.settings import BackboneConfig, MethodConfig
 from hintseg.data.dataset import PhotoDataset, collate
 from hintseg.data.shapes import write_shapes
@@ -29,19 +28,20 @@ from hintseg.hints.check import check
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
 from hintseg.losses.consistency import consistency, covered, with_dummy
 from hintseg.methods.cam import Cam, CamConfig
-from hintseg.methods.csd import Csd, make_pastes, reliable
 from hintseg.methods.irn import Irn, IrnConfig
 from hintseg.methods.mctformer import MctConfig, MctFormer
 from hintseg.methods.method import Method
 from hintseg.methods.vwe import Vwe, VweConfig
 from hintseg.nn.vit import VitConfig
 from hintseg.pipeline.begin import split_photos
-from hintseg.pipeline.decoupling import check_data, decoupling, draw_pairs
+from hintseg.registry import WRAPPERS
 from hintseg.reporting.pictures import PairPanel, write_pairs
 from hintseg.run.folder import RunFolder
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
 from hintseg.types import IGNORE, Hints, HintSet, ParameterGroup, Photo, Progress
+from hintseg.wrappers.csd import Csd, CsdConfig, make_pastes, reliable
+from hintseg.wrappers.decoupling import Decoupling, check_data
 from made import batch_of, rand, with_targets
 from published import reference
 
@@ -533,6 +533,13 @@ def test_settings():
             load_config(recipe, [word], data={"path": "photos"})
 
 
+def test_one_wrapper_is_possible(monkeypatch):
+    monkeypatch.setitem(WRAPPERS, "twin", WRAPPERS["csd"])
+    assert load_config("cam", ["twin={shift: 2}"], data={"path": "photos"}).wrapper == ("twin", CsdConfig(shift=2))
+    with pytest.raises(ConfigError, match=r"csd and twin are given, one wrapper is possible"):
+        load_config("cam", ["csd={}", "twin={}"], data={"path": "photos"})
+
+
 def test_too_few_photos_with_one_tag():
     config = load_config("csd_irn", data={"path": "photos"})
     many = [photo(str(i), 1, 2) for i in range(20)]
@@ -560,7 +567,7 @@ def test_check_shows_lonely_photos_and_the_prior(photos):
     assert split.alone_per_class == {"ant": 1, "bee": 0, "cow": 0}  # CSD learns from the training photos
     assert split.prior == ((0.5, 0.5, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 0.0))
     text = printed(HintSet("set", ("ant", "bee", "cow"), tuple(photos)))
-    assert "prior of CSD, %" in text
+    assert "together, %" in text
     assert any(line.split("│")[1:4] == ["2 bee", "50", " ."] for line in text.splitlines())
     rare = [photo(str(i), 1, path=photos[0].path) for i in range(300)]
     text = printed(HintSet("set", ("ant", "bee", "cow"), (*photos, *rare)))
@@ -647,7 +654,7 @@ def test_recipe_does_everything_in_one_command(run):
 
 def test_report_shows_the_pairs(run):
     page = (run.path / "report.html").read_text()
-    assert base64.b64encode((run.path / "localize/pairs.png").read_bytes()).decode() in page
+    assert base64.b64encode((run.path / "localize/wrapper.png").read_bytes()).decode() in page
     assert "Pastes of CSD" in page
     assert "(source) objects were pasted" in page  # the recipe has no weight on background
     assert "mIoU before," in page
@@ -693,11 +700,11 @@ def test_pictures_of_pairs_show_what_was_pasted(run, pairable, monkeypatch, back
     folder = RunFolder.open(run.path)
     config = load_config(run.path / "config.yaml", [f"csd.background={background}"])
     photos = split_photos(hintseg.hints.read_hints(pairable), config).train
-    found = decoupling(folder, config, photos)
     made = {}
-    monkeypatch.setattr("hintseg.pipeline.decoupling.write_pairs", lambda path, rows: made.update({path: rows}))
-    draw_pairs(folder, load_weights(run.path / "localize" / "model.safetensors")[0], found, photos, config)
+    monkeypatch.setattr("hintseg.wrappers.decoupling.write_pairs", lambda path, rows: made.update({path: rows}))
+    Decoupling(folder, config, photos).draw(load_weights(run.path / "localize" / "model.safetensors")[0])
     (rows,) = made.values()
+    assert ("objects and background were pasted" in folder.shown.text) == bool(background)
     names = ["source", "target", "with object", *(["with background"] if background else [])]
     for _, panels in rows:
         assert [p.caption for p in panels] == [*names, *(f"map {'' if 'with' in n else 'of '}{n}" for n in names)]
@@ -716,8 +723,7 @@ def test_without_background_objects_are_cut_to_where_the_maps_are_strong(pairabl
     run = hintseg.train(pairable, tmp_path / "run", recipe="vwe", settings=[*settings, *own])
     folder = RunFolder.open(run.path)
     split = split_photos(hintseg.hints.read_hints(pairable, background=False), folder.config)
-    found = decoupling(folder, folder.config, split.train)
-    assert found is not None
+    found = Decoupling(folder, folder.config, split.train)
     share = np.mean([(found.masks(p) != IGNORE).mean() for p in found.sources.photos])
     assert 0.2 < share < 0.8  # `maps.area` is two fifths of all
     assert all(set(np.unique(found.masks(p))) <= {*p.hints.tags, IGNORE} for p in found.sources.photos)

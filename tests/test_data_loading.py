@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from hintseg.data.dataset import EpochSampler, PhotoDataset, train_loader
-from hintseg.data.inference import equal_size_batches, size_groups
+from hintseg.data.inference import read_batches, size_groups
 from hintseg.data.transforms import PAD_RGB, TrainingTransform
 from hintseg.errors import PhotoError, ShapeError
 from hintseg.types import Hints, Photo
@@ -233,7 +233,7 @@ def test_processes_share_the_photos_evenly(photos, monkeypatch):
 def test_whole_photos_come_in_batches_of_equal_size(photos):
     photos[7].path.write_bytes(photos[7].path.read_bytes()[:200])  # the header is whole, the pixels are not
     seen = {}
-    for group, pixels in equal_size_batches(photos, 3):
+    for group, pixels in read_batches(size_groups(photos, 3)):
         assert pixels.shape == (len(group), 3, *pixels.shape[2:])
         assert pixels.dtype == torch.uint8
         seen |= dict(zip((p.id for p in group), pixels, strict=True))
@@ -243,7 +243,7 @@ def test_whole_photos_come_in_batches_of_equal_size(photos):
 
 
 def test_whole_photos_can_be_left_early(photos):
-    batches = equal_size_batches(photos, 2)
+    batches = read_batches(size_groups(photos, 2))
     group, _ = next(batches)
     batches.close()
     assert [photo.id for photo in group] == ["00", "03"]
@@ -261,5 +261,7 @@ def test_inference_reduces_long_photos_alone(tmp_path: Path) -> None:
     for name, size in (("long", (200, 100)), ("short", (60, 50))):
         Image.new("RGB", size, "red").save(tmp_path / f"{name}.png")
         photos.append(Photo(name, tmp_path / f"{name}.png"))
-    shapes = {group[0].id: tuple(pixels.shape[2:]) for group, pixels in equal_size_batches(photos, 4, longest=80)}
+    shapes = {
+        group[0].id: tuple(pixels.shape[2:]) for group, pixels in read_batches(size_groups(photos, 4), longest=80)
+    }
     assert shapes == {"long": (40, 80), "short": (50, 60)}

@@ -18,7 +18,7 @@ from hintseg.data.shapes import write_shapes
 from hintseg.hints import read_hints
 from hintseg.pipeline import maps, stages
 from hintseg.pipeline.begin import split_photos
-from hintseg.pipeline.propose import _missing
+from hintseg.pipeline.each_photo import on_threads
 from hintseg.run.folder import RunFolder
 from hintseg.store.maps import write_maps
 from hintseg.store.masks import read_label_png
@@ -61,10 +61,12 @@ def test_no_photo_is_lost_when_one_process_begins_after_another_has_written(tmp_
     for rank in (1, 0, 2):
         monkeypatch.setattr(machine, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(machine, "world", lambda: 3)
-        mine = _missing(tmp_path, photos)
-        for photo in mine:
+
+        def write(photo: Photo) -> None:
             (tmp_path / f"{photo.id}.npz").touch()
-        taken += [photo.id for photo in mine]
+            taken.append(photo.id)
+
+        on_threads("writing", photos, write, Watch(), done=lambda photo: (tmp_path / f"{photo.id}.npz").is_file())
     assert sorted(taken) == list("abcdefgh")
 
 

@@ -233,7 +233,7 @@ def predict(
         PhotoError: None of the photos can be read.
     """
     from hintseg.hints.photos import check_names, find_photos
-    from hintseg.pipeline.output import clear, file_name, masks_folder, write_out
+    from hintseg.pipeline.output import clear, file_name, masks_folder, writing
     from hintseg.pipeline.stages import predict_photos
     from hintseg.training import machine
     from hintseg.training.watch import Watch
@@ -252,8 +252,8 @@ def predict(
     with masks_folder(Path(out)) as target:
         refuse_inputs(target.root, [folder.path, *(photo.path for photo in chosen)])
         clear(target, overwrite)
-        found = ((photo, mask) for photo, mask, _ in predict_photos(method, chosen, config, watch or Watch()))
-        made = write_out(target.root, found, folder, files, overlays)
+        with writing(target.root, folder, files, overlays) as write:
+            made = predict_photos(method, chosen, lambda photo, mask, _: write(photo, mask), config, watch or Watch())
         if not any(machine.gather(made)):
             raise PhotoError(f"none of {len(chosen)} photos can be read; the first is {chosen[0].path}")
     return Path(out)

@@ -120,6 +120,19 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     return f"; did you mean '{shown(near[0])}'?" if near else ""
 
 
+def join(names: Sequence[str], limit: int = 12) -> str:
+    """List names in a sentence.
+
+    Example:
+        >>> join(["cow", "sheep", "dog"]), join(["a", "b", "c"], limit=2)
+        ('cow, sheep and dog', 'a, b and 1 more')
+    """
+    shown = list(names[:limit])
+    if len(names) > limit:
+        return f"{', '.join(shown)} and {len(names) - limit} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
+
+
 def list_problems(where: str, problems: Sequence[str], limit: int = 20) -> str:
     """Format all problems of one file as one message.
 

@@ -13,28 +13,53 @@ from hintseg.errors import ConfigError, did_you_mean
 
 
 class Entry(NamedTuple):
-    """One registered object: where it is and what it does, in a line."""
+    """One registered object: where it is, what it does in a line and, of a method, the stage it is for."""
 
     target: str
     summary: str
+    stage: str = ""
 
 
 METHODS: dict[str, Entry] = {
-    "cam": Entry("hintseg.methods.cam:Cam", "localizer: classifier with GAP, GMP or HSPP, class activation maps"),
-    "vwe": Entry("hintseg.methods.vwe:Vwe", "localizer: visual words and hybrid pooling (Ru et al., IJCAI 2021)"),
-    "mctformer": Entry("hintseg.methods.mctformer:MctFormer", "localizer: one class token per class (Xu et al., 2022)"),
-    "irn": Entry("hintseg.methods.irn:Irn", "refiner that learns: boundaries and random walk (Ahn et al., 2019)"),
-    "cfs": Entry("hintseg.methods.cfs:Cfs", "proposer: box by box, foreground from GrabCut's noisy masks (CFS paper)"),
-    "affinitynet": Entry("hintseg.methods.affinitynet:AffinityNet", "refiner that learns: pair affinity (PSA, 2018)"),
-    "afa": Entry("hintseg.methods.afa:Afa", "segmenter from tags: affinity from attention (Ru et al., CVPR 2022)"),
-    "bmp": Entry("hintseg.methods.bmp:Bmp", "segmenter from tags: two branches teach each other (Zhu et al.)"),
-    "deeplabv2": Entry("hintseg.methods.deeplab:DeepLabV2", "segmenter: atrous pyramid summed (Chen et al., 2017)"),
-    "lgsa": Entry("hintseg.methods.lgsa:LgsaDeepLabV2", "segmenter: DeepLabv2, guided attention (Xie et al., 2020)"),
-    "segformer_head": Entry("hintseg.methods.deeplab:SegFormerHead", "segmenter: all-MLP head (Xie et al., 2021)"),
+    "cam": Entry(
+        "hintseg.methods.cam:Cam", "localizer: classifier with GAP, GMP or HSPP, class activation maps", "localize"
+    ),
+    "vwe": Entry(
+        "hintseg.methods.vwe:Vwe", "localizer: visual words and hybrid pooling (Ru et al., IJCAI 2021)", "localize"
+    ),
+    "mctformer": Entry(
+        "hintseg.methods.mctformer:MctFormer", "localizer: one class token per class (Xu et al., 2022)", "localize"
+    ),
+    "irn": Entry(
+        "hintseg.methods.irn:Irn", "refiner that learns: boundaries and random walk (Ahn et al., 2019)", "refine"
+    ),
+    "cfs": Entry(
+        "hintseg.methods.cfs:Cfs", "proposer: box by box, foreground from GrabCut's noisy masks (CFS paper)", "propose"
+    ),
+    "affinitynet": Entry(
+        "hintseg.methods.affinitynet:AffinityNet", "refiner that learns: pair affinity (PSA, 2018)", "refine"
+    ),
+    "afa": Entry(
+        "hintseg.methods.afa:Afa", "segmenter from tags: affinity from attention (Ru et al., CVPR 2022)", "segment"
+    ),
+    "bmp": Entry(
+        "hintseg.methods.bmp:Bmp", "segmenter from tags: two branches teach each other (Zhu et al.)", "segment"
+    ),
+    "deeplabv2": Entry(
+        "hintseg.methods.deeplab:DeepLabV2", "segmenter: atrous pyramid summed (Chen et al., 2017)", "segment"
+    ),
+    "lgsa": Entry(
+        "hintseg.methods.lgsa:LgsaDeepLabV2", "segmenter: DeepLabv2, guided attention (Xie et al., 2020)", "segment"
+    ),
+    "segformer_head": Entry(
+        "hintseg.methods.deeplab:SegFormerHead", "segmenter: all-MLP head (Xie et al., 2021)", "segment"
+    ),
 }
 
 WRAPPERS: dict[str, Entry] = {
-    "csd": Entry("hintseg.methods.csd:Csd", "wraps a localizer: copy-and-paste consistency (Yang et al., 2023)"),
+    "csd": Entry(
+        "hintseg.wrappers.decoupling:Decoupling", "wraps a localizer: copy-and-paste consistency (Yang et al., 2023)"
+    ),
 }
 
 OBJECTIVES: dict[str, Entry] = {
@@ -56,8 +81,6 @@ REFINERS: dict[str, Entry] = {
     "par": Entry("hintseg.refine:par", "pixel-adaptive refinement with colour and position (Ru et al., 2022)"),
     "pamr": Entry("hintseg.refine:pamr", "pixel-adaptive mask refinement (Araslanov and Roth, 2020)"),
     "dense_crf": Entry("hintseg.refine:dense_crf", "fully connected CRF (Kraehenbuehl and Koltun, 2011)"),
-    "random_walk": Entry("hintseg.refine:random_walk", "sparse walk along learned affinities (Ahn et al., 2019)"),
-    "grabcut": Entry("hintseg.refine:grabcut", "GrabCut from a box or trimap (Rother et al., 2004)"),
 }
 
 
@@ -73,6 +96,12 @@ def objectives() -> dict[str, Entry]:
 
 def _plugins(group: str) -> dict[str, Entry]:
     return {found.name: Entry(found.value, f"plug-in {found.value}") for found in entry_points(group=group)}
+
+
+def methods_to(stage: str) -> dict[str, Entry]:
+    """Return the methods for a stage by name; plug-ins are imported, to ask them."""
+    table = methods()
+    return {n: e for n, e in table.items() if (e.stage or resolve("method", n, table).Config.task) == stage}
 
 
 def resolve(kind: str, name: str, table: dict[str, Entry]) -> Any:

@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hintseg.config.run import CsdConfig
-from hintseg.methods.csd import Csd
 from hintseg.methods.method import Method
 from hintseg.registry import METHODS, resolve
 from hintseg.types import Batch, Progress, Targets
+from hintseg.wrappers.csd import Csd, CsdConfig
 
 KEPT = Path(__file__).with_name("golden.json")
 CLASSES, SIZE = 3, 64

@@ -199,9 +199,9 @@ def peak_memory(name: str, device: torch.device, threads: int, *, plain: bool, t
         return pool.submit(_peak, name, str(device), threads, plain, tiny).result()
 
 
-def _peak(name: str, where: str, threads: int, plain: bool, tiny: bool) -> int:
+def _peak(name: str, device_name: str, threads: int, plain: bool, tiny: bool) -> int:
     torch.set_num_threads(threads)
-    operation, device = OPERATIONS[name], torch.device(where)
+    operation, device = OPERATIONS[name], torch.device(device_name)
     function = getattr(load_plain(), operation.plain) if plain else operation.ours
     # Libraries and compiled kernels are no part of it: a small run loads them.
     function(**operation.make(device, True).arguments)

@@ -233,9 +233,9 @@ def write_and_read(masks: Sequence[Bytes]) -> list[Bytes]:
     with TemporaryDirectory() as folder:
         store = MaskStore(Path(folder), [str(label) for label in range(1, 255)])
         names = [f"{number:06}" for number in range(len(masks))]
-        with write_pool() as later:
+        with write_pool() as write_behind:
             for name, mask in zip(names, masks, strict=True):
-                later(store.write, name, mask)
+                write_behind(store.write, name, mask)
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(store.read, names))
 

@@ -1,12 +1,13 @@
 """Class maps and seeds: functions on tensors."""
 
 from hintseg.cam.background import constant_background, power_background, seeds
-from hintseg.cam.maps import merge_scales, merge_twins, multi_scale, normalise, stretch
+from hintseg.cam.maps import grow, merge_scales, merge_twins, multi_scale, normalise, stretch
 from hintseg.cam.threshold import choose_threshold
 
 __all__ = [
     "choose_threshold",
     "constant_background",
+    "grow",
     "merge_scales",
     "merge_twins",
     "multi_scale",

@@ -45,12 +45,12 @@ def power_background(maps: Tensor, alpha: float) -> Tensor:
     return (1 - maps.amax(dim=-3, keepdim=True)) ** alpha
 
 
-def seeds(maps: Tensor, keys: Tensor, threshold: float | None) -> Tensor:
+def seeds(maps: Tensor, class_ids: Tensor, threshold: float | None) -> Tensor:
     """Give each pixel the class of its largest map, or background where none passes the threshold.
 
     Args:
         maps: Normalised maps of the present classes, (n, h, w) in 0..1; n may be 0.
-        keys: Class ids 1..K of the maps, (n,), integers.
+        class_ids: Class ids 1..K of the maps, (n,), integers.
         threshold: Score of the constant background, 0..1; None for data in which every pixel has a class.
 
     Returns:
@@ -58,18 +58,20 @@ def seeds(maps: Tensor, keys: Tensor, threshold: float | None) -> Tensor:
         is known) if `threshold` is None.
 
     Raises:
-        ShapeError: `keys` and `maps` differ in number.
+        ShapeError: `class_ids` and `maps` differ in number.
 
     Example:
         >>> seeds(torch.tensor([[[0.9, 0.1]], [[0.2, 0.05]]]), torch.tensor([3, 7]), 0.15)
         tensor([[3, 0]], dtype=torch.uint8)
     """
-    if maps.dim() != 3 or keys.shape != maps.shape[:1]:
-        raise ShapeError(f"seeds need maps (n, h, w) and keys (n,), got {tuple(maps.shape)} and {tuple(keys.shape)}")
+    if maps.dim() != 3 or class_ids.shape != maps.shape[:1]:
+        raise ShapeError(
+            f"seeds need maps (n, h, w) and class ids (n,), got {tuple(maps.shape)} and {tuple(class_ids.shape)}"
+        )
     if len(maps) == 0:
         value = IGNORE if threshold is None else BACKGROUND
         return torch.full(maps.shape[1:], value, dtype=torch.uint8, device=maps.device)
-    ids = keys.to(maps.device, torch.uint8)
+    ids = class_ids.to(maps.device, torch.uint8)
     if threshold is None:
         return ids[maps.argmax(dim=0)]
     scores = torch.cat([constant_background(maps, threshold), maps])

@@ -47,6 +47,19 @@ def stretch(maps: Tensor) -> Tensor:
     return shifted / (shifted.amax(dim=(2, 3), keepdim=True) + EPSILON)
 
 
+def grow(scores: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize scores (B, n, h, w) to (B, n, H, W) float32, bilinear; `size` is (H, W).
+
+    Example:
+        >>> grow(torch.tensor([[[[0.0, 1.0]]]]), (1, 4))
+        tensor([[[[0.0000, 0.2500, 0.7500, 1.0000]]]])
+    """
+    scores = scores.float()
+    if scores.shape[2:] == tuple(size):
+        return scores
+    return F.interpolate(scores, size=list(size), mode="bilinear", align_corners=False)
+
+
 def merge_twins(maps: Tensor, size: tuple[int, int], how: Literal["max", "mean"]) -> Tensor:
     """Resize the maps of photos and of their mirrored twins, and merge each pair.
 

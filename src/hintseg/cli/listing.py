@@ -35,9 +35,9 @@ def rows(kind: Kind, pattern: str = "") -> list[tuple[str, str]]:
 
         return [(name, entry.summary) for name, entry in (methods() | WRAPPERS).items()]
     if kind is Kind.refiners:
-        from hintseg.registry import REFINERS
+        from hintseg.registry import REFINERS, methods_to
 
-        return [(name, entry.summary) for name, entry in REFINERS.items()]
+        return [(name, entry.summary) for name, entry in (methods_to("refine") | REFINERS).items()]
     if kind is Kind.objectives:
         from hintseg.registry import objectives
 

@@ -31,7 +31,7 @@ def check_tables(report: CheckReport) -> Iterator[RenderableType]:
 
     square = len(report.classes) <= WIDEST_MATRIX
     table = Table(
-        "id", "class", "photos", "alone (train)", "objects", *([] if square else ["comes with (prior of CSD, %)"])
+        "id", "class", "photos", "alone (train)", "objects", *([] if square else ["comes with (together, %)"])
     )
     for label, name in enumerate(report.classes, start=1):
         counts = (report.photos_per_class[name], report.alone_per_class[name], report.objects_per_class[name] or "-")
@@ -40,7 +40,7 @@ def check_tables(report: CheckReport) -> Iterator[RenderableType]:
     if square and len(report.classes) > 1:
         yield _matrix(report, "photos with both classes", report.cooccurrence)
         percent = [[round(100 * value) or (value and "<1") for value in row] for row in report.prior]
-        title = "prior of CSD, %: what comes with the row's class in training photos (diagonal: it is alone)"
+        title = "together, %: what comes with the row's class in training photos (diagonal: it is alone)"
         yield _matrix(report, title, percent)
     for heading, sentences in (
         ("unreadable photos", list(report.unreadable.values())),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from hintseg.config.settings import FitConfig, MethodConfig
+if TYPE_CHECKING:
+    from hintseg.config.settings import FitConfig, MethodConfig
+
+Task = Literal["localize", "refine", "segment", "propose"]
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,13 @@ class Facts:
 
 
 # Optimiser steps that small data sets need, (with learned weights, from random ones), and the fewest passes over large
-# ones. Chosen so that the small sets of docs/benchmarks.md train in minutes; not tuned beyond that. `one_stage` stands
-# for methods that go from tags to a segmenter at once: a fifth of their steps only warms the branches up.
-_STEPS = {
-    "localize": (180, 600),
-    "refine": (180, 250),
-    "segment": (500, 800),
-    "propose": (500, 800),
-    "one_stage": (900, 1500),
+# ones. Chosen so that the small sets of docs/benchmarks.md train in minutes; not tuned beyond that.
+_LENGTH = {
+    "localize": ((180, 600), 6),
+    "refine": ((180, 250), 3),
+    "segment": ((500, 800), 12),
+    "propose": ((500, 800), 12),
 }
-_PASSES = {"localize": 6, "refine": 3, "segment": 12, "propose": 12, "one_stage": 12}
 
 # Optimiser, backbone rate, factor of the heads, weight decay. A classifier on learned features starts from nothing and
 # has few photos: it needs a hundred times the rate that leaves the features whole (docs/benchmarks.md, "rates").
@@ -44,16 +44,47 @@ _LEARNED = {
     "refine": ("adamw", 0.001, 1.0, 1e-4),
     "segment": ("adamw", 0.0001, 10.0, 0.01),
     "propose": ("adamw", 0.0001, 10.0, 0.01),
-    # Methods that differ from their task: a transformer is not trained by SGD, and AffinityNet trains its backbone too.
-    "mctformer": ("adamw", 0.0001, 10.0, 0.05),
-    "affinitynet": ("adamw", 0.0001, 10.0, 1e-4),
-    "one_stage": ("adamw", 0.0001, 10.0, 0.01),
 }
 _RANDOM = ("adamw", 0.002, 1.0, 0.05)
 
 
+def epochs(steps: tuple[int, int], passes: int, batch: int, facts: Facts) -> int:
+    """Return how many passes make so many steps.
+
+    Args:
+        steps: Optimiser steps with learned weights, and from random ones.
+        passes: The fewest passes.
+        batch: Photos per step.
+        facts: What there is.
+    """
+    return max(passes, round(steps[0 if facts.pretrained else 1] * batch / max(facts.photos, 1)))
+
+
+def of_task(task: Task, batch: int | None, facts: Facts) -> dict[str, Any]:
+    """Return what `auto` becomes for networks of a task, by the names of `FitConfig`.
+
+    Args:
+        task: What the network does.
+        batch: Photos per step; None where they are not given.
+        facts: What there is.
+    """
+    size = max(1, min(16, facts.photos // 4)) if batch is None else batch
+    optimizer, lr, head_lr, weight_decay = _LEARNED[task] if facts.pretrained else _RANDOM
+    return {
+        "epochs": epochs(*_LENGTH[task], size, facts),
+        "batch_size": size,
+        "crop": min(448 if facts.gpu else 256, max(64, round(facts.side / 32) * 32)),
+        "scale": (0.7, 1.4) if task == "localize" else (0.5, 1.5),
+        "optimizer": optimizer,
+        "lr": lr,
+        "head_lr": head_lr,
+        "weight_decay": weight_decay,
+        "warmup": 0.05 if facts.pretrained else 0.2,
+    }
+
+
 def resolve_fit(config: MethodConfig, facts: Facts) -> FitConfig:
-    """Return the method's training settings without any `auto`.
+    """Return the method's training settings without any `auto`: see `MethodConfig.defaults`.
 
     Example:
         >>> from hintseg.config.settings import MethodConfig
@@ -63,20 +94,5 @@ def resolve_fit(config: MethodConfig, facts: Facts) -> FitConfig:
         >>> fit.epochs, fit.batch_size, fit.crop
         (8, 16, 224)
     """
-    fit, task = config.fit, getattr(config, "pace", config.task)
-    batch = fit.batch_size if fit.batch_size != "auto" else max(1, min(16, facts.photos // 4))
-    steps = _STEPS[task][0 if facts.pretrained else 1]
-    learned = _LEARNED.get(config.method, _LEARNED[task])
-    optimizer, lr, head_lr, weight_decay = learned if facts.pretrained else _RANDOM
-    wanted: dict[str, Any] = {
-        "epochs": max(_PASSES[task], round(steps * batch / max(facts.photos, 1))),
-        "batch_size": batch,
-        "crop": min(448 if facts.gpu else 256, max(64, round(facts.side / 32) * 32)),
-        "scale": (0.7, 1.4) if task == "localize" else (0.5, 1.5),
-        "optimizer": optimizer,
-        "lr": lr,
-        "head_lr": head_lr,
-        "weight_decay": weight_decay,
-        "warmup": 0.05 if facts.pretrained else 0.2,
-    }
+    fit, wanted = config.fit, config.defaults(facts)
     return fit.model_copy(update={key: value for key, value in wanted.items() if getattr(fit, key) == "auto"})

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from hintseg.config.run import FREE_METHODS, STAGES, RunConfig, run_model
 from hintseg.config.settings import Settings
-from hintseg.errors import ConfigError, did_you_mean, list_problems, printable, shown
+from hintseg.errors import ConfigError, did_you_mean, join, list_problems, printable, shown
 from hintseg.files.parse import is_file, parse_json, parse_yaml, read_yaml
-from hintseg.registry import WRAPPERS, methods, resolve
+from hintseg.registry import WRAPPERS, methods, methods_to, resolve
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -152,13 +152,20 @@ def parse_config(settings: Mapping[str, Any]) -> RunConfig:
             problems.append(str(error))
             raw[stage] = None
     _inherit_backbone(raw, kinds)
-    model = run_model(*(kinds[stage] for stage in STAGES))
+    wrappers = [name for name in WRAPPERS if raw.get(name) is not None]
+    found = ((name, resolve("wrapper", name, WRAPPERS).Config if name in wrappers else None) for name in WRAPPERS)
+    model = run_model(tuple(kinds.values()), tuple(found))
     try:
         config = model.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         problems += _sentences(error, model)
-    if raw.get("csd") is not None and raw["localize"] is None and not problems:
-        problems.append("'csd' wraps a localizer and there is none; set localize.method, or leave csd out (csd=null)")
+    if wrappers and raw["localize"] is None and not problems:
+        name = wrappers[0]
+        problems.append(
+            f"'{name}' wraps a localizer and there is none; set localize.method, or leave {name} out ({name}=null)"
+        )
+    if len(wrappers) > 1:
+        problems.append(f"{join(wrappers)} are given, one wrapper is possible; leave the others out (=null)")
     if problems:
         raise ConfigError(list_problems("the settings", problems))
     return config
@@ -186,7 +193,7 @@ def _settings_class(stage: str, block: Any) -> type[Settings]:
         return free[name]
     table = methods()
     if name not in table:
-        known = [*free, *table]
+        known = [*free, *methods_to(stage)]
         raise ConfigError(
             f"'{stage}.method': unknown method '{shown(name)}'{did_you_mean(name, known)}. Known: {', '.join(known)}"
         )

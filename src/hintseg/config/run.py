@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, create_model
 
@@ -17,10 +16,24 @@ from hintseg.config.settings import (
     Positive,
     Settings,
     TrainerConfig,
+    WrapperConfig,
 )
+from hintseg.registry import WRAPPERS
 
 
-class DenseCrfRefine(Settings):
+class FunctionRefine(Settings):
+    """Base of the settings of refiners that do not learn, `hintseg.registry.REFINERS`: all but `method` are arguments.
+
+    Attributes:
+        method: The refiner's registry name.
+    """
+
+    of_probabilities: ClassVar[bool] = False
+    """Whether the scores it takes must sum to 1 in each pixel."""
+    method: str
+
+
+class DenseCrfRefine(FunctionRefine):
     """Refine seeds with a fully connected CRF. Defaults: the set AFA and BMP test with (methods differ, see `paper/`).
 
     Attributes:
@@ -30,13 +43,14 @@ class DenseCrfRefine(Settings):
         bilateral: (sigma in pixels, sigma in grey values, weight) of the colour kernel.
     """
 
+    of_probabilities: ClassVar[bool] = True
     method: Literal["dense_crf"] = "dense_crf"
     iterations: Count = 10
     gaussian: tuple[Positive, Positive] = (3.0, 3.0)
     bilateral: tuple[Positive, Positive, Positive] = (64.0, 5.0, 4.0)
 
 
-class ParRefine(Settings):
+class ParRefine(FunctionRefine):
     """Refine seeds by pixel-adaptive propagation.
 
     Attributes:
@@ -98,42 +112,18 @@ class TestConfig(Settings):
     crf: DenseCrfRefine | None = None
 
 
-class CsdConfig(Settings):
-    """Settings of CSD, which wraps the training of the localizer; the defaults are the paper's but for `background`.
+class ChosenWrapper(NamedTuple):
+    """What wraps a run's localizer: its name in `hintseg.registry.WRAPPERS`, and its settings."""
 
-    The weights belong to sums over a grid of 14 x 14 cells; on other grids the sums are scaled to it. Where photos have
-    no background class, there is no background to paste.
-
-    Attributes:
-        foreground: lambda_1, weight of the consistency of pasted objects; 0 leaves it out.
-        background: lambda_2, weight of the consistency of pasted background; 0 leaves it out. The paper has 0.1, and
-            either one alone does harm there. With a classifier of few classes, whose scores go to tens, 0.1 ruined
-            the maps (docs/benchmarks.md, section 9); the recipes `csd_mct` and `paper/csd-...` have it.
-        dummy: M', the constant score beside the sum of all class scores. The paper does not say it; 0.1 is the
-            authors' earlier code.
-        reliable: A cell of an object counts where the score of its class, stretched to 0..1 over the source photo, is
-            at least this. The paper speaks of reliable pseudo-labels and gives no number; 0.5 is the authors' earlier
-            code; 0 counts every cell that the object's mask covers.
-        shift: Largest shift of a paste, in cells of the class maps, up, down and sideways. 0 pastes in place.
-        resample: Whether source photos are drawn by how often classes come together (the paper's resampling), or all
-            alike (its row "copy-and-paste").
-        diagonal: What a class counts with itself, see `hintseg.hints.cooccurrence.cooccurrence_prior`.
-        baseline: A finished run whose masks are used instead of those of a baseline trained first. It needs masks of
-            the same photos and classes.
-    """
-
-    foreground: Annotated[float, Field(ge=0)] = 0.01
-    background: Annotated[float, Field(ge=0)] = 0.0
-    dummy: float = 0.1
-    reliable: Annotated[float, Field(ge=0, le=1)] = 0.5
-    shift: Annotated[int, Field(ge=0)] = 0
-    resample: bool = True
-    diagonal: Literal["single", "all"] = "single"
-    baseline: Path | None = None
+    name: str
+    settings: WrapperConfig
 
 
 class RunConfig(Settings):
     """A recipe with all its settings: what `config.yaml` of a run folder holds.
+
+    Beside the blocks named here there may be one with the name of a wrapper, `hintseg.registry.WRAPPERS`: it wraps the
+    training of the localizer.
 
     Attributes:
         recipe: Name of the recipe the settings started from.
@@ -142,8 +132,6 @@ class RunConfig(Settings):
         backbone: Feature network of every stage that does not name its own.
         propose: What turns boxes into masks: a network (`cfs`) or a function (`grabcut`, `filled`); null without boxes.
         localize: The network that learns to place the tags; null where the recipe needs none.
-        csd: Wraps the localizer's training in CSD: it is trained twice, first as it is for the masks of photos with a
-            single tag, then with pastes of those; null: once, as it is.
         maps: How its class maps are read out and cut into seeds.
         refine: What sharpens the seeds: a network (`irn`) or a function (`dense_crf`, `par`, `pamr`); null: nothing.
         segment: The segmenter that learns from the masks; null: stop at the masks.
@@ -157,12 +145,17 @@ class RunConfig(Settings):
     backbone: BackboneConfig = BackboneConfig()
     propose: MethodConfig | FilledPropose | GrabCutPropose | None = None
     localize: MethodConfig | None = None
-    csd: CsdConfig | None = None
     maps: MapsConfig = MapsConfig()
     refine: MethodConfig | DenseCrfRefine | ParRefine | None = None
     segment: MethodConfig | None = None
     test: TestConfig = TestConfig()
     trainer: TrainerConfig = TrainerConfig()
+
+    @property
+    def wrapper(self) -> ChosenWrapper | None:
+        """What wraps the localizer; None: it is trained as it is."""
+        blocks = ((name, getattr(self, name, None)) for name in WRAPPERS)
+        return next((ChosenWrapper(name, block) for name, block in blocks if block is not None), None)
 
 
 STAGES: tuple[Literal["propose"], Literal["localize"], Literal["refine"], Literal["segment"]] = (
@@ -181,8 +174,17 @@ FREE_METHODS: dict[str, dict[str, type[Settings]]] = {
 
 
 @lru_cache
-def run_model(*kinds: type[Settings] | None) -> type[RunConfig]:
-    """Return the `RunConfig` whose `STAGES` have exactly these settings classes (None: the stage is left out)."""
-    chosen = dict(zip(STAGES, kinds, strict=True))
-    fields = {name: (kind, ...) if kind else (None, None) for name, kind in chosen.items()}
+def run_model(
+    kinds: tuple[type[Settings] | None, ...], wrappers: tuple[tuple[str, type[Settings] | None], ...]
+) -> type[RunConfig]:
+    """Return the `RunConfig` whose blocks have exactly these settings classes (None: the block is left out).
+
+    Args:
+        kinds: One for each of `STAGES`.
+        wrappers: Each name of `hintseg.registry.WRAPPERS`, and its class.
+    """
+    fields: dict[str, tuple[Any, Any]] = {
+        name: (kind, ...) if kind else (None, None) for name, kind in zip(STAGES, kinds, strict=True)
+    }
+    fields |= {name: (kind, None) for name, kind in wrappers}
     return create_model("RunConfig", __base__=RunConfig, **fields)  # type: ignore[call-overload, no-any-return]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from hintseg.config.auto import Facts, Task, of_task
 
 Auto = Literal["auto"]
 Positive = Annotated[float, Field(gt=0)]
@@ -113,12 +115,37 @@ class MethodConfig(Settings):
         fit: How it is trained.
     """
 
-    task: ClassVar[Literal["localize", "refine", "segment", "propose"]]
+    task: ClassVar[Task]
     read_out: ClassVar[frozenset[str]] = frozenset()
     """Settings that training does not depend on: changing one reads the trained network out again."""
+    one_stage: ClassVar[bool] = False
+    """Whether it is a segmenter that learns from tags: then no stage stands before it."""
     method: str
     backbone: BackboneConfig = BackboneConfig()
     fit: FitConfig = FitConfig()
+
+    @property
+    def watched(self) -> int:
+        """Photos with a true mask on which both branches of a one-stage method are measured during training."""
+        return 0
+
+    def defaults(self, facts: Facts) -> dict[str, Any]:
+        """Return what every `auto` of `fit` becomes, by name; what `fit` says itself is not asked for."""
+        batch = self.fit.batch_size
+        return of_task(self.task, None if batch == "auto" else batch, facts)
+
+
+class WrapperConfig(Settings):
+    """Base of the settings of what wraps a localizer's training; each wrapper's file holds its own.
+
+    Attributes:
+        baseline: A finished run whose masks are used instead of those of a baseline trained first. It needs masks of
+            the same photos and classes.
+    """
+
+    baseline_first: ClassVar[bool] = True
+    """Whether it learns from masks of a baseline: the same run without it, up to its masks."""
+    baseline: Path | None = None
 
 
 class DataConfig(Settings):

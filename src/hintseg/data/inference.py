@@ -20,13 +20,6 @@ from hintseg.types import Photo
 logger = logging.getLogger("hintseg")
 
 
-def equal_size_batches(
-    photos: Sequence[Photo], batch_size: int, *, longest: int | None = None, workers: int = 2
-) -> Iterator[tuple[list[Photo], Tensor]]:
-    """Read whole photos in batches of equal size: `read_batches` of their `size_groups`."""
-    return read_batches(size_groups(photos, batch_size), longest=longest, workers=workers)
-
-
 def read_batches(
     groups: Sequence[list[Photo]], *, longest: int | None = None, workers: int = 2
 ) -> Iterator[tuple[list[Photo], Tensor]]:

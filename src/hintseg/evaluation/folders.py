@@ -155,11 +155,11 @@ def _count(path: Path, truth_path: Path, tally: _Tally) -> _Tally:
     if path.suffix == ".png":
         prediction = read_label_png(path)
     else:
-        keys, maps = read_maps(path)
+        class_ids, maps = read_maps(path)
         if tally.confusion.background:
-            tally.sweep.add(truth, keys, maps)
+            tally.sweep.add(truth, class_ids, maps)
             return tally
-        prediction = winners(keys.astype(np.int64), maps, truth.shape)[0].astype(np.uint8)
+        prediction = winners(class_ids.astype(np.int64), maps, truth.shape)[0].astype(np.uint8)
     tally.confusion.add(truth, prediction)
     tally.boundary.add(truth, prediction)
     return tally

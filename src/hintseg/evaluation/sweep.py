@@ -55,22 +55,22 @@ class SeedSweep:
     def add(
         self,
         truth: npt.NDArray[np.integer],
-        keys: Sequence[int] | npt.NDArray[np.integer],
+        class_ids: Sequence[int] | npt.NDArray[np.integer],
         maps: npt.NDArray[np.floating],
     ) -> None:
         """Count one photo.
 
         Args:
             truth: True labels, (H, W), 0..K or 255.
-            keys: Class ids 1..K of the maps, (n,).
+            class_ids: Class ids 1..K of the maps, (n,).
             maps: Scores, (n, h, w) in 0..1, resized to the truth.
 
         Raises:
             ShapeError: Keys and maps do not fit together, or labels lie outside 0..K and 255.
         """
-        ids = np.asarray(keys, dtype=np.int64)
+        ids = np.asarray(class_ids, dtype=np.int64)
         if maps.ndim != 3 or ids.shape != maps.shape[:1]:
-            raise ShapeError(f"keys {ids.shape} and maps {maps.shape} given, (n,) and (n, h, w) are needed")
+            raise ShapeError(f"class ids {ids.shape} and maps {maps.shape} given, (n,) and (n, h, w) are needed")
         check_labels("truth", np.unique(truth), self.classes)
         if ids.size and not (ids.min() >= 1 and ids.max() <= self.classes):
             raise ShapeError(f"maps of classes {ids.tolist()} given, 1 to {self.classes} are needed")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hintseg.errors import LabelError, did_you_mean, printable, shown
+from hintseg.errors import LabelError, did_you_mean, join, printable, shown
 from hintseg.files.parse import is_file
 from hintseg.hints.photos import PhotoFolder, walk
 from hintseg.hints.problems import Problems, read_text
@@ -154,7 +154,7 @@ def add_truth(
     masks: dict[str, Path] = {}
     for masks_folder in reversed(found):
         masks |= find_masks(masks_folder)
-    names = " and ".join(f.name for f in found)
+    names = join([f.name for f in found])
     if masks and not named:
         notes.append(f"the masks in {names} are not used: no {CLASS_LIST} says which id is which class")
         return

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import ceil, log
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hintseg.cam.background import power_background
 from hintseg.cam.maps import EPSILON
+from hintseg.config.auto import Facts
 from hintseg.config.settings import Auto, Count, Positive
 from hintseg.errors import ConfigError
 from hintseg.losses.affinity import affinity_loss, labels_on_grid, pair_ends, pair_labels
@@ -64,6 +65,11 @@ class AffinityNetConfig(RefinerConfig):
     low_power: Positive | Auto = "auto"
     high_power: Positive | Auto = "auto"
 
+    def defaults(self, facts: Facts) -> dict[str, Any]:
+        """Return a refiner's, but lower rates: the backbone learns too."""
+        learned = {"lr": 0.0001, "head_lr": 10.0}
+        return super().defaults(facts) | (learned if facts.pretrained else {})
+
     def powers(self, threshold: float | None) -> tuple[float, float]:
         """Return the low and the high power of the labels, for seeds cut at `threshold` (None: no background).
 
@@ -76,10 +82,10 @@ class AffinityNetConfig(RefinerConfig):
         high = _power(seeds_at / 2) if self.high_power == "auto" else self.high_power
         return low, high
 
-    def labels(self, maps: Tensor, keys: Tensor, rgb: Tensor, *, threshold: float | None) -> Tensor:
+    def labels(self, maps: Tensor, class_ids: Tensor, rgb: Tensor, *, threshold: float | None) -> Tensor:
         """Return `affinity_labels` with the two powers for seeds cut at `threshold`, (H, W) uint8."""
         low, high = self.powers(threshold)
-        return affinity_labels(maps, keys, rgb, background=threshold is not None, low_power=low, high_power=high)
+        return affinity_labels(maps, class_ids, rgb, background=threshold is not None, low_power=low, high_power=high)
 
 
 def _power(score: float) -> float:
@@ -91,7 +97,7 @@ def _power(score: float) -> float:
 @torch.no_grad()
 def affinity_labels(
     maps: Tensor,
-    keys: Tensor,
+    class_ids: Tensor,
     rgb: Tensor,
     *,
     background: bool = True,
@@ -107,7 +113,7 @@ def affinity_labels(
 
     Args:
         maps: Normalised maps of the n present classes, (n, h, w) in 0..1, any size.
-        keys: Their class ids 1..K, (n,).
+        class_ids: Their class ids 1..K, (n,).
         rgb: The photo, (3, H, W) uint8.
         background: Whether pixels may belong to no class.
         low_power: Power of the strong background, > 0.
@@ -123,17 +129,17 @@ def affinity_labels(
         Ahn and Kwak, CVPR 2018; settings of the released code, which averages the CRF's probabilities over a cell
         before the largest is taken. Here pixels are labelled, and a cell takes the label at its centre.
     """
-    if not len(keys):
+    if not len(class_ids):
         return torch.full(rgb.shape[-2:], BACKGROUND if background else IGNORE, dtype=torch.uint8, device=rgb.device)
     grown = _resize(maps[None].float(), (rgb.shape[-2], rgb.shape[-1]))[0].clamp(0, 1)
     crf = DenseCrf(rgb[None], gaussian=(3, 3), bilateral=(80, 13, 10))
 
     def cut(power: float) -> Tensor:
-        """Return per pixel the place of its class in `keys`, counted from 1; 0 is background."""
+        """Return per pixel the place of its class in `class_ids`, counted from 1; 0 is background."""
         scores = torch.cat([power_background(grown, power), grown])  # as published, they do not sum to 1
         return crf.infer(scores[None], iterations=10)[0].argmax(dim=0)
 
-    labels = pad(keys.to(grown.device, torch.uint8), (1, 0), value=IGNORE)[cut(low_power)]
+    labels = pad(class_ids.to(grown.device, torch.uint8), (1, 0), value=IGNORE)[cut(low_power)]
     if background:
         labels[cut(high_power) == 0] = BACKGROUND
     return labels

@@ -82,16 +82,16 @@ class IrnConfig(RefinerConfig):
         low = seeds_at / 3 if self.background_score == "auto" else self.background_score
         return round(high, 4), round(low, 4)
 
-    def labels(self, maps: Tensor, keys: Tensor, rgb: Tensor, *, threshold: float | None) -> Tensor:
+    def labels(self, maps: Tensor, class_ids: Tensor, rgb: Tensor, *, threshold: float | None) -> Tensor:
         """Return `ir_labels` with the two background scores for seeds cut at `threshold`, (H, W) uint8."""
         high, low = self.cuts(threshold)
-        return ir_labels(maps, keys, rgb, background=threshold is not None, foreground=high, background_score=low)
+        return ir_labels(maps, class_ids, rgb, background=threshold is not None, foreground=high, background_score=low)
 
 
 @torch.no_grad()
 def ir_labels(
     maps: Tensor,
-    keys: Tensor,
+    class_ids: Tensor,
     rgb: Tensor,
     *,
     background: bool = True,
@@ -109,7 +109,7 @@ def ir_labels(
 
     Args:
         maps: Normalised maps of the n present classes, (n, h, w) in 0..1, any size.
-        keys: Their class ids 1..K, (n,).
+        class_ids: Their class ids 1..K, (n,).
         rgb: The photo, (3, H, W) uint8.
         background: Whether pixels may belong to no class.
         foreground: Background score of the first CRF, 0..1.
@@ -124,15 +124,15 @@ def ir_labels(
     Source:
         Section 3.2; settings of the released code.
     """
-    if not len(keys):
+    if not len(class_ids):
         return torch.full(rgb.shape[-2:], BACKGROUND if background else IGNORE, dtype=torch.uint8, device=rgb.device)
     grown = _resize(maps[None].float(), (rgb.shape[-2], rgb.shape[-1]))[0]
-    ids = keys.to(grown.device, torch.uint8)
+    ids = class_ids.to(grown.device, torch.uint8)
     places = torch.arange(1, len(ids) + 1)
     crf = DenseCrf(rgb[None], gaussian=(3, 3), bilateral=(50, 5, 10))
 
     def cut(score: float) -> Tensor:
-        """Return per pixel the place of its class in `keys`, counted from 1; 0 is background."""
+        """Return per pixel the place of its class in `class_ids`, counted from 1; 0 is background."""
         start = label_probabilities(seeds(grown, places, score)[None].long(), len(ids) + 1, _SURE)
         return crf.infer(start, iterations=10)[0].argmax(dim=0)
 
@@ -386,12 +386,12 @@ def spread(edge: Tensor, maps: Tensor, *, radius: float = 5, beta: float = 10, s
     return scores / scores.max().clamp(min=EPSILON)
 
 
-def masks(scores: Tensor, keys: Tensor, size: tuple[int, int], *, threshold: float | None = 0.25) -> Tensor:
+def masks(scores: Tensor, class_ids: Tensor, size: tuple[int, int], *, threshold: float | None = 0.25) -> Tensor:
     """Cut walked scores into a mask.
 
     Args:
         scores: Scores of n classes, (n, ceil(H/4), ceil(W/4)), as `Irn.refine` returns.
-        keys: Their class ids 1..K, (n,).
+        class_ids: Their class ids 1..K, (n,).
         size: (H, W), pixels.
         threshold: Background score after division by the largest score, 0..1; None where the data has no background:
             then every pixel gets the strongest of the n classes.
@@ -399,9 +399,9 @@ def masks(scores: Tensor, keys: Tensor, size: tuple[int, int], *, threshold: flo
     Returns:
         (H, W) uint8. A photo without classes is all background, or all ignored where there is no background.
     """
-    if not len(keys):
-        return seeds(scores.new_zeros(0, *size), keys, threshold)
+    if not len(class_ids):
+        return seeds(scores.new_zeros(0, *size), class_ids, threshold)
     # Cells are four pixels: resizing to a size that is no multiple would shift them.
     grown = interpolate(scores[None], scale_factor=_CELL, mode="bilinear", align_corners=False)
     grown = grown[0, :, : size[0], : size[1]]
-    return seeds(grown / grown.max().clamp(min=EPSILON), keys, threshold)
+    return seeds(grown / grown.max().clamp(min=EPSILON), class_ids, threshold)

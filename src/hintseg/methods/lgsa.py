@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -26,12 +28,19 @@ from hintseg.errors import ConfigError
 from hintseg.losses.affinity import labels_on_grid
 from hintseg.losses.guided_attention import GuidedAttention
 from hintseg.methods.deeplab import pyramid_rates, training_levels, with_background
+from hintseg.methods.method import Pictures
 from hintseg.methods.segmenter import Segmenter, SegmenterConfig
 from hintseg.nn.attention import Attended, Lgsa, NonLocal, cascade
 from hintseg.nn.backbones import Backbone
 from hintseg.nn.decoders import AtrousPyramid
 from hintseg.nn.scale import FeatureScale
-from hintseg.types import Batch, ParameterGroup, Prediction, Targets
+from hintseg.types import IGNORE, Batch, ParameterGroup, Prediction, Targets
+
+QUERIES = 3
+"""Pixels per photo whose affinity is shown, one in each of its largest regions."""
+
+SMALLEST = 0.01
+"""Share of a photo that a region with such a pixel covers at least."""
 
 
 class LgsaConfig(SegmenterConfig):
@@ -125,6 +134,23 @@ class LgsaDeepLabV2(Segmenter):
         own = {} if attended is None or guides is None else {"attention_loss": attended.loss}
         return Prediction(logits, levels, own=own)
 
+    def pictures(self, images: Tensor, mask: npt.NDArray[np.uint8]) -> Pictures:
+        """Return the rows of the affinity matrix of a few pixels, where there is attention.
+
+        Returns:
+            ``affinity``: ``queries`` (Q, 2), x and y as shares of the photo, and ``maps`` (Q, h, w) float16, each of
+            maximum 1.
+
+        Source:
+            Fig. 6 of the CFS and LGSA paper.
+        """
+        if not len(self.attention):
+            return {}
+        queries = inner_points(mask)
+        rows = self.affinity(images, torch.from_numpy(queries)[None].float().to(images.device))[0].float()
+        maps = rows / rows.amax(dim=(1, 2), keepdim=True)
+        return {"affinity": {"queries": queries, "maps": maps.cpu().numpy().astype(np.float16)}}
+
     @torch.no_grad()
     def affinity(self, images: Tensor, queries: Tensor) -> Tensor:
         """Return where single pixels take their values from, by the last module's map (the paper's Fig. 6).
@@ -169,3 +195,26 @@ class LgsaDeepLabV2(Segmenter):
             return levels, None
         labels = None if masks is None else labels_on_grid(masks, (levels[-1].shape[2], levels[-1].shape[3]))
         return levels, cascade(self.attention, levels[-1], labels)
+
+
+def inner_points(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Return the innermost pixel of each of the largest regions of a mask, (Q, 2), x and y as shares of its size.
+
+    Example:
+        >>> mask = np.zeros((9, 9), np.uint8)
+        >>> mask[:, 6:] = 2
+        >>> (inner_points(mask) * 9).tolist()
+        [[3.5, 4.5], [7.5, 4.5]]
+    """
+    import cv2
+
+    labels, counts = np.unique(mask[mask != IGNORE], return_counts=True)
+    points = []
+    for index in np.argsort(-counts, kind="stable")[:QUERIES]:
+        if counts[index] >= SMALLEST * mask.size:
+            region = np.pad((mask == labels[index]).astype(np.uint8), 1)
+            depth = cv2.distanceTransform(region, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+            deepest = np.argwhere(depth == depth.max())
+            y, x = deepest[len(deepest) // 2]
+            points.append(((x + 0.5) / mask.shape[1], (y + 0.5) / mask.shape[0]))
+    return np.array(points).reshape(-1, 2)

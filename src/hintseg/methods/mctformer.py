@@ -11,11 +11,12 @@ patches that look like them: that attention, summed over all layers, spreads the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from hintseg.config.auto import Facts
 from hintseg.config.settings import Count, MethodConfig
 from hintseg.losses.classification import tag_loss
 from hintseg.methods.method import Method
@@ -44,6 +45,11 @@ class MctConfig(MethodConfig):
     attention_layers: Count = 3
     patch_affinity: bool = True
     prior: bool = True
+
+    def defaults(self, facts: Facts) -> dict[str, Any]:
+        """Return a localizer's, but not SGD, which trains no transformer."""
+        learned = {"optimizer": "adamw", "lr": 0.0001, "head_lr": 10.0, "weight_decay": 0.05}
+        return super().defaults(facts) | (learned if facts.pretrained else {})
 
 
 class MctFormer(Method):
@@ -83,7 +89,7 @@ class MctFormer(Method):
         }
 
     def raw_maps(self, images: Tensor) -> Tensor:
-        """Return the fused maps of all layers (B, K, h, w), >= 0: what CSD compares.
+        """Return the fused maps of all layers (B, K, h, w), >= 0: what wrappers compare.
 
         Source:
             The CSD authors' earlier code: in training the attention of class tokens is summed over all layers.

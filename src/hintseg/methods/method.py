@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from hintseg.config.settings import MethodConfig
 from hintseg.types import Batch, ParameterGroup, Progress, Supervision
+
+Pictures = dict[str, dict[str, npt.NDArray[Any]]]
+"""Named arrays of one photo, by what they show."""
+
+
+class ExtraLabels(NamedTuple):
+    """Labels that a method makes of photos beside its result.
+
+    Attributes:
+        kind: What metrics and reports call them.
+        how: How they are made, in words.
+    """
+
+    kind: str
+    how: str
 
 
 class Method(nn.Module):
@@ -34,12 +51,38 @@ class Method(nn.Module):
     def raw_maps(self, images: Tensor) -> Tensor:
         """Return class maps (B, K, h, w) before any ReLU or normalisation, with a gradient.
 
-        Localizers only; what `hintseg.methods.csd` needs to wrap one.
+        Localizers only; what wrappers of one compare.
         """
         raise NotImplementedError
 
     def segment(self, images: Tensor) -> Tensor:
         """Return class logits (B, C, h, w), C = K + 1 with background first. Segmenters only."""
+        raise NotImplementedError
+
+    def pictures(self, images: Tensor, mask: npt.NDArray[np.uint8]) -> Pictures:
+        """Return what reports show of a photo beside its mask, as ``STAGE/NAME/ID.npz``. Segmenters only.
+
+        Args:
+            images: The photo, (1, 3, H, W).
+            mask: What the method segmented, at the photo's own size, (h, w).
+        """
+        return {}
+
+    @property
+    def extra_labels(self) -> dict[str, ExtraLabels]:
+        """Those of the `extras` that are labels, by name: they are kept as masks, ``STAGE/NAME``, and judged."""
+        return {}
+
+    def extras(self, images: Tensor, tags: Tensor) -> dict[str, Tensor]:
+        """Return what a segmenter that learned from tags makes of photos beside its masks, by name.
+
+        Args:
+            images: Photos of one size, (B, 3, H, W).
+            tags: 1 where the class is present, (B, K).
+
+        Returns:
+            Labels (B, H, W) uint8 as masks have them, and maps (B, H, W) float in 0..1.
+        """
         raise NotImplementedError
 
     def parameter_groups(self) -> list[ParameterGroup]:

@@ -6,19 +6,20 @@ Each method's file holds its losses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Annotated, ClassVar, Literal, NamedTuple, cast
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from hintseg.cam.maps import merge_twins, stretch
+from hintseg.cam.maps import grow, merge_twins, stretch
+from hintseg.config.auto import Facts, epochs
 from hintseg.config.settings import Count, MethodConfig, Positive
 from hintseg.errors import ConfigError
 from hintseg.methods.deeplab import NEVER, with_background
-from hintseg.methods.method import Method, frozen
+from hintseg.methods.method import ExtraLabels, Method, frozen
 from hintseg.nn.affinity import AffinityHead
 from hintseg.nn.decoders import MlpHead
 from hintseg.nn.mit import Attention, Mit, build_encoder
@@ -54,7 +55,7 @@ class OneStageConfig(MethodConfig):
     """
 
     task: ClassVar[Literal["segment"]] = "segment"
-    pace: ClassVar[str] = "one_stage"
+    one_stage: ClassVar[bool] = True
     width: Count = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     prior: bool = True
@@ -64,6 +65,16 @@ class OneStageConfig(MethodConfig):
     background_score: Share = 0.45
     par_iterations: Count = 10
     curve_photos: Annotated[int, Field(ge=0)] = 40
+
+    @property
+    def watched(self) -> int:
+        """See `curve_photos`."""
+        return self.curve_photos
+
+    def defaults(self, facts: Facts) -> dict[str, Any]:
+        """Return a segmenter's, with more steps: a fifth of them only warms the branches up."""
+        usual = super().defaults(facts)
+        return usual | {"epochs": epochs((900, 1500), 12, usual["batch_size"], facts)}
 
 
 class Branches(NamedTuple):
@@ -223,6 +234,18 @@ class OneStage(Method):
         return self.known(background_aware(spread, seen.maps, background, tags)[0]), background
 
     @property
+    def extra_labels(self) -> dict[str, ExtraLabels]:
+        """Y^c, the labels of Branch-C."""
+        cut = "BSP with Branch-S's background" if self.uses_background else "PAR with a constant background"
+        how = f"Branch-C (Table VI): {cut}, scales {list(self.config.scales)} with flips; tags used at test time"
+        return {"branch_c": ExtraLabels("Branch-C", how)}
+
+    def extras(self, images: Tensor, tags: Tensor) -> dict[str, Tensor]:
+        """Return Y^c of photos (see `label_photos`) and, where it was cut with it, the background of Branch-S."""
+        labels, background = self.label_photos(images, tags)
+        return {"branch_c": labels} | ({"background": background[:, 0]} if self.uses_background else {})
+
+    @property
     def cuts(self) -> dict[str, float]:
         """The two background scores of `hintseg.refine.pseudo_labels`; without a background no class loses to them."""
         high, low = (self.config.high, self.config.low) if self.background else (NEVER, NEVER)
@@ -283,8 +306,3 @@ class OneStage(Method):
             own["affinity"] = cast(AffinityHead, self.affinity_head)(cast(Attention, seen.attention), grid)
         logits = None if seen.logits is None else grow(seen.logits, images.shape[2:])
         return Prediction(logits, own=own)
-
-
-def grow(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize (B, n, h, w) to (B, n, H, W)."""
-    return interpolate(maps.float(), size=list(size), mode="bilinear", align_corners=False)

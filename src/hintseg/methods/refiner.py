@@ -32,12 +32,12 @@ class RefinerConfig(MethodConfig):
         """
         return steps_on(pixels) if self.steps == "auto" else self.steps
 
-    def labels(self, maps: Tensor, keys: Tensor, rgb: Tensor, *, threshold: float | None) -> Tensor:
+    def labels(self, maps: Tensor, class_ids: Tensor, rgb: Tensor, *, threshold: float | None) -> Tensor:
         """Keep what is nearly certain of a photo's class maps: what the refiner learns from.
 
         Args:
             maps: Normalised maps of the n present classes, (n, h, w) in 0..1, any size; n may be 0.
-            keys: Their class ids 1..K, (n,).
+            class_ids: Their class ids 1..K, (n,).
             rgb: The photo, (3, H, W) uint8.
             threshold: Background score the seeds are cut with, 0..1; None where the data has no background.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import safe_open
@@ -17,6 +19,9 @@ from hintseg.files.parse import is_file
 
 WRAPPERS = ("state_dict", "model")
 """Keys under which training programs put the state dict; one may lie in the other."""
+
+LONGEST_NAME = 200
+"""The most characters of a class's name in a pickle."""
 
 _NEEDED = "Needed: a whole file with a state dict of tensors, as .safetensors or written by torch.save"
 
@@ -38,6 +43,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 content: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         else:
             _refuse_compressed(path)
+            _refuse_long_names(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of torch, about storages that no longer exist
                 content = torch.load(path, map_location="cpu", weights_only=True)
@@ -63,6 +69,21 @@ def _refuse_compressed(path: Path) -> None:
             size = sum(info.file_size for info in archive.infolist())
         if size > 2 * path.stat().st_size:
             raise ValueError(f"it is compressed, and {size:,} bytes when unpacked")
+
+
+def _refuse_long_names(path: Path) -> None:
+    """Refuse names of classes that nobody gave: torch takes minutes to word its error about one of 32,000 brackets."""
+    with ExitStack() as stack:
+        pickles = 4  # what torch.save wrote before it wrote archives
+        file: IO[bytes] = stack.enter_context(path.open("rb"))
+        if zipfile.is_zipfile(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            pickles, file = 1, stack.enter_context(archive.open(name))
+        for _ in range(pickles):
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name in ("GLOBAL", "INST") and len(str(argument)) > LONGEST_NAME:
+                    raise ValueError(f"it names a class of {len(str(argument)):,} characters")
 
 
 def _why_not(tensor: Tensor) -> str:

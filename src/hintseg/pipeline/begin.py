@@ -224,8 +224,8 @@ def _inputs(config: RunConfig, hint_set: HintSet) -> Iterable[Path]:
         yield config.data.labels
     if config.recipe.endswith((".yaml", ".yml")):
         yield Path(config.recipe)
-    if config.csd is not None and config.csd.baseline is not None:
-        yield config.csd.baseline
+    if config.wrapper is not None and config.wrapper.settings.baseline is not None:
+        yield config.wrapper.settings.baseline
     yield from _weights(config.model_dump(mode="json"))
     for photo in hint_set.photos:
         yield photo.path

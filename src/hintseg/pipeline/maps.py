@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from hintseg.cam import choose_threshold, multi_scale, normalise, seeds
+from hintseg.cam import choose_threshold, grow, multi_scale, normalise, seeds
 from hintseg.config.run import RunConfig
-from hintseg.data.inference import read_batches, size_groups
 from hintseg.data.photos import photo_size
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.evaluation.sweep import SeedSweep
+from hintseg.hints.cooccurrence import one_hot
 from hintseg.methods.method import Method
+from hintseg.pipeline.each_photo import each_photo, on_threads
 from hintseg.run.folder import RunFolder, by_class
 from hintseg.run.schema import MetricRow, Split, Stage, Sweep
 from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png
-from hintseg.store.pool import write_pool
 from hintseg.training import machine
 from hintseg.training.watch import Watch
 from hintseg.types import Photo
@@ -34,74 +32,58 @@ Floats = npt.NDArray[np.float32]
 MAP_STRIDE = 4
 """Class maps are kept at this fraction of the photo's size, as the published pipelines do."""
 
-BATCH = 8
-"""Photos of equal size that inference takes at once."""
-
 
 def tag_rows(photos: Sequence[Photo], classes: int) -> Tensor:
     """Return the tags of photos, (B, K) float32 of 0 and 1."""
-    rows = torch.zeros(len(photos), classes)
-    for row, photo in zip(rows, photos, strict=True):
-        row[[tag - 1 for tag in photo.hints.tags or ()]] = 1
-    return rows
-
-
-def batches_left(photos: Sequence[Photo], done: Callable[[Photo], bool] = lambda _: False) -> list[list[Photo]]:
-    """Return this process's batches of equal size in which a photo is not done.
-
-    Batches are formed over all photos and dealt out and made whole: networks round differently in batches of another
-    size, and so no bit depends on what is left to do or on the number of processes.
-    """
-    return [group for group in machine.share(size_groups(photos, BATCH)) if not all(map(done, group))]
+    return torch.from_numpy(one_hot([photo.hints.tags or () for photo in photos], classes)).float()
 
 
 def write_class_maps(
     run: RunFolder, stage: Stage, method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch
 ) -> None:
     """Write the class maps of the photos that have none yet: ``RUN/STAGE/maps/ID.npz``."""
-    where = machine.device(config.trainer)
-    method.to(where).eval()
     folder = run.stage(stage) / "maps"
-    mine = batches_left(photos, lambda photo: (folder / f"{photo.id}.npz").is_file())
-    watch.start("class maps", sum(map(len, mine)))
-    with write_pool() as later:
-        for group, pixels in read_batches(mine, longest=config.data.longest):
-            height, width = pixels.shape[-2:]
-            size = (-(-height // MAP_STRIDE), -(-width // MAP_STRIDE))
-            tags = tag_rows(group, len(run.classes))
-            with torch.inference_mode(), machine.autocast(config.trainer):
-                images = pixels.to(where).float() / 255
-                merged = multi_scale(
-                    method.class_maps, images, scales=config.maps.scales, flip=config.maps.flip, size=size
-                )
-            maps = normalise(merged.float(), tags.to(where)).cpu().numpy()
-            for photo, one in zip(group, maps, strict=True):
-                later(_write_scores, folder, photo, one[[tag - 1 for tag in sorted(photo.hints.tags or ())]])
-                watch.advance()
-    watch.stop()
-    machine.barrier()
-    method.to("cpu")
+
+    def make(group: list[Photo], pixels: Tensor) -> Iterator[Floats]:
+        size = [-(-side // MAP_STRIDE) for side in pixels.shape[-2:]]
+        merged = multi_scale(
+            method.class_maps,
+            pixels.float() / 255,
+            scales=config.maps.scales,
+            flip=config.maps.flip,
+            size=(size[0], size[1]),
+        )
+        tags = tag_rows(group, len(run.classes)).to(pixels.device)
+        maps = normalise(merged.float(), tags).cpu().numpy()
+        return (one[_class_ids(photo) - 1] for photo, one in zip(group, maps, strict=True))
+
+    def write(photo: Photo, maps: Floats) -> None:
+        write_maps(folder / f"{photo.id}.npz", _class_ids(photo), maps)
+
+    each_photo(
+        "class maps",
+        photos,
+        make,
+        write,
+        config,
+        watch,
+        network=method,
+        done=lambda photo: (folder / f"{photo.id}.npz").is_file(),
+    )
 
 
-def _write_scores(folder: Path, photo: Photo, maps: Floats) -> None:
-    keys = np.array(sorted(photo.hints.tags or ()), dtype=np.uint8)
-    write_maps(folder / f"{photo.id}.npz", keys, maps)
+def _class_ids(photo: Photo) -> npt.NDArray[np.int64]:
+    """Return the class ids of a photo's tags in the order of its maps, (n,)."""
+    return np.array(sorted(photo.hints.tags or ()), dtype=np.int64)
 
 
 def read_scores(run: RunFolder, stage: Stage, photo: Photo) -> tuple[Bytes, Tensor]:
     """Return a photo's classes (n,) and their scores at the photo's own size, (n, H, W) float32."""
-    keys, maps = read_maps(run.path / stage / "maps" / f"{photo.id}.npz")
-    scores = torch.from_numpy(maps.astype(np.float32))
-    if not len(keys):
-        return keys, scores.new_zeros(0, *photo_size(photo.path))
-    return keys, grow(scores[None], photo_size(photo.path))[0]
-
-
-def grow(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize scores (B, C, h, w) to a photo's own size (H, W)."""
-    if scores.shape[-2:] == size:
-        return scores
-    return interpolate(scores, size, mode="bilinear", align_corners=False)
+    class_ids, maps = read_maps(run.path / stage / "maps" / f"{photo.id}.npz")
+    scores = torch.from_numpy(maps)
+    if not len(class_ids):
+        return class_ids, scores.new_zeros(0, *photo_size(photo.path))
+    return class_ids, grow(scores[None], photo_size(photo.path))[0]
 
 
 def readable(run: RunFolder, stage: Stage, photos: Sequence[Photo]) -> list[Photo]:
@@ -142,23 +124,20 @@ def cut_maps(
     threshold, how_chosen = chosen
     store = MaskStore(run.stage(stage) / folder, run.classes, run.background)
     sweep, swept, adding = SeedSweep(len(run.classes)), 0, Lock()
-    mine = machine.share(readable(run, stage, photos))
 
     def cut(photo: Photo) -> None:
         nonlocal sweep, swept
-        keys, scores = read_scores(run, stage, photo)
-        mask = seeds(scores, torch.from_numpy(keys), threshold).numpy()
+        class_ids, scores = read_scores(run, stage, photo)
+        mask = seeds(scores, torch.from_numpy(class_ids), threshold).numpy()
         store.write(photo.id, mask, quality=margin(scores, threshold))
         truth = run.path / "truth" / f"{photo.id}.png"
         if threshold is not None and truth.is_file():
             part = SeedSweep(len(run.classes))
-            part.add(read_label_png(truth), keys, scores.numpy())
+            part.add(read_label_png(truth), class_ids, scores.numpy())
             with adding:
                 sweep, swept = sweep + part, swept + 1
 
-    with write_pool() as later:
-        for photo in watch.each(f"cutting {kind}s", mine, len(mine)):
-            later(cut, photo)
+    on_threads(f"cutting {kind}s", readable(run, stage, photos), cut, watch)
     parts = machine.gather((sweep, swept))
     if machine.rank() != 0:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,12 +14,12 @@ from hintseg.data.photos import read_photo
 from hintseg.errors import PhotoError, RunError
 from hintseg.files.atomic import whole_file
 from hintseg.files.owned import OwnedFolder, owned
+from hintseg.pipeline.each_photo import on_threads
 from hintseg.run.folder import RunFolder
 from hintseg.store.coco import write_coco
 from hintseg.store.instances import read_instances, write_objects
 from hintseg.store.masks import MaskStore
 from hintseg.store.overlay import write_overlay
-from hintseg.store.pool import write_pool
 from hintseg.training import machine
 from hintseg.training.watch import Watch
 from hintseg.types import Photo
@@ -65,32 +65,26 @@ def write_masks(run: RunFolder, target: OwnedFolder, overlays: bool, overwrite: 
     if made is None:
         raise RunError(f"{run.path} has no masks yet; `hintseg train ... --out {run.path} --resume` makes them")
     clear(target, overwrite)
-    store = MaskStore(made[1], run.classes, run.background)
+    store = MaskStore(made.folder, run.classes, run.background)
     paths = {row.id: row.path for row in run.photos if row.split == "train"}  # a photo may be in both splits
     names = [name for name in store.ids() if name in paths]
-    found: Iterable[tuple[Photo, Bytes]] = ((Photo(name, paths[name]), store.read(name)) for name in names)
-    if watch is not None:
-        found = watch.each("writing masks", found, len(names))
     files = {name: file_name(name, paths[name]) for name in names}
-    objects = run.path / "propose" / "instances" if made[0] == "propose" else None
-    write_out(target.root, found, run, files, overlays, objects)
+    objects = run.path / "propose" / "instances" if made.stage == "propose" else None
+    with writing(target.root, run, files, overlays, objects) as write:
+        photos = [Photo(name, paths[name]) for name in names]
+        on_threads("writing masks", photos, lambda photo: write(photo, store.read(photo.id)), watch or Watch())
     return target.root
 
 
-def write_out(
-    out: Path,
-    found: Iterable[tuple[Photo, Bytes]],
-    run: RunFolder,
-    files: Mapping[str, str],
-    overlays: bool,
-    objects: Path | None = None,
-) -> int:
-    """Write masks as PNG, COCO and overlays, and those of single objects in the forms other tools read.
+@contextmanager
+def writing(
+    out: Path, run: RunFolder, files: Mapping[str, str], overlays: bool, objects: Path | None = None
+) -> Iterator[Callable[[Photo, Bytes], None]]:
+    """Yield what writes a photo's mask as PNG and overlay; at the end all are written as COCO too.
 
-    `files` holds the photos' file names by id, `objects` the folder of their objects, where there is one. Returns how
-    many masks this process wrote.
+    `files` holds the photos' file names by id, `objects` the folder of their objects, where there is one: those are
+    written in the forms other tools read.
     """
-    made = 0
     store = MaskStore(out / "png", run.classes, run.background)
 
     def write(photo: Photo, mask: Bytes) -> None:
@@ -102,11 +96,7 @@ def write_out(
         except PhotoError as error:
             logger.warning("no overlay: %s", error)
 
-    with write_pool() as later:
-        for photo, mask in found:
-            later(write, photo, mask)
-            made += 1
-    machine.barrier()
+    yield write
     if machine.rank() == 0:
         store.finish()
         if objects is None:
@@ -118,4 +108,3 @@ def write_out(
         with whole_file(out / "classes.txt") as file:
             file.write(("\n".join(run.classes) + "\n").encode())
     machine.barrier()
-    return made

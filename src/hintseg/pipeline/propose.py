@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from hintseg.config.run import FilledPropose, GrabCutPropose, RunConfig
 from hintseg.config.settings import FitConfig
@@ -18,6 +19,7 @@ from hintseg.errors import PhotoError, RunError, ShapeError
 from hintseg.evaluation.confusion import Confusion
 from hintseg.hints.boxes import pixel_window
 from hintseg.methods.cfs import Cfs, CfsConfig
+from hintseg.pipeline.each_photo import each_photo, on_threads
 from hintseg.pipeline.learn import learn
 from hintseg.refine.grabcut import box_proposal, refine_proposal
 from hintseg.refine.tightness import lift_to_sides
@@ -25,7 +27,6 @@ from hintseg.run.folder import RunFolder, by_class
 from hintseg.run.schema import MetricRow
 from hintseg.store.instances import Instances, read_instances, write_instances
 from hintseg.store.masks import MaskStore, read_label_png
-from hintseg.store.pool import write_pool
 from hintseg.training import machine
 from hintseg.training.watch import Watch
 from hintseg.types import BACKGROUND, IGNORE, Box, Photo
@@ -131,15 +132,10 @@ def _cut_out(
         except ShapeError as error:
             raise ShapeError(f"{photo.path}: {error}") from error
 
-    mine = _missing(folder, photos)
-    with write_pool(machine.cores()) as later:  # OpenCV lets other threads run meanwhile
-        for photo in watch.each(doing, mine, len(mine)):
-            later(one, photo)
-    machine.barrier()
+    def done(photo: Photo) -> bool:
+        return (folder / f"{photo.id}.npz").is_file()
 
-
-def _missing(folder: Path, photos: Sequence[Photo]) -> list[Photo]:
-    return [p for p in machine.share(photos) if not (folder / f"{p.id}.npz").is_file()]
+    on_threads(doing, photos, one, watch, done=done, threads=machine.cores())  # OpenCV lets other threads run meanwhile
 
 
 def _learn_cfs(run: RunFolder, settings: CfsConfig, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> Cfs:
@@ -194,10 +190,24 @@ def _segment_boxes(
 
     The settings are the run's: the network may come from another run, with its own.
     """
-    where, folder = machine.device(config.trainer), run.stage("propose")
-    network.to(where).eval()
+    folder = run.stage("propose")
 
-    def outline(photo: Photo, rgb: Bytes, found: Sequence[BoxMap]) -> None:
+    def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Bytes, list[BoxMap]]]:
+        rgb, boxes = np.ascontiguousarray(pixels[0].permute(1, 2, 0).cpu().numpy()), objects(group[0])
+        found = foreground_of(
+            network.foreground,
+            rgb,
+            [box.corners for box in boxes],
+            [box.label for box in boxes],
+            len(run.classes),
+            size=_crop_size(settings, config),
+            expand=settings.expand,
+            device=pixels.device,
+        )
+        yield rgb, list(found)
+
+    def write(photo: Photo, made: tuple[Bytes, list[BoxMap]]) -> None:
+        rgb, found = made
         if settings.tight:
             found = [one._replace(probability=lift_to_sides(one.probability, one.inner)) for one in found]
         masks = [_above_half(one) for one in found]
@@ -206,28 +216,19 @@ def _segment_boxes(
             masks = [_outlined(rgb, objects(photo), i, one, settings) for i, one in enumerate(found)]
         write_instances(folder / INSTANCES / f"{photo.id}.npz", _instances(photo, _size(rgb), masks))
 
-    mine = _missing(folder / INSTANCES, [p for p in photos if (folder / "grabcut" / f"{p.id}.npz").is_file()])
-    watch.start("masks of boxes", len(mine))
-    with write_pool(machine.cores(), waiting=machine.cores()) as later:  # each photo's maps are as large as its boxes
-        for photo in mine:
-            rgb, boxes = read_photo(photo.path), objects(photo)
-            corners, labels = [box.corners for box in boxes], [box.label for box in boxes]
-            with machine.autocast(config.trainer):
-                maps = foreground_of(
-                    network.foreground,
-                    rgb,
-                    corners,
-                    labels,
-                    len(run.classes),
-                    size=_crop_size(settings, config),
-                    expand=settings.expand,
-                    device=where,
-                )
-                later(outline, photo, rgb, list(maps))
-            watch.advance()
-    watch.stop()
-    machine.barrier()
-    network.to("cpu")
+    each_photo(
+        "masks of boxes",
+        [photo for photo in photos if (folder / "grabcut" / f"{photo.id}.npz").is_file()],
+        make,
+        write,
+        config,
+        watch,
+        network=network,
+        done=lambda photo: (folder / INSTANCES / f"{photo.id}.npz").is_file(),
+        batch=1,
+        whole=True,
+        heavy=True,  # outlines are cut from whole photos, and each box has a map as large as it
+    )
 
 
 def _above_half(found: BoxMap) -> Bools:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hintseg import signals
+from hintseg.config.loader import parse_config
 from hintseg.config.run import STAGES, RunConfig
 from hintseg.errors import PhotoError
 from hintseg.files.owned import owned
@@ -17,12 +18,12 @@ from hintseg.hints.check import look_alikes
 from hintseg.hints.masks import read_mask, truth_ids
 from hintseg.pipeline import stages
 from hintseg.pipeline.begin import Split, begin, one_stage, split_photos
-from hintseg.pipeline.decoupling import BASELINE, baseline_config, check_data
 from hintseg.pipeline.from_tags import segment_from_tags
 from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
 from hintseg.pipeline.propose import propose
+from hintseg.pipeline.stages import wrapper_class
 from hintseg.reporting import write_pictures, write_report
-from hintseg.run.folder import RunFolder
+from hintseg.run.folder import BASELINE, RunFolder
 from hintseg.run.history import add_event
 from hintseg.run.schema import Stage
 from hintseg.store.masks import write_mask
@@ -53,8 +54,8 @@ def run_recipe(
         background=data.background == "present",
     )
     split = split_photos(hint_set, config)
-    if config.csd is not None:
-        check_data(config, split.train, hint_set.classes)
+    if config.wrapper is not None:
+        wrapper_class(config.wrapper.name).check(config, split.train, hint_set.classes)
     if machine.rank() != 0:  # a process that Lightning or torchrun started beside the first one
         machine.barrier()
         run = RunFolder.open(out)
@@ -83,10 +84,12 @@ def run_recipe(
 
 def _run(run: RunFolder, config: RunConfig, split: Split, watch: Watch) -> None:
     """Run every stage that is not done, in all processes."""
-    if config.csd is not None and config.csd.baseline is None and not run.done("localize"):
+    wrapper = None if run.done("localize") else config.wrapper
+    if wrapper is not None and wrapper.settings.baseline_first and wrapper.settings.baseline is None:
         if machine.rank() == 0:
-            watch.line(f"stage one of CSD: the baseline and its masks, in {run.path / BASELINE}")
-        run_recipe(baseline_config(config), run.path / BASELINE, resume=True, watch=watch)
+            watch.line(f"stage one of {wrapper.name}: the baseline and its masks, in {run.path / BASELINE}")
+        without = parse_config(config.model_dump(mode="json") | {wrapper.name: None, "segment": None})
+        run_recipe(without, run.path / BASELINE, resume=True, watch=watch)
     for stage in STAGES:
         if getattr(config, stage) is not None and not run.done(stage):
             _run_stage(run, stage, config, split, watch)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,26 +13,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from hintseg.config.run import DenseCrfRefine, ParRefine, RunConfig
+from hintseg.cam import grow
+from hintseg.config.run import FunctionRefine, RunConfig
 from hintseg.config.settings import FitConfig, MethodConfig
 from hintseg.data.dataset import PhotoDataset
-from hintseg.data.inference import equal_size_batches, read_batches
 from hintseg.data.photos import photo_size
 from hintseg.data.transforms import TrainingTransform, reduction
 from hintseg.errors import PhotoError, RunError
-from hintseg.methods.csd import Csd
 from hintseg.methods.deeplab import multi_scale_logits
-from hintseg.methods.lgsa import LgsaDeepLabV2
 from hintseg.methods.method import Method
 from hintseg.methods.refiner import Refiner, RefinerConfig
-from hintseg.pipeline.affinity import write_affinity
-from hintseg.pipeline.decoupling import Decoupling, decoupling, draw_pairs
+from hintseg.pipeline.each_photo import each_photo
+from hintseg.pipeline.extras import write_pictures_of
 from hintseg.pipeline.learn import learn
 from hintseg.pipeline.maps import (
-    batches_left,
     choose,
     cut_maps,
-    grow,
     margin,
     readable,
     record,
@@ -40,15 +36,16 @@ from hintseg.pipeline.maps import (
     tag_rows,
     write_class_maps,
 )
-from hintseg.refine import dense_crf, pamr, par
+from hintseg.refine import dense_crf
+from hintseg.registry import REFINERS, WRAPPERS, resolve
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import Stage
 from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png, write_mask
-from hintseg.store.pool import write_pool
 from hintseg.training import machine
 from hintseg.training.watch import Watch
 from hintseg.types import BACKGROUND, IGNORE, Photo
+from hintseg.wrappers.wrapper import Wrapper
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -59,20 +56,27 @@ def localize(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: 
     settings = config.localize
     if settings is None:
         raise RunError(f"recipe '{config.recipe}' has no localizer")
-    pairing = decoupling(run, config, photos)
-    method = train_on_photos(run, "localize", settings, photos, config, watch, pairing=pairing)
-    if pairing is not None:
-        draw_pairs(run, method, pairing, photos, config)
+    chosen_wrapper = config.wrapper
+    wrapper = None if chosen_wrapper is None else wrapper_class(chosen_wrapper.name)(run, config, photos)
+    method = train_on_photos(run, "localize", settings, photos, config, watch, wrapper=wrapper)
+    if wrapper is not None and machine.rank() == 0:
+        wrapper.draw(method)
     write_class_maps(run, "localize", method, photos, config, watch)
     chosen = choose(run, "localize", photos, config.maps.area, config.maps.threshold)
     how = f"maps of scales {list(config.maps.scales)}, flips merged by {config.maps.flip}; tags used at test time"
     record(run, "localize", cut_maps(run, "localize", "seed", photos, chosen, how, watch))
 
 
+def wrapper_class(name: str) -> type[Wrapper]:
+    """Return what wraps a localizer by that name."""
+    kind: type[Wrapper] = resolve("wrapper", name, WRAPPERS)
+    return kind
+
+
 def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
     """Sharpen the seeds into pseudo masks, by a function or by a network that learns from them."""
     settings = config.refine
-    if isinstance(settings, DenseCrfRefine | ParRefine):
+    if isinstance(settings, FunctionRefine):
         threshold = _read_threshold(run, "localize")
         _refine_by_function(run, settings, config, photos, threshold, watch)
         if machine.rank() == 0:
@@ -93,62 +97,71 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
     if settings is None:
         raise RunError(f"recipe '{config.recipe}' has no segmenter")
     made = run.masks_of_photos()
-    folder = run.path / "truth" if made is None else made[1]
-    source = "true masks" if made is None else f"masks of stage '{made[0]}'"
+    folder = run.path / "truth" if made is None else made.folder
+    source = "true masks" if made is None else f"masks of stage '{made.stage}'"
     method = train_on_photos(run, "segment", settings, photos, config, watch, _label_reader(folder))
     if val:
         store = MaskStore(run.stage("segment") / "masks", run.classes, run.background)
-        with write_pool() as later:
-            for photo, mask, quality in predict_photos(method, val, config, watch):
-                later(store.write, photo.id, mask, quality=quality)
-        machine.barrier()
-        crf = "DenseCRF" if config.test.crf else "no CRF"
-        flips = " with flips" if config.test.flip else ""
-        how = f"trained on {source}; scales {list(config.test.scales)}{flips}, {crf}; no tags at test time"
+        predict_photos(method, val, partial(_write_mask, store), config, watch)
+        how = f"trained on {source}; {read_out(config)}; no tags at test time"
         if machine.rank() == 0:
             store.finish()
             run.add_metrics("segment", score(run, "segment", "segmentation", "val", how, None))
-            if isinstance(method, LgsaDeepLabV2) and method.attention:
-                shown = config.trainer.pictures
-                write_affinity(run, method, val[:: max(1, len(val) // max(1, shown))][:shown], config)
+        shown = config.trainer.pictures
+        write_pictures_of(run, "segment", method, val[:: max(1, len(val) // max(1, shown))][:shown], config, watch)
+
+
+def read_out(config: RunConfig) -> str:
+    """Say how a segmenter is read out."""
+    flips = " with flips" if config.test.flip else ""
+    return f"scales {list(config.test.scales)}{flips}, {'DenseCRF' if config.test.crf else 'no CRF'}"
+
+
+def _write_mask(store: MaskStore, photo: Photo, mask: Bytes, quality: float) -> None:
+    store.write(photo.id, mask, quality=quality)
 
 
 def predict_photos(
-    method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch, *, tagged: int | None = None
-) -> Iterator[tuple[Photo, Bytes, float]]:
+    method: Method,
+    photos: Sequence[Photo],
+    write: Callable[[Photo, Bytes, float], object],
+    config: RunConfig,
+    watch: Watch,
+    *,
+    tagged: int | None = None,
+) -> int:
     """Segment photos with a trained segmenter.
 
     Args:
         method: The segmenter.
         photos: The photos.
+        write: Called on a thread with each photo of this process's share, its mask (H, W) uint8 0..K, and the mean
+            probability of the winning class.
         config: Settings of the test.
         watch: Told about the progress.
         tagged: K, where the photos' tags are known and classes outside of them cannot win.
 
-    Yields:
-        Each photo of this process's share, its mask (H, W) uint8 0..K, and the mean probability of the winning class.
+    Returns:
+        How many photos this process segmented.
     """
     test = config.test
-    where = machine.device(config.trainer)
-    method.to(where).eval()
-    mine = batches_left(photos)
-    watch.start("predicting", sum(map(len, mine)))
-    for group, pixels in read_batches(mine, longest=config.data.longest):
-        images = pixels.to(where).float() / 255
-        with torch.inference_mode(), machine.autocast(config.trainer):
-            logits = multi_scale_logits(method.segment, images, scales=test.scales, flip=test.flip, merge=test.merge)
+
+    def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Bytes, float]]:
+        images = pixels.float() / 255
+        logits = multi_scale_logits(method.segment, images, scales=test.scales, flip=test.flip, merge=test.merge)
         if tagged is not None:
-            absent = pad(tag_rows(group, tagged) == 0, (1, 0)).to(where)  # background may always be there
+            absent = pad(tag_rows(group, tagged) == 0, (1, 0)).to(pixels.device)  # background may always be there
             logits = logits.masked_fill(absent[:, :, None, None], -torch.inf)
         probabilities = logits.float().softmax(dim=1)
         if test.crf is not None:
-            probabilities = dense_crf(probabilities, pixels.to(where), **_kernels(test.crf))
+            probabilities = dense_crf(probabilities, pixels, **test.crf.model_dump(exclude={"method"}))
         best, mask = grow(probabilities, photo_size(group[0].path)).max(dim=1)
-        for photo, one, sure in zip(group, mask.cpu().numpy(), best.mean(dim=(1, 2)).tolist(), strict=True):
-            watch.advance()
-            yield photo, one.astype(np.uint8), min(1.0, sure)
-    watch.stop()
-    method.to("cpu")
+        sure = (min(1.0, one) for one in best.mean(dim=(1, 2)).tolist())
+        return zip(mask.to(torch.uint8).cpu().numpy(), sure, strict=True)
+
+    return each_photo(
+        "predicting", photos, make, lambda photo, made: write(photo, *made), config, watch, network=method
+    )
 
 
 def train_on_photos(
@@ -159,19 +172,16 @@ def train_on_photos(
     config: RunConfig,
     watch: Watch,
     masks: Callable[[Photo], Bytes | None] | None = None,
-    pairing: Decoupling | None = None,
+    wrapper: Wrapper | None = None,
     after_epoch: Callable[[Method, int, int], None] | None = None,
 ) -> Method:
-    """Train a stage's network on whole photos, wrapped in CSD where photos are paired."""
-    sources = None if pairing is None else pairing.sources
-    labels = masks if pairing is None else pairing.masks
+    """Train a stage's network on whole photos, within its wrapper where it has one."""
+    sources = None if wrapper is None else wrapper.sources
+    labels = masks if wrapper is None else wrapper.masks
 
     def dataset(fit: FitConfig) -> PhotoDataset:
         transform = TrainingTransform(int(fit.crop), fit.scale, fit.jitter, config.data.longest)  # type: ignore[arg-type]
         return PhotoDataset(photos, len(run.classes), transform, labels, sources=sources, seed=config.seed)
-
-    def wrap(method: Method) -> Method:
-        return method if pairing is None else Csd(method, pairing.settings)
 
     side = _median_side(photos, config.data.longest)
     return learn(
@@ -183,7 +193,7 @@ def train_on_photos(
         examples=len(photos),
         side=side,
         dataset=dataset,
-        wrap=wrap,
+        wrap=wrapper.wrap if wrapper is not None else lambda method: method,
         after_epoch=after_epoch,
     )
 
@@ -194,18 +204,27 @@ def _write_labels(
     """Write the labels a refiner learns from: what the class maps say nearly for certain."""
     folder = run.stage("refine") / "labels"
     threshold = _read_threshold(run, "localize")
-    shared = machine.share(readable(run, "localize", photos))
-    mine = [p for p in shared if not (folder / f"{p.id}.png").is_file()]
-    watch.start("labels for the refiner", len(mine))
-    with write_pool() as later:
-        for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
-            keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
-            mask = settings.labels(torch.from_numpy(maps), torch.from_numpy(keys), pixels[0], threshold=threshold)
-            grown = interpolate(mask[None, None].float(), photo_size(group[0].path), mode="nearest-exact")
-            later(write_mask, folder / f"{group[0].id}.png", grown[0, 0].byte().numpy())
-            watch.advance()
-    watch.stop()
-    machine.barrier()
+
+    def make(group: list[Photo], pixels: Tensor) -> Iterator[Bytes]:
+        class_ids, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
+        rgb = pixels[0].cpu()
+        mask = settings.labels(torch.from_numpy(maps), torch.from_numpy(class_ids), rgb, threshold=threshold)
+        grown = interpolate(mask[None, None].float(), photo_size(group[0].path), mode="nearest-exact")
+        yield grown[0, 0].byte().numpy()
+
+    def write(photo: Photo, mask: Bytes) -> None:
+        write_mask(folder / f"{photo.id}.png", mask)
+
+    each_photo(
+        "labels for the refiner",
+        readable(run, "localize", photos),
+        make,
+        write,
+        config,
+        watch,
+        batch=1,
+        done=lambda photo: (folder / f"{photo.id}.png").is_file(),
+    )
     return _label_reader(folder)
 
 
@@ -213,74 +232,79 @@ def _walk(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunCo
     """Spread the class maps by what the refiner learned."""
     if not isinstance(method, Refiner):
         raise RunError(f"{run.path / 'refine'} holds no refiner; start the run afresh")
-    where = machine.device(config.trainer)
-    method.to(where).eval()
     folder = run.stage("refine") / "maps"
-    shared = machine.share(readable(run, "localize", photos))
-    mine = [p for p in shared if not (folder / f"{p.id}.npz").is_file()]
-    watch.start("random walk", len(mine))
-    with write_pool() as later:
-        for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
-            keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
-            with machine.autocast(config.trainer):
-                scores = method.refine(pixels.to(where).float() / 255, torch.from_numpy(maps).to(where))
-            later(write_maps, folder / f"{group[0].id}.npz", keys, scores.float().clamp(0, 1).cpu().numpy())
-            watch.advance()
-    watch.stop()
-    machine.barrier()
-    method.to("cpu")
+
+    def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Bytes, Floats]]:
+        class_ids, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
+        scores = method.refine(pixels.float() / 255, torch.from_numpy(maps).to(pixels.device))
+        yield class_ids, scores.float().clamp(0, 1).cpu().numpy()
+
+    def write(photo: Photo, made: tuple[Bytes, Floats]) -> None:
+        write_maps(folder / f"{photo.id}.npz", *made)
+
+    each_photo(
+        "random walk",
+        readable(run, "localize", photos),
+        make,
+        write,
+        config,
+        watch,
+        network=method,
+        batch=1,
+        done=lambda photo: (folder / f"{photo.id}.npz").is_file(),
+    )
 
 
 def _refine_by_function(
     run: RunFolder,
-    settings: DenseCrfRefine | ParRefine,
+    settings: FunctionRefine,
     config: RunConfig,
     photos: Sequence[Photo],
     threshold: float | None,
     watch: Watch,
 ) -> None:
     """Refine [background, class maps] of each photo with its colours and write the strongest."""
-    where = machine.device(config.trainer)
     store = MaskStore(run.stage("refine") / "masks", run.classes, run.background)
-    mine = machine.share(readable(run, "localize", photos))
-    watch.start(f"refining with {settings.method}", len(mine))
-    with write_pool() as later:
-        for group, pixels in equal_size_batches(mine, 1, longest=config.data.longest):
-            keys, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
-            ids, size = torch.from_numpy(keys), (pixels.shape[-2], pixels.shape[-1])
-            scores = grow(torch.from_numpy(maps)[None], size)[0] if len(maps) else torch.zeros(0, *size)
-            if threshold is not None:
-                scores = torch.cat([torch.full((1, *size), threshold), scores])
-                ids = torch.cat([ids.new_full((1,), BACKGROUND), ids])
-            if len(ids) > 1:
-                rows, rgb = scores[None].to(where), pixels.to(where)
-                if isinstance(settings, DenseCrfRefine):
-                    rows = rows + (rows.sum(dim=1, keepdim=True) == 0)  # where nothing is known all are alike
-                    refined = dense_crf(rows / rows.sum(dim=1, keepdim=True), rgb, **_kernels(settings))[0].cpu()
-                else:
-                    spread = par if settings.method == "par" else pamr
-                    refined = spread(rows, rgb, dilations=settings.dilations, iterations=settings.iterations)[0].cpu()
-                scores = refined / refined.sum(dim=0, keepdim=True).clamp(min=1e-6)
-            later(_write_strongest, store, group[0], ids, scores)
-            watch.advance()
-    watch.stop()
-    machine.barrier()
+    spread = resolve("refiner", settings.method, REFINERS)
+    options = settings.model_dump(exclude={"method"})
+
+    def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        found, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
+        labels, size = torch.from_numpy(found), (pixels.shape[-2], pixels.shape[-1])
+        scores = grow(torch.from_numpy(maps)[None], size)[0] if len(maps) else torch.zeros(0, *size)
+        if threshold is not None:
+            scores = torch.cat([torch.full((1, *size), threshold), scores])
+            labels = torch.cat([labels.new_full((1,), BACKGROUND), labels])
+        if len(labels) > 1:
+            rows = scores[None].to(pixels.device)
+            if settings.of_probabilities:
+                rows = rows + (rows.sum(dim=1, keepdim=True) == 0)  # where nothing is known all are alike
+                rows = rows / rows.sum(dim=1, keepdim=True)
+            refined = spread(rows, pixels, **options)[0].cpu()
+            scores = refined / refined.sum(dim=0, keepdim=True).clamp(min=1e-6)
+        yield labels, scores
+
+    each_photo(
+        f"refining with {settings.method}",
+        readable(run, "localize", photos),
+        make,
+        lambda photo, made: _write_strongest(store, photo, *made),
+        config,
+        watch,
+        batch=1,
+    )
     if machine.rank() == 0:
         store.finish()
 
 
-def _write_strongest(store: MaskStore, photo: Photo, ids: Tensor, scores: Tensor) -> None:
-    """Write the mask of the largest of n scores (n, h, w) of the labels `ids`; without any, nothing is known."""
+def _write_strongest(store: MaskStore, photo: Photo, labels: Tensor, scores: Tensor) -> None:
+    """Write the mask of the largest of n scores (n, h, w) of `labels`; without any, nothing is known."""
     size = photo_size(photo.path)
-    if len(ids):
-        mask, quality = ids[grow(scores[None], size)[0].argmax(dim=0)].numpy(), margin(scores, None)
+    if len(labels):
+        mask, quality = labels[grow(scores[None], size)[0].argmax(dim=0)].numpy(), margin(scores, None)
     else:
         mask, quality = np.full(size, IGNORE, np.uint8), 0.0
     store.write(photo.id, mask, quality=quality)
-
-
-def _kernels(settings: DenseCrfRefine) -> dict[str, Any]:
-    return settings.model_dump(exclude={"method"})
 
 
 def _label_reader(folder: Path) -> Callable[[Photo], Bytes | None]:

@@ -28,16 +28,16 @@ class Present(NamedTuple):
     """The classes of each photo, packed.
 
     Attributes:
-        keys: Mask value of each channel, (B, 1 + n) int64: 0 background, then class ids; n = most tags of a photo.
+        labels: Mask value of each channel, (B, 1 + n) int64: 0 background, then class ids; n = most tags of a photo.
         valid: Whether the channel holds something, (B, 1 + n) bool.
     """
 
-    keys: Tensor
+    labels: Tensor
     valid: Tensor
 
     def pack(self, background: Tensor, maps: Tensor) -> Tensor:
         """Return [background (B, 1, h, w), maps (B, K, h, w)] of the present classes, (B, 1 + n, h, w); 0 elsewhere."""
-        index = (self.keys[:, 1:] - 1).clamp(min=0)[:, :, None, None].expand(-1, -1, *maps.shape[2:])
+        index = (self.labels[:, 1:] - 1).clamp(min=0)[:, :, None, None].expand(-1, -1, *maps.shape[2:])
         return torch.cat([background, maps.gather(1, index)], dim=1) * self.valid[:, :, None, None]
 
     def softmax(self, packed: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def present(tags: Tensor) -> Present:
         tags: True or 1 where the class may be there, (B, K).
 
     Example:
-        >>> present(torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]])).keys
+        >>> present(torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]])).labels
         tensor([[0, 2, 3],
                 [0, 1, 0]])
     """
@@ -60,8 +60,8 @@ def present(tags: Tensor) -> Present:
     most = max(1, int(have.sum(dim=1).max()))
     order = have.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
     found = have.gather(1, order)
-    keys = torch.cat([order.new_zeros(len(tags), 1), (order + 1) * found], dim=1)
-    return Present(keys, torch.cat([found.new_ones(len(tags), 1), found], dim=1))
+    labels = torch.cat([order.new_zeros(len(tags), 1), (order + 1) * found], dim=1)
+    return Present(labels, torch.cat([found.new_ones(len(tags), 1), found], dim=1))
 
 
 class CropPar:
@@ -162,7 +162,7 @@ def par_labels(spread: CropPar, maps: Tensor, tags: Tensor, windows: Tensor, *, 
     stack = torch.cat([found.pack(torch.full_like(maps[:, :1], level), maps) for level in (high, low)], dim=1)
 
     def weigh(inner: Tensor, members: list[int]) -> Tensor:
-        own = Present(found.keys[members], found.valid[members])
+        own = Present(found.labels[members], found.valid[members])
         return torch.cat([own.softmax(part) for part in _halve(inner).chunk(2, dim=1)], dim=1)
 
     return _agree(spread(stack, weigh), found, windows)
@@ -228,7 +228,7 @@ def background_aware(
     if not keep_gain:
         scores = scores / GAIN**spread.iterations
     best, channel = scores.max(dim=1)  # Eq. 3
-    return found.keys.gather(1, channel.flatten(1)).view_as(channel).to(torch.uint8), best
+    return found.labels.gather(1, channel.flatten(1)).view_as(channel).to(torch.uint8), best
 
 
 def only_said(labels: Tensor, targets: Targets) -> Tensor:
@@ -258,7 +258,7 @@ def _agree(scores: Tensor, found: Present, windows: Tensor) -> Tensor:
     winners = []
     for part in scores.chunk(2, dim=1):
         channel = part.argmax(dim=1)
-        winners.append(found.keys.gather(1, channel.flatten(1)).view_as(channel))
+        winners.append(found.labels.gather(1, channel.flatten(1)).view_as(channel))
     sure, doubtful = winners
     labels = sure.masked_fill((sure == BACKGROUND) & (doubtful != BACKGROUND), IGNORE)
     return labels.masked_fill(~inside(windows, (scores.shape[2], scores.shape[3])), IGNORE).to(torch.uint8)

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from hintseg.errors import join
 from hintseg.files.atomic import whole_file
 from hintseg.reporting import figures, pictures, words
 from hintseg.run.folder import RunFolder
@@ -65,7 +66,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "oracle_results": [_result(row) for row in run.metrics if row.oracle],
         "thresholds": [t for stage in MASK_KINDS if (t := _threshold(run, stage))],
         **_classes(run),
-        "pairs": _pairs(run),
+        "wrapper": _wrapper(run),
         "background": run.background,
         "legend": [{"name": n, "colour": _css(k)} for k, n in enumerate(run.classes, start=1)],
         "unknown_colour": _css(255),
@@ -150,7 +151,7 @@ def _classes(run: RunFolder) -> dict[str, Any]:
     values = {kind: [math.nan if (v := iou.get(n)) is None else v for n in names] for kind, iou in kinds.items()}
     weak = words.weak_classes(last, miou)
     if weak:
-        named = words.join([f"{n} ({words.percent(v)})" for n, v in weak])
+        named = join([f"{n} ({words.percent(v)})" for n, v in weak])
         sentence = f"These classes fail in the {last.kind} ({last.split}): {named}."
     else:
         sentence = f"No class of the {last.kind} ({last.split}) falls below half of the mean."
@@ -158,13 +159,13 @@ def _classes(run: RunFolder) -> dict[str, Any]:
     return {"iou_chart": figures.per_class_iou(names[:_CHART_CLASSES], shown), "weak": sentence}
 
 
-def _pairs(run: RunFolder) -> dict[str, str] | None:
-    """Return the pictures of CSD's pairs and what CSD changed; None where the run has no such pictures."""
-    path = run.path / "localize" / "pairs.png"
-    if not path.is_file():
+def _wrapper(run: RunFolder) -> dict[str, str] | None:
+    """Return a wrapper's pictures and what it changed; None where the run has no such pictures."""
+    shown = run.shown
+    if shown is None:
         return None
-    uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-    return {"pasted": words.pasted(run), "sentence": words.against_baseline(run), "picture": uri}
+    uri = "data:image/png;base64," + base64.b64encode(run.wrapper_picture.read_bytes()).decode("ascii")
+    return shown.model_dump() | {"sentence": words.against_baseline(run, shown.name), "picture": uri}
 
 
 def _gallery(run: RunFolder, split: str) -> dict[str, Any] | None:

@@ -140,10 +140,12 @@ def panels(
     maps_file = run.maps_path(photo.id, stages)
     if maps_file is None:
         return [hints, *masks]
-    keys, maps = read_maps(maps_file)
+    class_ids, maps = read_maps(maps_file)
     if not apart:
         return [hints, ("class map", heat(picture, maps)), *masks]
-    each = [(f"class map of {run.classes[k - 1]}", heat(picture, m[None])) for k, m in zip(keys, maps, strict=True)]
+    each = [
+        (f"class map of {run.classes[k - 1]}", heat(picture, m[None])) for k, m in zip(class_ids, maps, strict=True)
+    ]
     return [hints, *masks, *each]
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from hintseg.config.run import TestConfig
 from hintseg.config.settings import MapsConfig
+from hintseg.errors import join
 from hintseg.hints.check import ENOUGH_TO_TELL, FEW_PHOTOS
+from hintseg.hints.cooccurrence import one_hot
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import MASK_KINDS, SWEPT_KINDS, MetricRow, PhotoRow, Stage, StageFacts, StageSettings
 
@@ -50,19 +51,6 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def join(names: Sequence[str], limit: int = 12) -> str:
-    """List names in a sentence.
-
-    Example:
-        >>> join(["cow", "sheep", "dog"]), join(["a", "b", "c"], limit=2)
-        ('cow, sheep and dog', 'a, b and 1 more')
-    """
-    shown = list(names[:limit])
-    if len(names) > limit:
-        return f"{', '.join(shown)} and {len(names) - limit} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
 
 
 def measured(run: RunFolder) -> list[tuple[MetricRow, float]]:
@@ -121,25 +109,15 @@ def quality(run: RunFolder) -> list[str]:
     return sentences
 
 
-def pasted(run: RunFolder) -> str:
-    """Say what CSD pasted: what has a weight."""
-    csd = run.seen.csd
-    if csd is None:
-        return "nothing"
-    background = csd.background and run.background
-    kinds = [name for name, used in (("objects", csd.foreground), ("background", background)) if used]
-    return " and ".join(kinds) or "nothing"
-
-
-def against_baseline(run: RunFolder) -> str:
-    """Say how the masks of a run with CSD compare with those of its baseline, where both were measured."""
+def against_baseline(run: RunFolder, wrapper: str) -> str:
+    """Say how the masks of a run with a wrapper compare with those of its baseline, where both were measured."""
     before, sentences = run.baseline, []
     if before is None:
         return ""
     for kind in ("seed", "pseudo mask"):
         pair = [[miou for row, miou in measured(one) if row.kind == kind] for one in (before, run)]
         if all(pair):
-            sentences.append(f"{kind}s {percent(pair[0][-1])} mIoU before, {percent(pair[1][-1])} with CSD")
+            sentences.append(f"{kind}s {percent(pair[0][-1])} mIoU before, {percent(pair[1][-1])} with {wrapper}")
     return f"Against the baseline: {join(sentences)}." if sentences else ""
 
 
@@ -203,12 +181,7 @@ def unplaced_sentences(counts: dict[str, tuple[int, int]], kind: str) -> list[st
 
 def tag_matrix(run: RunFolder, split: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return which photo of a split has which tag, (photos, K) of 0 and 1; photos without known tags are left out."""
-    count = len(run.classes)
-    known = [photo.tags for photo in _photos(run, split) if photo.tags is not None]
-    matrix = np.zeros((len(known), count), dtype=np.int64)
-    for row, tags in zip(matrix, known, strict=True):
-        row[[t - 1 for t in tags]] = 1
-    return matrix
+    return one_hot([photo.tags for photo in _photos(run, split) if photo.tags is not None], len(run.classes))
 
 
 def data_sentence(run: RunFolder) -> str:

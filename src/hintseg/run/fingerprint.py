@@ -70,15 +70,17 @@ def parts(config: RunConfig) -> list[Part]:
         cut = {f"maps.{key}": raw["maps"][key] for key in ("area", "threshold")}
         test = {f"test.{key}": value for key, value in _flat(raw["test"])}
         learn: Key = (stage, "learn")
-        if stage == "localize" and raw["csd"] is not None:  # stage one of CSD goes all the way to its masks
-            learned |= {f"csd.{key}": value for key, value in raw["csd"].items()} | maps | cut
-            learned |= {f"refine.{key}": value for key, value in _flat(raw["refine"] or {})}
+        if stage == "localize" and config.wrapper is not None:
+            name, wrapper = config.wrapper
+            learned |= {f"{name}.{key}": value for key, value in _flat(raw[name])}
+            if wrapper.baseline_first:  # it goes all the way to its masks
+                learned |= maps | cut | {f"refine.{key}": value for key, value in _flat(raw["refine"] or {})}
         if stage == "propose":
             files = ("propose/instances/", "propose/cfs/", "propose/masks/", "propose/pictures.png")
             made += [Part(learn, learned, read, ("propose/",)), Part((stage, "masks"), late, (learn,), files)]
         elif stage == "segment":
             made.append(Part(learn, learned, read, ("segment/",)))
-            one_stage = getattr(settings, "pace", "") == "one_stage"
+            one_stage = isinstance(settings, MethodConfig) and settings.one_stage
             if one_stage:
                 made.append(Part((stage, "maps"), maps | late, (learn,), ("segment/maps/", "segment/seeds/")))
             reads: tuple[Key, ...] = ((stage, "maps"),) if one_stage else (learn,)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hintseg.config.loader import parse_config
 from hintseg.config.run import STAGES, RunConfig
@@ -21,6 +21,7 @@ from hintseg.run.schema import (
     MetricRow,
     PhotoRow,
     SeenSettings,
+    Shown,
     Stage,
     StageFacts,
     Sweep,
@@ -28,6 +29,16 @@ from hintseg.run.schema import (
     read_checked,
 )
 from hintseg.store.masks import MaskStore
+
+BASELINE = "baseline"
+"""Folder in the run folder where a wrapper's baseline is trained: a run folder of its own."""
+
+
+class MadeMasks(NamedTuple):
+    """The masks of a run's training photos: the stage that made them, and their folder."""
+
+    stage: Stage
+    folder: Path
 
 
 class RunFolder:
@@ -154,18 +165,29 @@ class RunFolder:
 
     @property
     def baseline(self) -> RunFolder | None:
-        """The run of CSD's stage one; None for a run without CSD, or where it is gone."""
-        csd = self.seen.csd
-        path = None if csd is None else csd.baseline or self.path / "baseline"
+        """The run of a wrapper's baseline; None for a run without, or where it is gone."""
+        wrapper = self.seen.wrapper
+        path = None if wrapper is None else wrapper.baseline or self.path / BASELINE
         return RunFolder(path) if path is not None and (path / "manifest.json").is_file() else None
 
-    def masks_of_photos(self) -> tuple[Stage, Path] | None:
+    @property
+    def shown(self) -> Shown | None:
+        """What the report says of a wrapper's pictures, `wrapper_picture`; None where there are none."""
+        path = self.path / "localize" / "wrapper.json"
+        return read_checked(path, Shown) if path.is_file() and self.wrapper_picture.is_file() else None
+
+    @property
+    def wrapper_picture(self) -> Path:
+        """Where a wrapper draws, whether it did or not."""
+        return self.path / "localize" / "wrapper.png"
+
+    def masks_of_photos(self) -> MadeMasks | None:
         """Return the last finished stage that made masks of the training photos, and their folder."""
         order: tuple[Stage, ...] = ("refine", "localize", "propose", "segment")
         for stage in order:
             if (self.path / stage / "masks").is_dir() and self.done(stage):
                 # Only a one-stage segmenter makes masks of what it learned from.
-                return (stage, self.path / stage / "masks") if stage != "segment" or self.one_stage else None
+                return MadeMasks(stage, self.path / stage / "masks") if stage != "segment" or self.one_stage else None
         return None
 
     # Where it lies.
@@ -220,6 +242,10 @@ class RunFolder:
         path = self.path / "metrics.json"
         kept = [row for row in self.metrics if row.stage != stage] if path.is_file() else []
         write_json(path, [row.model_dump(mode="json") for row in [*kept, *rows]])
+
+    def write_shown(self, shown: Shown) -> None:
+        """Write what the report says of a wrapper's pictures."""
+        write_json(self.path / "localize" / "wrapper.json", shown.model_dump())
 
     def write_sweep(self, stage: Stage, sweep: Sweep) -> None:
         """Write a stage's ``sweep.json``."""

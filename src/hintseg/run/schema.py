@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from hintseg.config.run import CsdConfig, TestConfig
+from hintseg.config.run import TestConfig
 from hintseg.config.settings import MapsConfig
 from hintseg.errors import RunError
 from hintseg.files.parse import read_json
+from hintseg.registry import WRAPPERS
 
 Stage = Literal["propose", "localize", "refine", "segment"]
 
@@ -196,6 +197,28 @@ class StageSettings(BaseModel):
     fit: dict[str, Any] = {}
 
 
+class Shown(Facts):
+    """``localize/wrapper.json``: what the report says of ``wrapper.png`` beside it, the pictures of a wrapper.
+
+    Attributes:
+        name: What people call the wrapper.
+        title: Heading of the pictures.
+        text: What was done, in sentences.
+        caption: What stands below the pictures.
+    """
+
+    name: str
+    title: str
+    text: str
+    caption: str
+
+
+class WrapperSettings(BaseModel):
+    """What reports read of a wrapper's settings."""
+
+    baseline: Path | None = None
+
+
 class SeenSettings(BaseModel):
     """``config.yaml`` as far as reports read it: no method is looked up, so no network library is imported."""
 
@@ -204,11 +227,18 @@ class SeenSettings(BaseModel):
     backbone: NetworkSettings
     propose: StageSettings | None = None
     localize: StageSettings | None = None
-    csd: CsdConfig | None = None
+    wrapper: WrapperSettings | None = None
     maps: MapsConfig
     refine: StageSettings | None = None
     segment: StageSettings | None = None
     test: TestConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _find_wrapper(cls, raw: Any) -> Any:
+        """Take the wrapper's block, whatever its name."""
+        blocks = [raw[name] for name in WRAPPERS if raw.get(name) is not None] if isinstance(raw, dict) else []
+        return raw | {"wrapper": blocks[0]} if blocks else raw
 
 
 def read_checked(path: Path, kind: type[T]) -> T:

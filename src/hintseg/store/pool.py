@@ -14,7 +14,7 @@ WAITING = 16
 
 @contextmanager
 def write_pool(workers: int = 2, waiting: int = WAITING) -> Iterator[Callable[..., None]]:
-    """Yield `later(function, *arguments, **settings)`, which runs the call on a thread.
+    """Yield `write_behind(function, *arguments, **settings)`, which runs the call on a thread.
 
     All calls are done when the block ends. The error of a call is raised by a later one or at the end of the block;
     after an error in the block itself, calls that have not begun are dropped.
@@ -25,22 +25,22 @@ def write_pool(workers: int = 2, waiting: int = WAITING) -> Iterator[Callable[..
 
     Example:
         >>> found = []
-        >>> with write_pool() as later:
+        >>> with write_pool() as write_behind:
         ...     for number in range(3):
-        ...         later(found.append, number)
+        ...         write_behind(found.append, number)
         >>> sorted(found)
         [0, 1, 2]
     """
     queue: deque[Future[Any]] = deque()
 
-    def later(function: Callable[..., Any], *arguments: Any, **settings: Any) -> None:
+    def write_behind(function: Callable[..., Any], *arguments: Any, **settings: Any) -> None:
         while queue and (queue[0].done() or len(queue) >= waiting):
             queue.popleft().result()
         queue.append(pool.submit(function, *arguments, **settings))
 
     with ThreadPoolExecutor(workers, thread_name_prefix="hintseg-write") as pool:
         try:
-            yield later
+            yield write_behind
             while queue:
                 queue.popleft().result()
         finally:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from hintseg.config.settings import TrainerConfig
 from hintseg.errors import ConfigError, HintsegError, RunError
@@ -73,11 +73,23 @@ def precision(trainer: TrainerConfig) -> str:
     return "bf16-mixed" if quick else "32-true"
 
 
-def autocast(trainer: TrainerConfig) -> AbstractContextManager[object]:
-    """Return the context that inference runs in, at the precision of training."""
+def autocast(trainer: TrainerConfig, *, enabled: bool = True) -> AbstractContextManager[object]:
+    """Return the context that inference runs in, at the precision of training; one that does nothing unless enabled."""
     name = precision(trainer)
     kind = torch.float16 if name.startswith("16") else torch.bfloat16
-    return torch.autocast(device(trainer).type, dtype=kind, enabled=name.endswith("mixed"))
+    return torch.autocast(device(trainer).type, dtype=kind, enabled=enabled and name.endswith("mixed"))
+
+
+@contextmanager
+def at_work(network: nn.Module | None, trainer: TrainerConfig) -> Iterator[torch.device]:
+    """Keep a network on this process's device, in evaluation mode, while the block runs; then on the CPU."""
+    if network is not None:
+        network.to(device(trainer)).eval()
+    try:
+        yield device(trainer)
+    finally:
+        if network is not None:
+            network.to("cpu")
 
 
 def rank() -> int:
@@ -142,8 +154,8 @@ def largest(*values: int) -> list[int]:
     """Return the largest of what the processes give, value by value, to each of them; all must call it."""
     if world() == 1:
         return list(values)
-    where = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    tensor = torch.tensor(values, dtype=torch.int64, device=where)
+    kind = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    tensor = torch.tensor(values, dtype=torch.int64, device=kind)
     distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
     return [int(value) for value in tensor.tolist()]
 

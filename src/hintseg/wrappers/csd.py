@@ -9,7 +9,7 @@ and their background into the targets' background: the class scores of what was 
 home. Classification learns from the ordinary photos only; pasted ones have no tag loss.
 
 Which source photo a target gets is drawn by how often classes come together (`hintseg.data.sources`); the batch brings
-it along as `Batch.source`. Settings: `hintseg.config.run.CsdConfig`.
+it along as `Batch.source`. What a run needs around that is in `hintseg.wrappers.decoupling`.
 
 What the paper leaves open, and the way taken here: the teacher is the localizer itself, without gradient; pastes are
 hard-edged; a cell counts where its pixels were all pasted. The localizer is not changed: what is saved after training
@@ -20,20 +20,52 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from zlib import crc32
 
 import torch
+from pydantic import Field
 from torch import Tensor, distributed, nn
 
 from hintseg.cam.maps import EPSILON
 from hintseg.config.objective import Objective
-from hintseg.config.run import CsdConfig
+from hintseg.config.settings import WrapperConfig
 from hintseg.errors import ConfigError, ShapeError
 from hintseg.losses.consistency import BackgroundConsistency, ObjectConsistency, covered
 from hintseg.methods.method import Method, frozen
 from hintseg.refine.pseudo_labels import inside
 from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Prediction, Progress, Supervision
+
+
+class CsdConfig(WrapperConfig):
+    """Settings of CSD, which wraps the training of the localizer; the defaults are the paper's but for `background`.
+
+    The weights belong to sums over a grid of 14 x 14 cells; on other grids the sums are scaled to it. Where photos have
+    no background class, there is no background to paste.
+
+    Attributes:
+        foreground: lambda_1, weight of the consistency of pasted objects; 0 leaves it out.
+        background: lambda_2, weight of the consistency of pasted background; 0 leaves it out. The paper has 0.1, and
+            either one alone does harm there. With a classifier of few classes, whose scores go to tens, 0.1 ruined
+            the maps (docs/benchmarks.md, section 9); the recipes `csd_mct` and `paper/csd-...` have it.
+        dummy: M', the constant score beside the sum of all class scores. The paper does not say it; 0.1 is the
+            authors' earlier code.
+        reliable: A cell of an object counts where the score of its class, stretched to 0..1 over the source photo, is
+            at least this. The paper speaks of reliable pseudo-labels and gives no number; 0.5 is the authors' earlier
+            code; 0 counts every cell that the object's mask covers.
+        shift: Largest shift of a paste, in cells of the class maps, up, down and sideways. 0 pastes in place.
+        resample: Whether source photos are drawn by how often classes come together (the paper's resampling), or all
+            alike (its row "copy-and-paste").
+        diagonal: What a class counts with itself, see `hintseg.hints.cooccurrence.cooccurrence_prior`.
+    """
+
+    foreground: Annotated[float, Field(ge=0)] = 0.01
+    background: Annotated[float, Field(ge=0)] = 0.0
+    dummy: float = 0.1
+    reliable: Annotated[float, Field(ge=0, le=1)] = 0.5
+    shift: Annotated[int, Field(ge=0)] = 0
+    resample: bool = True
+    diagonal: Literal["single", "all"] = "single"
 
 
 class Pastes(NamedTuple):

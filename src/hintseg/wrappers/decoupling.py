@@ -1,57 +1,104 @@
-"""What CSD needs around the training of a localizer: stage one's masks, the source photos, pictures of the pairs."""
+"""What a run needs around CSD: checks of the data, the baseline's masks, the source photos, pictures of the pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn.functional import interpolate
 
-from hintseg.cam import choose_threshold
-from hintseg.config.loader import parse_config
-from hintseg.config.run import CsdConfig, RunConfig
+from hintseg.cam import choose_threshold, grow
+from hintseg.config.run import RunConfig
 from hintseg.data.dataset import PhotoDataset, collate
 from hintseg.data.sources import SourcePool
 from hintseg.data.transforms import TrainingTransform
-from hintseg.errors import ConfigError, LabelError, RunError
+from hintseg.errors import ConfigError, LabelError, RunError, join
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
-from hintseg.methods.csd import check_wrappable, make_pastes
 from hintseg.methods.method import Method
 from hintseg.registry import methods, resolve
 from hintseg.reporting.pictures import PairPanel, write_pairs
-from hintseg.run.folder import RunFolder
-from hintseg.run.schema import Stage
+from hintseg.run.folder import BASELINE, MadeMasks, RunFolder
+from hintseg.run.schema import Shown
 from hintseg.store.maps import read_maps
 from hintseg.store.masks import read_label_png
 from hintseg.training import machine
 from hintseg.types import IGNORE, Photo
+from hintseg.wrappers.csd import Csd, CsdConfig, check_wrappable, make_pastes
+from hintseg.wrappers.wrapper import Wrapper
 
 Bytes = npt.NDArray[np.uint8]
 
 FEWEST_SOURCES = 10
 """Photos with a single tag below which CSD is refused: each would be pasted all the time."""
 
-BASELINE = "baseline"
-"""Folder in the run folder where the baseline is trained: a run folder of its own."""
 
+class Decoupling(Wrapper):
+    """CSD around a localizer: its checks, its pairs of photos and its pictures."""
 
-@dataclass(frozen=True)
-class Decoupling:
-    """What a localizer's training with CSD takes.
-
-    Attributes:
-        settings: CSD's settings.
-        masks: Returns the stage-one mask of a photo, (H, W) uint8, or None.
-        sources: The photos with a single tag and a mask of it.
-    """
-
-    settings: CsdConfig
-    masks: Callable[[Photo], Bytes | None]
+    Config = CsdConfig
     sources: SourcePool
+
+    @classmethod
+    def check(cls, config: RunConfig, photos: Sequence[Photo], classes: Sequence[str]) -> None:
+        """Refuse what CSD cannot learn from: see `check_data`."""
+        check_data(config, photos, classes)
+
+    def __init__(self, run: RunFolder, config: RunConfig, photos: Sequence[Photo]) -> None:
+        """Open the baseline, and pair the photos.
+
+        Raises:
+            RunError: The baseline has no masks, or is of other data.
+            LabelError: It left the masks of all photos with a single tag empty.
+        """
+        self.run, self.config, self.photos, self.settings = run, config, photos, settings_of(config)
+        baseline, made = open_baseline(self.settings.baseline or run.path / BASELINE, config, photos, run.classes)
+        self.read = _mask_reader(baseline, made, config, photos)
+        alone = [photo for photo in photos if len(photo.hints.tags or ()) == 1]
+        found = [p for p in alone if (m := self.read(p)) is not None and np.isin(m, list(p.hints.tags or ())).any()]
+        if not found:
+            raise LabelError(
+                f"the masks in {made.folder} show the class of none of the {len(alone)} photos with a single tag: the "
+                "baseline did not learn. See its report, or train without CSD: csd=null"
+            )
+        prior = cooccurrence_prior(tag_matrix(photos, len(run.classes)), diagonal=self.settings.diagonal)
+        self.sources = SourcePool(found, prior if self.settings.resample else None)
+
+    def masks(self, photo: Photo) -> Bytes | None:
+        """Return the baseline's mask of a photo, (H, W) uint8, or None."""
+        return self.read(photo)
+
+    def wrap(self, method: Method) -> Method:
+        """Return the localizer with CSD's losses beside its own."""
+        return Csd(method, self.settings)
+
+    def draw(self, method: Method) -> None:
+        """Write a few pairs: see `draw_pairs`."""
+        rows = draw_pairs(self, method)
+        if not rows:
+            return
+        write_pairs(self.run.wrapper_picture, rows)
+        background = self.settings.background and self.run.background
+        kinds = [kind for kind, used in (("objects", self.settings.foreground), ("background", background)) if used]
+        text = (
+            f"From photos with one tag (source) {join(kinds) or 'nothing'} were pasted into photos with several "
+            "(target), and the maps of what was pasted were held to those in the source."
+        )
+        caption = "The maps of a row are of the source's class and share one scale."
+        self.run.write_shown(Shown(name="CSD", title="Pastes of CSD", text=text, caption=caption))
+
+
+def settings_of(config: RunConfig) -> CsdConfig:
+    """Return CSD's settings.
+
+    Raises:
+        ConfigError: The run has none, or no localizer.
+    """
+    wrapper = config.wrapper
+    if config.localize is None or wrapper is None or not isinstance(wrapper.settings, CsdConfig):
+        raise ConfigError("'csd' wraps a localizer and there is none; leave it out with csd=null")
+    return wrapper.settings
 
 
 def check_data(config: RunConfig, photos: Sequence[Photo], classes: Sequence[str]) -> None:
@@ -62,10 +109,8 @@ def check_data(config: RunConfig, photos: Sequence[Photo], classes: Sequence[str
         ConfigError: The localizer does not tell its raw class maps.
         RunError: The baseline that the settings name has no masks, or is of other data.
     """
-    if config.localize is None or config.csd is None:
-        raise ConfigError("'csd' wraps a localizer and there is none; leave it out with csd=null")
-    kind: type[Method] = resolve("method", config.localize.method, methods())
-    check_wrappable(kind, config.localize.method)
+    settings, name = settings_of(config), getattr(config.localize, "method", "")
+    check_wrappable(resolve("method", name, methods()), name)
     tags = tag_matrix(photos, len(classes))
     alone = single_tag_counts(tags)
     if alone.sum() < FEWEST_SOURCES:
@@ -80,17 +125,17 @@ def check_data(config: RunConfig, photos: Sequence[Photo], classes: Sequence[str
             f"none of {len(photos)} training photos has two tags: CSD tells classes apart that appear together, and "
             "here none do. Train without it: csd=null, or --recipe vwe"
         )
-    if config.csd.baseline is not None:
-        open_baseline(config.csd.baseline, config, photos, classes)
+    if settings.baseline is not None:
+        open_baseline(settings.baseline, config, photos, classes)
 
 
 def open_baseline(
     path: Path, config: RunConfig, photos: Sequence[Photo], classes: Sequence[str]
-) -> tuple[RunFolder, Stage, Path]:
+) -> tuple[RunFolder, MadeMasks]:
     """Open the run whose masks are pasted by.
 
     Returns:
-        The run, the stage that made its masks, and their folder.
+        The run, and where its masks are.
 
     Raises:
         RunError: It is no run, has no masks, or is of other photos or classes.
@@ -110,51 +155,23 @@ def open_baseline(
             "class, unlike this run; give a run with the same data.background, or leave csd.baseline out"
         )
     alone = [photo for photo in photos if len(photo.hints.tags or ()) == 1]
-    if not any((made[1] / f"{photo.id}.png").is_file() for photo in alone):
+    if not any((made.folder / f"{photo.id}.png").is_file() for photo in alone):
         raise RunError(
             f"csd.baseline={baseline.path} has a mask of none of the {len(alone)} photos with a single tag; give a run "
             "on the same photos, or leave csd.baseline out"
         )
-    return baseline, *made
-
-
-def baseline_config(config: RunConfig) -> RunConfig:
-    """Return the settings of stage one: the same run without CSD, up to its masks."""
-    return parse_config(config.model_dump(mode="json") | {"csd": None, "segment": None})
-
-
-def decoupling(run: RunFolder, config: RunConfig, photos: Sequence[Photo]) -> Decoupling | None:
-    """Return what the localizer's training with CSD takes; None for a run without CSD.
-
-    Raises:
-        RunError: The baseline has no masks, or is of other data.
-        LabelError: Stage one left the masks of all photos with a single tag empty.
-    """
-    settings = config.csd
-    if settings is None:
-        return None
-    baseline, stage, folder = open_baseline(settings.baseline or run.path / BASELINE, config, photos, run.classes)
-    masks = _mask_reader(baseline, stage, folder, config, photos)
-    alone = [photo for photo in photos if len(photo.hints.tags or ()) == 1]
-    found = [p for p in alone if (mask := masks(p)) is not None and np.isin(mask, list(p.hints.tags or ())).any()]
-    if not found:
-        raise LabelError(
-            f"the masks in {folder} show the class of none of the {len(alone)} photos with a single tag: the baseline "
-            "did not learn. See its report, or train without CSD: csd=null"
-        )
-    prior = cooccurrence_prior(tag_matrix(photos, len(run.classes)), diagonal=settings.diagonal)
-    return Decoupling(settings, masks, SourcePool(found, prior if settings.resample else None))
+    return baseline, made
 
 
 def _mask_reader(
-    baseline: RunFolder, stage: Stage, folder: Path, config: RunConfig, photos: Sequence[Photo]
+    baseline: RunFolder, made: MadeMasks, config: RunConfig, photos: Sequence[Photo]
 ) -> Callable[[Photo], Bytes | None]:
     """Return a reader of stage one's masks.
 
     Without background the mask of a photo with a single tag is that class everywhere. Pasting it would leave nothing of
     the target, so it is cut to the cells where its map is strong (`maps.area` of all such photos' pixels).
     """
-    maps = baseline.path / (stage if (baseline.path / stage / "maps").is_dir() else "localize") / "maps"
+    maps = baseline.path / (made.stage if (baseline.path / made.stage / "maps").is_dir() else "localize") / "maps"
     threshold: float | None = None
     if not baseline.background:
         alone = [p for p in photos if len(p.hints.tags or ()) == 1 and (maps / f"{p.id}.npz").is_file()]
@@ -162,13 +179,13 @@ def _mask_reader(
         threshold = choose_threshold(scores, area=config.maps.area) if alone else None
 
     def read(photo: Photo) -> Bytes | None:
-        path = folder / f"{photo.id}.png"
+        path = made.folder / f"{photo.id}.png"
         if not path.is_file():
             return None
         mask = read_label_png(path)
         if threshold is not None and len(photo.hints.tags or ()) == 1:
-            score = torch.from_numpy(read_maps(maps / f"{photo.id}.npz")[1].astype(np.float32))
-            grown = interpolate(score[None], mask.shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+            score = torch.from_numpy(read_maps(maps / f"{photo.id}.npz")[1])
+            grown = grow(score[None], mask.shape)[0, 0].numpy()
             mask = np.where(grown < threshold, np.uint8(IGNORE), mask)
         return mask
 
@@ -176,13 +193,13 @@ def _mask_reader(
 
 
 @torch.no_grad()
-def draw_pairs(run: RunFolder, method: Method, found: Decoupling, photos: Sequence[Photo], config: RunConfig) -> None:
-    """Write ``RUN/localize/pairs.png``: a few sources, targets and pastes, and the maps of the source's class on each.
+def draw_pairs(found: Decoupling, method: Method) -> list[tuple[str, list[PairPanel]]]:
+    """Return rows of a few sources, targets and pastes, and the maps of the source's class on each.
 
     Only what CSD learned from is drawn: no paste whose loss has no weight, and none of background where there is none.
     The maps of a row share one scale.
     """
-    settings = found.settings
+    run, config, photos, settings = found.run, found.config, found.photos, found.settings
     learned = {
         "source": True,
         "target": True,
@@ -191,23 +208,20 @@ def draw_pairs(run: RunFolder, method: Method, found: Decoupling, photos: Sequen
     }
     several = [i for i, p in enumerate(photos) if len(p.hints.tags or ()) > 1 and found.masks(p) is not None]
     chosen = several[:: max(1, len(several) // max(1, config.trainer.pictures))][: config.trainer.pictures]
-    if not chosen or machine.rank() != 0:
-        return
+    if not chosen:
+        return []
     fit = method.config.fit
     transform = TrainingTransform(int(fit.crop), (1.0, 1.0), longest=config.data.longest)
     dataset = PhotoDataset(photos, len(run.classes), transform, found.masks, sources=found.sources, seed=config.seed)
     batch = collate([dataset[i] for i in chosen])
     if batch.source is None:
-        return
+        return []
     pastes = make_pastes(batch, torch.zeros(len(chosen), 2, dtype=torch.int64))
     made = (pastes.source, pastes.target, pastes.foreground, pastes.background)
     names = [name for name in learned if learned[name]]
     images = [image for name, image in zip(learned, made, strict=True) if learned[name]]
-    where = machine.device(config.trainer)
-    method.to(where).eval()
-    with machine.autocast(config.trainer):
-        maps = [method.class_maps(image.to(where)).float().cpu() for image in images]
-    method.to("cpu")
+    with machine.at_work(method, config.trainer) as device, machine.autocast(config.trainer):
+        maps = [method.class_maps(image.to(device)).float().cpu() for image in images]
     rows = []
     for i, (source, target) in enumerate(zip(batch.source.ids, batch.ids, strict=True)):
         label = int(batch.source.targets.tags[i].argmax())
@@ -220,4 +234,4 @@ def draw_pairs(run: RunFolder, method: Method, found: Decoupling, photos: Sequen
             for name, picture, one in zip(names, pictures, own, strict=True)
         ]
         rows.append((f"{run.classes[label]} of {source} into {target}", panels))
-    write_pairs(run.stage("localize") / "pairs.png", rows)
+    return rows
