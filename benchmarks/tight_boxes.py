@@ -21,7 +21,7 @@ from hintseg.data.crops import BoxMap, foreground_of
 from hintseg.data.photos import read_photo
 from hintseg.evaluation.confusion import Confusion
 from hintseg.hints import read_hints
-from hintseg.hints.boxes import pixel_window
+from hintseg.geometry.boxes import pixel_window
 from hintseg.methods.cfs import Cfs
 from hintseg.pipeline.propose import objects
 from hintseg.refine.tightness import lift_to_sides

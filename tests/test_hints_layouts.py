@@ -12,7 +12,7 @@ from PIL import Image
 
 from hintseg.errors import LabelError
 from hintseg.hints import FORMATS, read_hints, recognise
-from hintseg.hints.rle import encode, write_counts
+from hintseg.geometry.runs import encode, write_counts
 from hintseg.types import Box, Hints, HintSet, MaskFile
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from hintseg.errors import LabelError, PhotoError
 from hintseg.hints import read_hints
 from hintseg.hints.masks import fill, paint, read_index, read_mask, read_scribbles, truth_ids
-from hintseg.hints.photos import photo_size
-from hintseg.hints.rle import bounds, decode, encode, parse_counts, write_counts
+from hintseg.formats.photos import photo_size
+from hintseg.geometry.runs import bounds, decode, encode, parse_counts, write_counts
 from hintseg.types import Box, Hints, HintSet, MaskFile, Photo, Rle
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from hintseg.errors import ConfigError, LabelError
 from hintseg.hints import read_hints
-from hintseg.hints.boxes import fit_box, fit_point
+from hintseg.geometry.boxes import fit_box, fit_point
 from hintseg.types import Box, Hints, HintSet, Point
 
 

@@ -22,8 +22,8 @@ from hintseg.errors import MESSAGE, ConfigError, LabelError, RunError, ShapeErro
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.hints import read_hints
 from hintseg.hints.masks import fill, paint
-from hintseg.hints.photos import find_photos
-from hintseg.hints.rle import bounds, encode
+from hintseg.formats.photos import find_photos
+from hintseg.geometry.runs import bounds, encode
 from hintseg.methods.cam import Cam
 from hintseg.nn.backbones import read_weights
 from hintseg.registry import methods, resolve

@@ -8,7 +8,7 @@ from PIL import Image
 
 from hintseg.errors import RunError, ShapeError
 from hintseg.hints.masks import fill
-from hintseg.hints.rle import encode, encode_part, parse_counts
+from hintseg.geometry.runs import encode, encode_part, parse_counts
 from hintseg.store.instances import (
     Instances,
     join,

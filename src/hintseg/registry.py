@@ -1,6 +1,6 @@
 """Hand-written tables name -> "module:Object". Importing this module imports no torch.
 
-Other packages add methods through the entry-point group ``hintseg.methods``.
+Other packages add methods through the entry-point group ``hintseg.methods``, label formats through ``hintseg.formats``.
 """
 
 from __future__ import annotations
@@ -46,10 +46,30 @@ REFINERS: dict[str, Entry] = {
 }
 
 
+FORMATS: dict[str, Entry] = {
+    "folders": Entry("hintseg.formats.folders:Folders", "a folder of photos per class"),
+    "csv": Entry("hintseg.formats.csv:Csv", "CSV of tags, one-hot tags, or boxes"),
+    "voc": Entry("hintseg.formats.voc:Voc", "Pascal VOC layout: XML boxes, masks, split lists"),
+    "coco": Entry("hintseg.formats.coco:Coco", "COCO instances JSON: boxes, polygons, RLE"),
+    "yolo": Entry("hintseg.formats.yolo:Yolo", "YOLO .txt with data.yaml: boxes or polygons"),
+    "index_png": Entry("hintseg.formats.index_png:IndexPng", "index PNGs: masks or scribbles"),
+    "points": Entry("hintseg.formats.points:Points", "CSV of points"),
+    "cls_labels": Entry("hintseg.formats.cls_labels:ClsLabels", "cls_labels.npy of research code"),
+}
+
+
 def methods() -> dict[str, Entry]:
     """Return all methods by name, those of installed plug-ins included."""
-    plugins = {e.name: Entry(e.value, f"plug-in {e.value}") for e in entry_points(group="hintseg.methods")}
-    return METHODS | plugins
+    return METHODS | _plugins("hintseg.methods")
+
+
+def formats() -> dict[str, Entry]:
+    """Return all label formats by name, those of installed plug-ins included."""
+    return FORMATS | _plugins("hintseg.formats")
+
+
+def _plugins(group: str) -> dict[str, Entry]:
+    return {e.name: Entry(e.value, f"plug-in {e.value}") for e in entry_points(group=group)}
 
 
 def resolve(kind: str, name: str, table: dict[str, Entry]) -> Any:

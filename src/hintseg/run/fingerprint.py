@@ -77,6 +77,7 @@ def parts(config: RunConfig) -> list[Part]:
             files = ("propose/instances/", "propose/cfs/", "propose/masks/", "propose/pictures.png")
             made += [Part(learn, learned, read, ("propose/",)), Part((stage, "masks"), late, (learn,), files)]
         elif stage == "segment":
+            learned["data.learn_masks"] = raw["data"]["learn_masks"]
             made.append(Part(learn, learned, read, ("segment/",)))
             one_stage = getattr(settings, "pace", "") == "one_stage"
             if one_stage:
