@@ -125,7 +125,8 @@ def _several(value: Any) -> Any:
     """Take one path, or none, for a list of them."""
     if value is None:
         return ()
-    return (value,) if isinstance(value, str | Path) else value
+    values = value if isinstance(value, list | tuple) else [value]
+    return tuple(Path(one) if isinstance(one, str) else one for one in values)
 
 
 class DataConfig(Settings):

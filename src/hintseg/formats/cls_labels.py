@@ -39,7 +39,7 @@ class ClsLabels:
     def sniff(self, path: Path, labels: Path | None) -> Fit:
         """Look for `cls_labels.npy`, or take any .npy that is given."""
         if labels is not None:
-            return Fit.YES if labels.suffix.lower() == ".npy" else Fit.NO
+            return Fit.WEAK if labels.suffix.lower() == ".npy" else Fit.NO
         return Fit.YES if (path / FILE).is_file() else Fit.NO
 
     def read(

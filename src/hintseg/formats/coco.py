@@ -59,7 +59,7 @@ class Coco:
         """Look for a JSON with COCO's lists; one that is not called `instances*` is read for it."""
         if labels is None:
             return Fit.YES if find_json(path) else Fit.NO
-        return Fit.YES if labels.suffix.lower() == ".json" or holds(labels, ".json") else Fit.NO
+        return Fit.WEAK if labels.suffix.lower() == ".json" or holds(labels, ".json") else Fit.NO
 
     def read(
         self, path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True

@@ -14,7 +14,7 @@ class Fit(IntEnum):
     """How surely a folder or label file is of a format; the surest one is taken."""
 
     NO = 0
-    WEAK = 1  # only where no other format fits
+    WEAK = 1  # by its suffix alone, or only where no other format fits
     YES = 2
     WHOLE = 3  # a whole layout of folders is no accident: single files of other formats may lie beside it
 

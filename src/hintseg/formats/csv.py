@@ -63,10 +63,10 @@ class Csv:
     sign = f"one of {', '.join(FILES)}"
 
     def sniff(self, path: Path, labels: Path | None) -> Fit:
-        """Look for one of `FILES`, or at the header of the given table."""
+        """Look for one of `FILES`, or take any table that holds no points."""
         if labels is None:
             return Fit.YES if any((path / name).is_file() for name in FILES) else Fit.NO
-        return Fit.YES if is_table(labels) and kind_of(read_rows(labels)) != "points" else Fit.NO
+        return Fit.WEAK if is_table(labels) and kind_of(read_rows(labels)) != "points" else Fit.NO
 
     def read(
         self, path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True

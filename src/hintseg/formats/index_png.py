@@ -51,7 +51,7 @@ class IndexPng:
     def sniff(self, path: Path, labels: Path | None) -> Fit:
         """Look for a folder of PNGs; one of full masks is the truth where there are other labels beside it."""
         if labels is not None:
-            return Fit.YES if holds(labels, ".png") else Fit.NO
+            return Fit.WEAK if holds(labels, ".png") else Fit.NO
         masks = find_folder(path, None) if voc_root(path) is None else None
         if masks is None:
             return Fit.NO

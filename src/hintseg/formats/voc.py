@@ -61,7 +61,7 @@ class Voc:
     def sniff(self, path: Path, labels: Path | None) -> Fit:
         """Look for JPEGImages with folders of labels beside it, or for XML files in the given folder."""
         if labels is not None:
-            return Fit.YES if holds(labels, ".xml") else Fit.NO
+            return Fit.WEAK if holds(labels, ".xml") else Fit.NO
         root = voc_root(path)
         return Fit.WHOLE if root is not None and any((root / name).is_dir() for name in LABEL_FOLDERS) else Fit.NO
 

@@ -51,7 +51,7 @@ class Yolo:
     def sniff(self, path: Path, labels: Path | None) -> Fit:
         """Look for `data.yaml` or a folder `labels` with .txt files, or for those in the given folder."""
         if labels is not None:
-            return Fit.YES if labels.suffix.lower() in (".yaml", ".yml") or holds(labels, ".txt") else Fit.NO
+            return Fit.WEAK if labels.suffix.lower() in (".yaml", ".yml") or holds(labels, ".txt") else Fit.NO
         return Fit.YES if find_config(path, None) or next((path / "labels").rglob("*.txt"), None) else Fit.NO
 
     def read(

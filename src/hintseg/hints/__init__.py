@@ -10,7 +10,7 @@ from hintseg.formats.photos import refuse_ours
 from hintseg.formats.recognise import codec, recognise
 from hintseg.hints.implied import with_implied
 from hintseg.hints.merge import merge
-from hintseg.types import HintSet
+from hintseg.types import HintSet, Supervision
 
 __all__ = ["read_hints", "recognise"]
 
@@ -31,6 +31,7 @@ def read_hints(
             looks for it in `path`.
         format: A name of `registry.formats()`, or `auto` to recognise it; with several labels `auto`.
         unlabelled: The value of index images that means "nothing known here", 0..255; needed for scribbles.
+            With several labels it is that of the images of scribbles, where there are any.
         background: Whether pixels may belong to no class.
 
     Raises:
@@ -55,14 +56,15 @@ def read_hints(
     files: list[Path | None] = [*dict.fromkeys(given)] or [None]
     if len(files) > 1 and format != "auto":
         raise ConfigError(f"format '{format}' is given for {len(files)} labels; leave it out: each is recognised")
-    parts = []
-    for file in files:
-        try:
-            name = recognise(path, file) if format == "auto" else format
-            read = codec(name).read(path, file, unlabelled=unlabelled, background=background)
-        except OSError as error:  # a folder that may not be listed, a name in a label file that no file system takes
-            raise LabelError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
-        parts.append((_name(file, given), read))
+    try:
+        codecs = [codec(recognise(path, file) if format == "auto" else format) for file in files]
+        strokes = [Supervision.SCRIBBLES in one.carries for one in codecs]
+        parts = []
+        for one, file, has_strokes in zip(codecs, files, strokes, strict=True):
+            value = unlabelled if has_strokes or not any(strokes) else None
+            parts.append((_name(file, given), one.read(path, file, unlabelled=value, background=background)))
+    except OSError as error:  # a folder that may not be listed, a name in a label file that no file system takes
+        raise LabelError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
     hint_set = with_implied(merge(parts))
     if unlabelled is not None and 1 <= unlabelled <= len(hint_set.classes):
         taken = hint_set.classes[unlabelled - 1]
