@@ -4,32 +4,26 @@ python benchmarks/kills.py [--recipe vwe] [--kills 20] [--seed 0] [--per-run 3] 
     [KEY=VALUE ...]
 
 Each run is killed `per-run` times at moments drawn evenly from the time that the unbroken one took, then resumed until
-it ends. What tells of time is left out: seconds, peak memory, when and by which command. Prints the kills tried, how
-many runs are equal, and every file that differs; exits 1 if any does.
+it ends. Prints the kills tried, how many runs are equal, and every file that differs; exits 1 if any does.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from hintseg.data.shapes import write_shapes
 
-TIMES = {"seconds", "peak_memory_mb", "created", "command"}
-"""Facts of manifest.json that differ between equal runs."""
-
-LEFT_OUT = {"report.html", "history.csv"}
-"""Files that show them."""
+LEFT_OUT = {"report.html", "history.csv", ".hintseg"}
+"""Files that tell of time, and the list of what was written, in its order."""
 
 SMALL = ["backbone.name=resnet10t", "backbone.weights=random", "backbone.output_stride=16", "backbone.levels=null"]
 SMALL += ["trainer.workers=0", "trainer.accelerator=cpu", "trainer.checkpoint_minutes=0.002", "test.scales=[1.0]"]
@@ -72,25 +66,10 @@ def run(words: Sequence[str], *, after: float | None = None, number: int = signa
     return process.returncode, said
 
 
-def contents(folder: Path) -> dict[str, Any]:
-    """Return what every file of a run holds, without the times."""
-    found: dict[str, Any] = {}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and path.name not in LEFT_OUT:
-            found[name] = path.read_bytes()
-            if name.endswith("manifest.json"):
-                found[name] = list(_without_times(json.loads(found[name])))
-    return found
-
-
-def _without_times(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, part in value.items():
-            if key not in TIMES:
-                yield from _without_times(part, f"{at}/{key}")
-    else:
-        yield at, value
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return what every file of a run holds."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in LEFT_OUT)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def differing(one: Path, other: Path) -> list[str]:
@@ -132,7 +111,7 @@ def main() -> int:
                 kills += 1
                 if code not in (0, -number, 128 + number) or "Traceback" in said:
                     print(f"run {runs}: code {code} after {moments[-1]:.2f} s: {said}", flush=True)
-                again = ["--resume"] if (out / "config.yaml").is_file() else ["--overwrite"] if out.exists() else []
+                again = ["--resume"] if out.exists() else []
             code, said = run([*command(words.recipe, photos, out, words.settings), *again])
             wrong = differing(whole, out) if code == 0 else [f"code {code}: {said}"]
             equal += not wrong

@@ -45,7 +45,7 @@ from hintseg.training.weights import load_weights
 
 SECONDS, BYTES = 10, 1 << 30
 
-RUN_FILES_TYPED = False
+RUN_FILES_TYPED = True
 """Whether config.yaml and the JSON files of a run are read through schemas, and so are fuzzed too."""
 
 SIZE = (24, 32)

@@ -27,6 +27,10 @@ def reference(name: str) -> dict[str, Tensor]:
     return values
 
 
+# The codes draw with trunc_normal_. Bounds at a hundred deviations cut nothing: it is a plain normal draw, but how
+# torch makes it differs from version to version.
+
+
 class Layers(dict[str, nn.Module]):
     """Layers by name, in the order in which they draw their random weights after seed 0."""
 
@@ -34,7 +38,7 @@ class Layers(dict[str, nn.Module]):
         """Draw the weights below a name once more, as transformers do after they are built."""
         for layer in (layer for name, layer in self.items() if name.startswith(prefix)):
             if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.normal_(layer.weight, 0, 0.02)
             elif isinstance(layer, nn.Conv2d):
                 fan_out = math.prod(layer.kernel_size) * layer.out_channels // layer.groups
                 nn.init.normal_(layer.weight, 0, math.sqrt(2 / fan_out))
@@ -99,11 +103,11 @@ def mctformer_weights() -> dict[str, Tensor]:
             layers[f"{name}mlp.fc2"] = nn.Linear(4 * width, width)
         unused = nn.Linear(width, 5)  # what the ViT below has; MCTformer replaces it and its tokens
         for shape in ((1, 17, width), (1, 1, width)):
-            nn.init.trunc_normal_(torch.empty(shape), std=0.02)
+            nn.init.normal_(torch.empty(shape), 0, 0.02)
         layers.redraw("blocks.")
-        nn.init.trunc_normal_(unused.weight, std=0.02)
+        nn.init.normal_(unused.weight, 0, 0.02)
         layers["head"] = nn.Conv2d(width, 5, 3)
-        classes, places = (nn.init.trunc_normal_(torch.empty(1, n, width), std=0.02) for n in (5, 21))
+        classes, places = (nn.init.normal_(torch.empty(1, n, width), 0, 0.02) for n in (5, 21))
         return layers.state() | {"cls_token": classes, "pos_embed": places}
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from hintseg.cli import app as command_line
 from hintseg.data.shapes import write_shapes
 
 
@@ -157,28 +156,6 @@ def test_class_names_are_no_markup(photos):
     assert done.returncode == 0, done.stderr
     assert "tree [dead]" in done.stdout
     assert "fish [/b]" in done.stdout
-
-
-def test_stopping_by_hand_says_how_to_go_on(monkeypatch, capsys):
-    def by_lightning():
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            sys.exit(1)
-
-    def by_typer():
-        sys.exit(130)
-
-    for stop in (by_lightning, by_typer):
-        monkeypatch.setattr(command_line, "app", stop)
-        with pytest.raises(SystemExit) as ended:
-            command_line.main()
-        assert ended.value.code == 130
-        assert "`--resume` goes on from here" in capsys.readouterr().err
-    monkeypatch.setattr(command_line, "app", lambda: sys.exit(1))
-    with pytest.raises(SystemExit) as ended:
-        command_line.main()
-    assert ended.value.code == 1
 
 
 def test_unwritable_run_folder(photos, tmp_path):

@@ -27,6 +27,7 @@ QUICK = [
     "maps.scales=[1.0]",
     "test.scales=[1.0]",
     "trainer.workers=0",
+    "trainer.accelerator=cpu",
     "trainer.pictures=0",
 ]
 

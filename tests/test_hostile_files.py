@@ -31,7 +31,7 @@ from hintseg.registry import methods, resolve
 from hintseg.store.instances import read_instances
 from hintseg.store.maps import read_maps
 from hintseg.store.masks import read_label_png
-from hintseg.training.weights import load_weights, save_weights
+from hintseg.training.weights import KEY, load_weights, save_weights
 from hintseg.types import Mark, Region, Rle
 
 NINES = "9" * 400
@@ -100,7 +100,7 @@ class TestYaml:
             ("!!timestamp 2020-01-01", "is a tag"),
             ("!!set {a}", "is a tag"),
             ("!!binary aGk=", "is a tag"),
-            ("&a [*a]", "is an alias"),
+            ("&a [*a]", "its aliases make more than"),
             ("[" * 5000, "more than 64 levels"),
             (NINES, "more than 300 digits"),
             ('"\\ud800"', "half a character"),
@@ -134,10 +134,10 @@ class TestYaml:
         lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))]
         recipe = tmp_path / "bomb.yaml"
         recipe.write_text("\n".join(lines))
-        with pytest.raises(ConfigError, match=r"\*a0 is an alias.*in line 2"):
+        with pytest.raises(ConfigError, match="its aliases make more than 200,000 values"):
             load_config(recipe)
         (photos(tmp_path / "data") / "data.yaml").write_text("\n".join(lines))
-        with pytest.raises(LabelError, match=r"data.yaml is no valid YAML: \*a0 is an alias"):
+        with pytest.raises(LabelError, match=r"data.yaml is no valid YAML: its aliases make more than"):
             read_hints(tmp_path / "data")
 
     def test_recipe_that_is_no_file(self, tmp_path):
@@ -301,6 +301,15 @@ class TestFolders:
         assert found.classes == ("cat", "dog")
         assert [photo.id for photo in found.photos] == ["a", "b"]
 
+    def test_a_broken_mark_is_none(self, tmp_path):
+        (photos(tmp_path) / "tags.csv").write_text("a,dog\nb,cat\n")
+        for mark in ("[" * 5000, "{}", '{"kind": []}', "\0"):
+            (tmp_path / ".hintseg").write_text(mark)
+            assert len(read_hints(tmp_path).photos) == 2
+        (tmp_path / ".hintseg").unlink()
+        os.mkfifo(tmp_path / ".hintseg")
+        assert len(read_hints(tmp_path).photos) == 2
+
     @pytest.mark.parametrize(
         ("name", "part"),
         [(b"\xff.png", r"'\\xff\.png' holds"), (b"a\nb.png", "control character"), (b"x" * 245 + b".png", "240 bytes")],
@@ -371,9 +380,10 @@ class TestWeights:
         config = Cam.Config(method="cam", backbone=BackboneConfig(name="resnet10t", weights="random"))
         save_weights(kind(config, 2, True), path, classes=("a", "b"), background=True)
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() | {key: value}
+            facts = json.loads(file.metadata()[KEY])
+            text = json.dumps(facts | {key: "EDITED"}).replace('"EDITED"', value)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        save_file(state, path, metadata)
+        save_file(state, path, {KEY: text})
         with pytest.raises(WeightsError):
             load_weights(path)
 

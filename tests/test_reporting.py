@@ -277,7 +277,7 @@ def test_folder_that_is_no_run_and_damaged_files_are_explained(tmp_path):
         write_report(tmp_path)
     run = make_run(tmp_path)
     (run / "metrics.json").write_text("[{")
-    with pytest.raises(RunError, match=r"metrics\.json cannot be read"):
+    with pytest.raises(RunError, match=r"metrics\.json is no valid JSON"):
         write_report(run)
     assert not (run / "report.html").exists()
 
@@ -289,10 +289,10 @@ def test_folder_that_is_no_run_and_damaged_files_are_explained(tmp_path):
         ("manifest.json", '{"hintseg": 1}', "hintseg: Input should be a valid string"),
         ("photos.json", '[{"id": "a", "path": "a.jpg", "split": "test"}]', r"0\.split"),
         ("metrics.json", '[{"stage": "localize", "miou": "much"}]', r"0\."),
-        ("localize/sweep.json", '{"chosen": "0.3"', "cannot be read"),
+        ("localize/sweep.json", '{"chosen": "0.3"', "is no valid JSON"),
         ("segment/masks/manifest.json", '{"masks": {"a": {"quality": 7}}}', "not the manifest"),
         ("config.yaml", "recipe: vwe", "seed: Field required"),
-        ("config.yaml", "a: [", "cannot be read"),
+        ("config.yaml", "a: [", "is no valid YAML"),
         ("history.csv", "when,what\na,b\n", "the run does not need it"),
     ],
 )

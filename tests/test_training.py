@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from hintseg.config.settings import BackboneConfig, FitConfig, MethodConfig, TrainerConfig
@@ -15,7 +16,8 @@ from hintseg.errors import RunError, WeightsError
 from hintseg.methods.cam import Cam, CamConfig
 from hintseg.methods.method import Method
 from hintseg.nn.backbones import Backbone
-from hintseg.training.fit import SharedNorms, fit
+from hintseg.training.checkpoint import remove_checkpoints
+from hintseg.training.fit import fit
 from hintseg.training.optim import build_optimizer, learning_rate_factor
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights, save_weights
@@ -114,7 +116,9 @@ def test_training_reaches_the_optimum_and_logs_every_step(loader, tmp_path):
     first, last = rows(folder)[0], rows(folder)[-1]
     assert float(first["loss"]) > float(last["loss"])
     assert float(last["lr"]) < float(first["lr"])
-    assert not (folder / "last.ckpt").exists()
+    assert {path.name for path in folder.iterdir()} == {"log.csv", "last.ckpt", "before.ckpt"}
+    remove_checkpoints(folder)
+    assert {path.name for path in folder.iterdir()} == {"log.csv"}
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -132,11 +136,11 @@ def test_norms_shared_by_several_gpus_keep_their_activations(name):
     network = Backbone(BackboneConfig(name=name, weights="random")).eval()
     images = torch.rand(1, 3, 64, 64)
     before, names = network(images), list(network.state_dict())
-    shared = SharedNorms().apply(network)
+    shared = convert_sync_batchnorm(network)
     assert any(isinstance(part, torch.nn.SyncBatchNorm) for part in shared.modules())
     for one, other in zip(before, shared(images), strict=True):
         torch.testing.assert_close(one, other)
-    assert list(SharedNorms().revert(shared).state_dict()) == names
+    assert list(shared.state_dict()) == names
 
 
 def test_tensorboard_gets_every_loss(loader, tmp_path):
@@ -151,7 +155,7 @@ def test_accumulated_parts_are_one_step(loader, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(loader, tmp_path):
-    with pytest.raises(RunError, match=r"not finite at step 0 \(square nan\).*lower fit.lr"):
+    with pytest.raises(RunError, match=r"not finite at step 0 \(square nan\); no checkpoint.*lower rate"):
         fit(Mean(factor=float("nan")), loader, SETTINGS, TrainerConfig(workers=0), tmp_path)
 
 

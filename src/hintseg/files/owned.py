@@ -20,6 +20,7 @@ from typing import Literal, get_args
 
 from hintseg.errors import RunError
 from hintseg.files.lock import LOCK, locked
+from hintseg.files.parse import is_file, parse_json
 
 Kind = Literal["run", "masks", "photos"]
 
@@ -39,9 +40,12 @@ def kind_of(folder: Path) -> Kind | None:
         >>> kind_of(getfixture("tmp_path")) is None
         True
     """
+    mark = folder / MARK
+    if not is_file(mark):
+        return None
     try:
-        with (folder / MARK).open("rb") as file:
-            header = json.loads(file.readline(4096))
+        with mark.open("rb") as file:
+            header = parse_json(file.readline(4096))
         return header["kind"] if header["kind"] in get_args(Kind) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -28,6 +28,9 @@ MOST_YAML_BYTES = 1 << 18
 DEPTH = 64
 """The most levels of lists and mappings, or of XML elements, inside each other."""
 
+VALUES = 200_000
+"""The most values of a YAML file, each alias counted as what it stands for."""
+
 DIGITS = 300
 """The most digits of a whole number: with more it is no float."""
 
@@ -81,7 +84,7 @@ def read_json(path: Path, error: type[HintsegError], advice: str) -> Any:
     try:
         return parse_json(data)
     except ValueError as reason:
-        raise error(f"{path.name} is no valid JSON: {reason}; {advice}") from reason
+        raise error(f"{path} is no valid JSON: {reason}; {advice}") from reason
 
 
 def read_yaml(path: Path, error: type[HintsegError], advice: str) -> Any:
@@ -90,7 +93,7 @@ def read_yaml(path: Path, error: type[HintsegError], advice: str) -> Any:
     try:
         return parse_yaml(data.decode("utf-8-sig"))
     except ValueError as reason:
-        raise error(f"{path.name} is no valid YAML: {reason}; {advice}") from reason
+        raise error(f"{path} is no valid YAML: {reason}; {advice}") from reason
 
 
 def read_xml(path: Path, error: type[HintsegError], advice: str) -> Element:
@@ -99,7 +102,7 @@ def read_xml(path: Path, error: type[HintsegError], advice: str) -> Element:
     try:
         return parse_xml(data)
     except ValueError as reason:
-        raise error(f"{path.name} is no valid XML: {reason}; {advice}") from reason
+        raise error(f"{path} is no valid XML: {reason}; {advice}") from reason
 
 
 def parse_json(data: bytes) -> Any:
@@ -155,15 +158,13 @@ def _refuse_surrogates(value: Any) -> None:
 class _Loader(yaml.SafeLoader):
     """Plain YAML: text, numbers, true, false and null, lists and mappings; 1e-4 is a number, as everywhere else.
 
-    Dates and numbers to the base 60 stay text. Aliases, merges and tags are refused.
+    Dates and numbers to the base 60 stay text. Merges and tags are refused.
     """
 
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem=f"*{event.anchor} is an alias; write the value out", **_at(event))
         if getattr(event, "tag", None) is not None:
             raise yaml.MarkedYAMLError(problem=f"{event.tag} is a tag; write the plain value", **_at(event))
         self.depth += 1
@@ -220,8 +221,23 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(cut(f"{error.problem or error.context}", WORDS) + where) from error
     except yaml.YAMLError as error:
         raise ValueError(cut(" ".join(str(error).split()), WORDS)) from error
+    _refuse_growth(found)
     _refuse_surrogates(found)
     return found
+
+
+def _refuse_growth(value: Any) -> None:
+    """Refuse what aliases make too large or too deep, or to hold itself."""
+    left, waiting = VALUES, [(value, 1)]
+    while waiting:
+        item, depth = waiting.pop()
+        children = list(item.values()) if isinstance(item, dict) else item if isinstance(item, list) else ()
+        left -= len(children)
+        if left < 0 or depth > DEPTH:
+            raise ValueError(
+                f"its aliases make more than {VALUES:,} values of it, or more than {DEPTH} levels; write the values out"
+            )
+        waiting += [(child, depth + 1) for child in children]
 
 
 def parse_xml(data: bytes) -> Element:

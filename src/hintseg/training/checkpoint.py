@@ -80,9 +80,9 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Delete what is no longer needed."""
-    for name in (LAST, BEFORE):
-        remove_quietly(folder / name)
+    """Delete what is no longer needed, also what a killed process left half-written in the folder."""
+    for path in (folder / LAST, folder / BEFORE, *folder.glob(".*.tmp")):
+        remove_quietly(path)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -243,8 +243,10 @@ def fit(
     watch = watch or Watch()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
+        chance = _generators(torch.device("cpu"))
         fabric = _fabric(trainer, folder)
         machine.launch(fabric, trainer)
+        _set_generators(chance, fabric.device)  # importing Lightning draws from them, where it is not done yet
         training = _Training(fabric, method, loader, settings, folder)
         state = _checkpoint(method, settings, folder) if resume else None
         if state is None:
@@ -277,7 +279,8 @@ def _fabric(trainer: TrainerConfig, folder: Path) -> Fabric:
     from lightning.fabric import Fabric
     from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for name in ("lightning.fabric", "lightning.pytorch"):  # the second speaks for the first
+        logging.getLogger(name).setLevel(logging.WARNING)
     several = machine.devices(trainer) * trainer.num_nodes > 1
     ddp = "ddp_find_unused_parameters_true"
     try:

@@ -72,7 +72,7 @@ def _say(rank: int, count: int, code: int) -> None:
         time.sleep(SPEAKS)  # or this process says it
         signals.request(2)
     else:
-        signals.request(2, f"error: process {rank} of 0 to {count - 1} was killed (signal {-code})")
+        signals.request(2, f"error: process {rank} (of 0 to {count - 1}) was killed by signal {-code}")
 
 
 def _follow(parent: int) -> None:
