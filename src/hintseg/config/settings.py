@@ -125,8 +125,7 @@ def _several(value: Any) -> Any:
     """Take one path, or none, for a list of them."""
     if value is None:
         return ()
-    values = value if isinstance(value, list | tuple) else [value]
-    return tuple(Path(one) if isinstance(one, str) else one for one in values)
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 class DataConfig(Settings):
