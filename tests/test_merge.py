@@ -36,13 +36,12 @@ def merged(folder: Path, *names: str, **settings: object) -> HintSet:
 
 
 def tags_of(hint_set: HintSet) -> dict[str, tuple[set[str], set[str]]]:
-    """Present and absent classes of each photo, by name."""
+    """Present and absent classes, by name, of each photo that anything is said about."""
     found = {}
     for photo in hint_set.photos:
-        tags = photo.hints.tags
-        assert tags is not None
-        present, absent = ({hint_set.classes[k - 1] for k in side} for side in (tags.present, tags.absent))
-        found[photo.id] = present, absent
+        if (tags := photo.hints.tags) is not None:
+            present, absent = ({hint_set.classes[k - 1] for k in side} for side in (tags.present, tags.absent))
+            found[photo.id] = present, absent
     return found
 
 
