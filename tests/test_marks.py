@@ -54,9 +54,21 @@ class TestImplied:
         assert implied_tags(Hints(scribbles=looked), 3) == Tags.complete((), 3)
 
     def test_rows_tell_absent_from_not_said(self) -> None:
-        values, known = tag_rows([Hints(Tags.complete({1}, 2)), Hints(Tags(frozenset({2}))), Hints()], 2)
-        assert values.tolist() == [[1, 0], [0, 1], [0, 0]]
-        assert known.tolist() == [[True, True], [False, True], [False, False]]
+        tags = [
+            Tags.complete({1}, 2),
+            Tags(frozenset({2})),
+            Tags(frozenset(), frozenset({1})),
+            Tags.complete((), 2),
+            None,
+        ]
+        values, known = tag_rows([Hints(one) for one in tags], 2)
+        assert values.tolist() == [[1, 0], [0, 1], [0, 0], [0, 0], [0, 0]]
+        assert known.tolist() == [[True, True], [False, True], [True, False], [True, True], [False, False]]
+
+    def test_photos_share_what_they_say_something_about(self) -> None:
+        one, other = Tags.complete({1}, 90), Tags(frozenset({2}), frozenset(range(1, 91)))
+        assert one.said is other.said
+        assert other.absent == frozenset(range(1, 91)) - {2}
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -125,24 +126,36 @@ class Mark(Generic[S_co]):
 class Tags(Collection[int]):
     """What is said about the classes of a whole photo. As a collection it holds the classes that are present.
 
+    It is false where none is present, also where that was said: ask `is None` for photos nothing is said about.
+
     Attributes:
         present: Class ids 1..K that are in the photo.
-        absent: Class ids that are not. Of a class in neither nothing is said.
+        said: Class ids that anything is said about: the present ones, and those that are absent. Most photos share one
+            such set: of many classes and photos, sets of the absent ones would fill the memory.
 
     Example:
         >>> tags = Tags.complete({2}, classes=3)
         >>> sorted(tags), sorted(tags.absent), 2 in tags
         ([2], [1, 3], True)
+        >>> tags == Tags(frozenset({2}), frozenset({1, 3}))
+        True
     """
 
     present: frozenset[int] = frozenset()
-    absent: frozenset[int] = frozenset()
+    said: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "said", _shared(self.said if self.present <= self.said else self.said | self.present))
 
     @classmethod
     def complete(cls, present: Iterable[int], classes: int) -> Tags:
         """Say of all `classes` classes whether they are present."""
-        found = frozenset(present)
-        return cls(found, frozenset(range(1, classes + 1)) - found)
+        return cls(frozenset(present), _numbers(classes))
+
+    @property
+    def absent(self) -> frozenset[int]:
+        """Class ids that are not in the photo."""
+        return self.said - self.present
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.present)
@@ -152,6 +165,17 @@ class Tags(Collection[int]):
 
     def __contains__(self, label: object) -> bool:
         return label in self.present
+
+
+@lru_cache
+def _shared(labels: frozenset[int]) -> frozenset[int]:
+    """Return one set for all that hold the same."""
+    return labels
+
+
+@lru_cache
+def _numbers(classes: int) -> frozenset[int]:
+    return frozenset(range(1, classes + 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def tag_rows(hints: Sequence[Hints], classes: int) -> tuple[npt.NDArray[np.float
     values = np.zeros((len(hints), classes), np.float32)
     known = np.zeros((len(hints), classes), np.bool_)
     for row, one in enumerate(hints):
-        tags = one.tags or Tags()
+        tags = Tags() if one.tags is None else one.tags
         values[row, [label - 1 for label in tags.present]] = 1
-        known[row, [label - 1 for label in tags.present | tags.absent]] = True
+        known[row, [label - 1 for label in tags.said]] = True
     return values, known

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -43,22 +43,27 @@ def merge(parts: Sequence[tuple[str, HintSet]]) -> HintSet:
     classes = tuple(dict.fromkeys(name for _, part in parts for name in part.classes))
     names = " and ".join(name for name, _ in parts)
     check_classes(classes, names, problems)
-    gathered: dict[str, _Gathered] = {}
+    ids = {name: (0, *(classes.index(own) + 1 for own in part.classes)) for name, part in parts}
+    said: dict[str, list[tuple[str, Photo]]] = {}
     splits: dict[str, set[str]] = {}
     for name, part in parts:
-        ids = (0, *(classes.index(own) + 1 for own in part.classes))
         for photo in part.photos:
-            found = gathered.setdefault(photo.id, _Gathered(photo, classes))
-            found.add(name, _renumbered(photo, ids), problems)
+            said.setdefault(photo.id, []).append((name, photo))
         for split, members in part.splits.items():
             splits.setdefault(split, set()).update(members)
-    _check_paths(gathered, names, problems)
+    photos = []
+    for id in sorted(said):
+        gathered = _Gathered(said[id][0][1], classes)
+        for name, photo in said[id]:
+            gathered.add(name, _renumbered(photo, ids[name]), problems)
+        photos.append(gathered.merged())
+    _check_paths(photos, names, problems)
     problems.raise_all()
     notes = tuple(dict.fromkeys(note for _, part in parts for note in part.notes))
     return HintSet(
         first.name,
         classes,
-        tuple(gathered[photo].merged() for photo in sorted(gathered)),
+        tuple(photos),
         {split: tuple(sorted(members)) for split, members in splits.items()},
         first.background,
         notes,
@@ -72,8 +77,7 @@ class _Gathered:
 
     photo: Photo
     classes: tuple[str, ...]
-    present: dict[int, str] = field(default_factory=dict)
-    absent: dict[int, str] = field(default_factory=dict)
+    tags: list[tuple[str, Tags]] = field(default_factory=list)
     tagged: bool = False
     marks: dict[tuple[int, Shape], Mark[Shape]] = field(default_factory=dict)
     scribbles: tuple[str, MaskFile] | None = None
@@ -84,13 +88,8 @@ class _Gathered:
         hints = photo.hints
         if photo.path != self.photo.path:
             problems.add(name, f"photo '{photo.id}' is {photo.path}, but elsewhere {self.photo.path}; rename one")
-        if hints.tags is not None:
-            self.tagged = True
-            self._tag(name, hints.tags.present, self.present, self.absent, problems)
-            self._tag(name, hints.tags.absent, self.absent, self.present, problems)
-        self._tag(name, shown(hints), {}, self.absent, problems)
-        for label in shown(hints):
-            self.present.setdefault(label, name)
+        self.tagged |= hints.tags is not None
+        self._tag(name, hints, problems)
         self._mark(hints.marks)
         if hints.scribbles is not None:
             if self.scribbles is not None and self.scribbles[1] != hints.scribbles:
@@ -100,27 +99,29 @@ class _Gathered:
         self.truth = self._full(name, photo.truth, self.truth, problems)
 
     def merged(self) -> Photo:
-        present, absent = frozenset(self.present), frozenset(self.absent)
+        present = frozenset[int]().union(*(tags.present for _, tags in self.tags))
+        said = frozenset[int]().union(*(tags.said for _, tags in self.tags))
         hints = Hints(
-            Tags(present, absent) if self.tagged else None,
+            Tags(present, said) if self.tagged else None,
             tuple(self.marks.values()),
             self.scribbles and self.scribbles[1],
             self.mask and self.mask[1],
         )
         return replace(self.photo, hints=hints, truth=self.truth and self.truth[1])
 
-    def _tag(
-        self, name: str, labels: Iterable[int], same: dict[int, str], other: Mapping[int, str], problems: Problems
-    ) -> None:
-        for label in sorted(labels):
-            if label in other:
-                said = "that it is not" if other is self.absent else "that it is"
+    def _tag(self, name: str, hints: Hints, problems: Problems) -> None:
+        """Add what is said of the classes; a mark says that its class is there."""
+        said = Tags() if hints.tags is None else hints.tags
+        tags = replace(said, present=said.present | shown(hints))
+        for before, other in self.tags:
+            for label in sorted((tags.present ^ other.present) & tags.said & other.said):
+                how = "that it is" if label in other.present else "that it is not"
                 problems.add(
-                    f"{other[label]} and {name}",
-                    f"photo '{self.photo.id}': {other[label]} says of '{self.classes[label - 1]}' {said} there, {name} "
-                    "says the opposite; correct one",
+                    f"{before} and {name}",
+                    f"photo '{self.photo.id}': {before} says of '{self.classes[label - 1]}' {how} there, {name} says "
+                    "the opposite; correct one",
                 )
-            same.setdefault(label, name)
+        self.tags.append((name, tags))
 
     def _mark(self, marks: Sequence[Mark[Shape]]) -> None:
         """Add marks; objects are counted on, and marks of an object that is there already join it."""
@@ -190,10 +191,10 @@ def _renumbered(photo: Photo, ids: tuple[int, ...]) -> Photo:
     )
 
 
-def _check_paths(gathered: Mapping[str, _Gathered], names: str, problems: Problems) -> None:
+def _check_paths(photos: Sequence[Photo], names: str, problems: Problems) -> None:
     """Add a problem for each photo that goes by two ids: the files were read from different folders."""
     seen: dict[Path, str] = {}
-    for id, found in gathered.items():
-        other = seen.setdefault(found.photo.path, id)
-        if other != id:
-            problems.add(names, f"{found.photo.path} is called '{other}' and '{id}'; name the folder of the photos")
+    for photo in photos:
+        other = seen.setdefault(photo.path, photo.id)
+        if other != photo.id:
+            problems.add(names, f"{photo.path} is called '{other}' and '{photo.id}'; name the folder of the photos")

@@ -162,8 +162,9 @@ def begin(
     with owned(out, "run") as folder:
         run = RunFolder(out)
         photos = _rows(split)
-        absent = [[p.id, sorted(p.hints.tags.absent)] for p in split.train if p.hints.tags is not None]
-        hints = [hint_set.classes, hint_set.background, photos, absent]
+        tags = [(p.id, p.hints.tags) for p in split.train if p.hints.tags is not None]
+        partly = [[id, sorted(one.said)] for id, one in tags if len(one.said) < len(hint_set.classes)]
+        hints = [hint_set.classes, hint_set.background, photos, partly]
         if config.data.learn_masks not in (None, "all", *hint_set.splits):  # a file, which may change
             hints.append([p.id for p in split.train if p.hints.mask is not None])
         digest = hashlib.sha256(json.dumps(hints, sort_keys=True).encode()).hexdigest()
