@@ -132,7 +132,7 @@ def _labels_to_learn(run: RunFolder, photos: Sequence[Photo]) -> tuple[Callable[
 
     if made is None:
         return read, "true masks"
-    return read, f"masks of stage '{made[0]}'" + (f" and {taught} true masks" if taught else "")
+    return read, f"masks of stage '{made[0]}'" + (f" and true masks of {taught} photos" if taught else "")
 
 
 def predict_photos(
