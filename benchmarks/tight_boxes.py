@@ -20,15 +20,14 @@ import torch
 from hintseg.data.crops import BoxMap, foreground_of
 from hintseg.data.photos import read_photo
 from hintseg.evaluation.confusion import Confusion
+from hintseg.geometry.boxes import pixel_window
 from hintseg.hints import read_hints
-from hintseg.hints.boxes import pixel_window
 from hintseg.methods.cfs import Cfs
-from hintseg.pipeline.propose import objects
 from hintseg.refine.tightness import lift_to_sides
 from hintseg.store.instances import Instances
 from hintseg.store.masks import read_label_png
 from hintseg.training.weights import load_weights
-from hintseg.types import Box, Photo
+from hintseg.types import Box, Mark, Photo
 
 CUTS: dict[str, dict[str, float] | None] = {
     "cut at 0.5": None,
@@ -37,14 +36,16 @@ CUTS: dict[str, dict[str, float] | None] = {
 }
 
 
-def larger(box: Box, share: float) -> Box:
+def larger(box: Mark[Box], share: float) -> Mark[Box]:
     """Return the box with every side moved outwards by a share of its width or height."""
-    x0, y0, x1, y1 = box.corners
+    x0, y0, x1, y1 = box.shape.corners
     across, down = share * (x1 - x0), share * (y1 - y0)
-    return replace(box, x0=x0 - across, y0=y0 - down, x1=x1 + across, y1=y1 + down)
+    return replace(box, shape=Box(x0 - across, y0 - down, x1 + across, y1 + down))
 
 
-def cut(rgb_size: tuple[int, int], boxes: list[Box], maps: Iterable[BoxMap], how: dict[str, float] | None) -> Instances:
+def cut(
+    rgb_size: tuple[int, int], boxes: list[Mark[Box]], maps: Iterable[BoxMap], how: dict[str, float] | None
+) -> Instances:
     """Cut the probabilities of a photo's boxes into masks."""
     masks = []
     for found in maps:
@@ -52,7 +53,7 @@ def cut(rgb_size: tuple[int, int], boxes: list[Box], maps: Iterable[BoxMap], how
         lifted = found.probability if how is None else lift_to_sides(found.probability, found.inner, **how)
         mask = lifted[y0:y1, x0:x1] > 0.5
         masks.append(mask if mask.any() else np.ones_like(mask))
-    windows = np.array([pixel_window(box.corners, rgb_size) for box in boxes], np.int64).reshape(-1, 4)
+    windows = np.array([pixel_window(box.shape.corners, rgb_size) for box in boxes], np.int64).reshape(-1, 4)
     return Instances(rgb_size, np.array([box.label for box in boxes], np.uint8), windows, masks)
 
 
@@ -60,9 +61,9 @@ def measure(run: Path, photos: list[Photo], network: Cfs, grow: float, size: int
     """Return one confusion matrix for each of CUTS."""
     counts = [Confusion(network.classes, undecided="background") for _ in CUTS]
     for photo in photos:
-        rgb, boxes = read_photo(photo.path), [larger(box, grow) for box in objects(photo)]
+        rgb, boxes = read_photo(photo.path), [larger(box, grow) for box in photo.hints.objects]
         truth = read_label_png(run / "truth" / f"{photo.id}.png")
-        corners, labels = [box.corners for box in boxes], [box.label for box in boxes]
+        corners, labels = [box.shape.corners for box in boxes], [box.label for box in boxes]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             maps = list(
                 foreground_of(

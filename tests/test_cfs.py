@@ -17,7 +17,6 @@ from hintseg.data.crops import (
     crops_of,
     expand_box,
     foreground_of,
-    object_boxes,
     pixel_window,
     smallest_side,
 )
@@ -26,7 +25,7 @@ from hintseg.errors import ConfigError, PhotoError, ShapeError
 from hintseg.methods.cfs import Cfs, CfsConfig, box_maps
 from hintseg.training.fit import fit
 from hintseg.training.weights import load_weights, save_weights
-from hintseg.types import Box, Hints, Photo, Progress
+from hintseg.types import IGNORE, Box, Hints, Mark, Photo, Progress
 from made import batch_of, rand, with_targets
 
 TINY = BackboneConfig(name="test_resnet", weights="random", output_stride=32)
@@ -54,7 +53,7 @@ def shown(seen):
 def photo_with_boxes(folder: Path, boxes, size=(60, 80), name="a"):
     rgb = np.random.default_rng(len(boxes)).integers(0, 255, (*size, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(folder / f"{name}.png")
-    return Photo(name, folder / f"{name}.png", Hints(boxes=tuple(boxes))), rgb
+    return Photo(name, folder / f"{name}.png", Hints(marks=tuple(boxes))), rgb
 
 
 # --- geometry -------------------------------------------------------------------------------------------------------
@@ -95,8 +94,8 @@ def test_impossible_boxes_are_refused(box, message):
 
 def test_smallest_side_is_the_papers_where_half_of_the_boxes_have_it():
     def of(*sides):
-        crowd = Box(1, 0, 0, 500, 500, crowd=True)
-        return [Photo("a", Path("a"), Hints(boxes=(crowd, *(Box(1, 0, 0, 90, s) for s in sides))))]
+        crowd = Mark(IGNORE, Box(0, 0, 500, 500))
+        return [Photo("a", Path("a"), Hints(marks=(crowd, *(Mark(1, Box(0, 0, 90, s)) for s in sides))))]
 
     assert smallest_side(of(10, 20, 60, 70)) == 20
     assert smallest_side(of(10, 50, 60, 70)) == 50
@@ -124,7 +123,7 @@ def plain_maps(window, frame, found, size, flip):
 @pytest.mark.parametrize("box", [(20, 10, 50, 37), (0, 0, 80, 60), (60, 3, 80, 60), (30, 30, 31, 31), (3, 5, 60, 6)])
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_crops_equal_the_equations(tmp_path, box, epoch):
-    photo, _ = photo_with_boxes(tmp_path, [Box(2, *map(float, box))])
+    photo, _ = photo_with_boxes(tmp_path, [Mark(2, Box(*map(float, box)))])
     found = np.random.default_rng(0).random((box[3] - box[1], box[2] - box[0])) > 0.5
     data = CropDataset([photo], 3, lambda photo, index: found, size=33, scale=(1.0, 1.0))
     data.set_epoch(epoch)
@@ -146,7 +145,7 @@ def test_crop_shows_what_the_mask_says(tmp_path):
     rgb = np.zeros((100, 90, 3), np.uint8)
     rgb[20:60, 30:60][found] = 255
     Image.fromarray(rgb).save(tmp_path / "a.png")
-    photo = Photo("a", tmp_path / "a.png", Hints(boxes=(Box(1, 30, 20, 60, 60),)))
+    photo = Photo("a", tmp_path / "a.png", Hints(marks=(Mark(1, Box(30, 20, 60, 60)),)))
     data, windows, flipped = CropDataset([photo], 1, lambda photo, index: found, size=96), set(), set()
     for epoch in range(12):
         data.set_epoch(epoch)
@@ -163,7 +162,7 @@ def test_crop_shows_what_the_mask_says(tmp_path):
 
 
 def test_flips_happen(tmp_path):
-    photo, _ = photo_with_boxes(tmp_path, [Box(1, 10, 10, 60, 50)])
+    photo, _ = photo_with_boxes(tmp_path, [Mark(1, Box(10, 10, 60, 50))])
     left = np.zeros((40, 50), bool)
     left[:, :10] = True
     data, sides = CropDataset([photo], 1, lambda photo, index: left, size=32), set()
@@ -175,12 +174,17 @@ def test_flips_happen(tmp_path):
 
 
 def test_crowds_and_small_boxes_are_left_out_and_missing_proposals_ignored(tmp_path):
-    boxes = [Box(1, 0, 0, 9, 9), Box(1, 0, 0, 70, 50, crowd=True), Box(2, 10, 10, 40, 40), Box(1, 0, 0, 70, 19)]
+    boxes = [
+        Mark(1, Box(0, 0, 9, 9)),
+        Mark(IGNORE, Box(0, 0, 70, 50)),
+        Mark(2, Box(10, 10, 40, 40)),
+        Mark(1, Box(0, 0, 70, 19)),
+    ]
     photo, _ = photo_with_boxes(tmp_path, boxes)
     asked = []
     data = CropDataset([photo], 2, lambda photo, index: asked.append(index), size=32, smallest_side=20)
     item = data[0]
-    assert (len(data), asked, object_boxes(photo)) == (1, [2], [0, 2, 3])
+    assert (len(data), asked, len(photo.hints.objects)) == (1, [1], 3)
     x0, y0, x1, y1 = item.boxes[0, 1:].int().tolist()
     inside = torch.zeros(32, 32, dtype=torch.bool)
     inside[y0:y1, x0:x1] = True
@@ -188,7 +192,7 @@ def test_crowds_and_small_boxes_are_left_out_and_missing_proposals_ignored(tmp_p
 
 
 def test_epochs_with_fewer_boxes_take_turns(tmp_path):
-    boxes = [Box(1, 2.0 * i, 0, 2.0 * i + 20, 20) for i in range(10)]
+    boxes = [Mark(1, Box(2.0 * i, 0, 2.0 * i + 20, 20)) for i in range(10)]
     photo, _ = photo_with_boxes(tmp_path, boxes)
     data = CropDataset([photo], 1, lambda photo, index: None, size=32, per_epoch=5)
     seen = []
@@ -201,7 +205,7 @@ def test_epochs_with_fewer_boxes_take_turns(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loader_gives_batches_and_survives_broken_photos(tmp_path, workers, caplog):
-    boxes = [Box(1, 5, 5, 40, 30), Box(2, 20, 20, 70, 50)]
+    boxes = [Mark(1, Box(5, 5, 40, 30)), Mark(2, Box(20, 20, 70, 50))]
     photos = [photo_with_boxes(tmp_path, boxes, name=name)[0] for name in "abc"]
     (tmp_path / "b.png").write_bytes(b"no picture")
     data = CropDataset(photos, 2, lambda photo, index: None, size=32, jitter=0.3)
@@ -214,7 +218,7 @@ def test_loader_gives_batches_and_survives_broken_photos(tmp_path, workers, capl
 
 
 def test_workers_do_not_change_the_crops(tmp_path):
-    photo, _ = photo_with_boxes(tmp_path, [Box(1, 3.0 * i, 0, 3.0 * i + 20, 30) for i in range(6)])
+    photo, _ = photo_with_boxes(tmp_path, [Mark(1, Box(3.0 * i, 0, 3.0 * i + 20, 30)) for i in range(6)])
     runs = [
         list(train_loader(CropDataset([photo], 1, lambda p, i: None, size=32, jitter=0.2), batch_size=2, workers=w))
         for w in (0, 2)
@@ -225,7 +229,7 @@ def test_workers_do_not_change_the_crops(tmp_path):
 
 
 def test_no_box_no_photo_and_a_wrong_proposal_are_named(tmp_path):
-    photo, _ = photo_with_boxes(tmp_path, [Box(1, 5, 5, 40, 30)])
+    photo, _ = photo_with_boxes(tmp_path, [Mark(1, Box(5, 5, 40, 30))])
     with pytest.raises(PhotoError, match=r"1 photos have 0 boxes whose shorter side is at least 50 px"):
         CropDataset([photo], 1, lambda photo, index: None, smallest_side=50)
     with pytest.raises(ShapeError, match=r"box 0 of photo a is 3x2 pixels but the box is 35x25"):
@@ -236,10 +240,10 @@ def test_no_box_no_photo_and_a_wrong_proposal_are_named(tmp_path):
 
 
 def test_crops_for_inference_are_those_of_training(tmp_path):
-    boxes = [Box(1, 20, 10, 50, 37), Box(1, 60, 3, 80, 60)]
+    boxes = [Mark(1, Box(20, 10, 50, 37)), Mark(1, Box(60, 3, 80, 60))]
     photo, rgb = photo_with_boxes(tmp_path, boxes)
     data = CropDataset([photo], 1, lambda photo, index: None, size=32, scale=(1.0, 1.0))
-    (crops,) = crops_of(rgb, [b.corners for b in boxes], 32)
+    (crops,) = crops_of(rgb, [b.shape.corners for b in boxes], 32)
     items = {}
     for epoch in range(8):
         data.set_epoch(epoch)
@@ -464,7 +468,7 @@ def test_learns_objects_from_noisy_proposals(tmp_path):
         else:
             noisy[: noisy.shape[0] // 2] = False
         Image.fromarray(rgb).save(tmp_path / f"{n}.png")
-        photos.append(Photo(str(n), tmp_path / f"{n}.png", Hints(boxes=(Box(label, *map(float, box)),))))
+        photos.append(Photo(str(n), tmp_path / f"{n}.png", Hints(marks=(Mark(label, Box(*map(float, box))),))))
         truths[str(n)], proposals[str(n)] = truth, noisy
 
     method = network(classes=2, size=32, widths=(32, 16, 16))
@@ -480,8 +484,8 @@ def test_learns_objects_from_noisy_proposals(tmp_path):
 
     learned = []
     for photo in photos:
-        rgb, box = np.array(Image.open(photo.path)), photo.hints.boxes[0]
-        (found,) = foreground_of(method.foreground, rgb, [box.corners], [box.label], 2, size=32)
+        rgb, box = np.array(Image.open(photo.path)), photo.hints.objects[0]
+        (found,) = foreground_of(method.foreground, rgb, [box.shape.corners], [box.label], 2, size=32)
         x0, y0, x1, y1 = found.inner
         learned.append(iou(found.probability[y0:y1, x0:x1] > 0.5, truths[photo.id]))
     noisy = [iou(proposals[photo.id], truths[photo.id]) for photo in photos]

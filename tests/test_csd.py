@@ -39,7 +39,7 @@ from hintseg.reporting.pictures import PairPanel, write_pairs
 from hintseg.run.folder import RunFolder
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
-from hintseg.types import IGNORE, Hints, HintSet, ParameterGroup, Photo, Progress
+from hintseg.types import IGNORE, Hints, HintSet, ParameterGroup, Photo, Progress, Tags
 from hintseg.wrappers.csd import Csd, CsdConfig, make_pastes, reliable
 from hintseg.wrappers.decoupling import Decoupling, check_data
 from made import batch_of, rand, with_targets
@@ -122,7 +122,7 @@ def test_prior_equals_the_published_numbers():
 
 
 def photo(name, *tags, path=None):
-    return Photo(name, path or Path(name), Hints(tags=frozenset(tags)))
+    return Photo(name, path or Path(name), Hints(Tags(frozenset(tags))))
 
 
 def test_sources_are_drawn_by_what_comes_together():

@@ -15,7 +15,7 @@ from hintseg.data.dataset import EpochSampler, PhotoDataset, train_loader
 from hintseg.data.inference import read_batches, size_groups
 from hintseg.data.transforms import PAD_RGB, TrainingTransform
 from hintseg.errors import PhotoError, ShapeError
-from hintseg.types import Hints, Photo
+from hintseg.types import Hints, Photo, Tags
 
 SMALL = TrainingTransform(crop=24, scale=(0.5, 1.5), jitter=0.3)
 
@@ -117,7 +117,7 @@ def photos(tmp_path: Path) -> list[Photo]:
         rgb = np.random.default_rng(i).integers(0, 256, (20 + i % 3, 30, 3), np.uint8)
         path = tmp_path / f"{i:02}.png"
         Image.fromarray(rgb).save(path)
-        made.append(Photo(f"{i:02}", path, Hints(tags=frozenset({1 + i % 3}))))
+        made.append(Photo(f"{i:02}", path, Hints(Tags(frozenset({1 + i % 3})))))
     return made
 
 

@@ -12,7 +12,7 @@ from hintseg.data.shapes import CLASSES, make_photo, write_shapes
 from hintseg.hints import read_hints
 from hintseg.hints.check import check
 from hintseg.hints.masks import read_mask
-from hintseg.types import HintSet
+from hintseg.types import Click, HintSet
 
 COUNTS = {"train": 40, "val": 10}
 
@@ -50,10 +50,10 @@ def test_classes_photos_and_tags_are_those_made(sets: dict[str, HintSet], name: 
 def test_boxes_of_voc_and_coco_are_the_same(sets: dict[str, HintSet], folder: Path) -> None:
     count = len(json.loads((folder / "Hints/instances.json").read_text())["annotations"])
     for name in ("voc", "coco"):
-        assert sum(len(photo.hints.boxes or ()) for photo in sets[name].photos) == count
-    assert sum(len(photo.hints.points or ()) for photo in sets["points"].photos) == count
+        assert sum(len(photo.hints.objects) for photo in sets[name].photos) == count
+    assert sum(len(photo.hints.shaped(Click)) for photo in sets["points"].photos) == count
     for one, other in zip(sets["voc"].photos, sets["coco"].photos, strict=True):
-        corners = [sorted(box.corners for box in photo.hints.boxes or ()) for photo in (one, other)]
+        corners = [sorted(mark.shape.corners for mark in photo.hints.objects) for photo in (one, other)]
         assert corners[0] == corners[1]
 
 

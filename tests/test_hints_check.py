@@ -12,7 +12,7 @@ from PIL import Image
 
 from hintseg.hints import read_hints
 from hintseg.hints.check import CheckReport, check
-from hintseg.types import Box, Hints, HintSet, MaskFile, Photo, Point
+from hintseg.types import Box, Click, Hints, HintSet, Mark, MaskFile, Photo, Tags
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared")
@@ -29,12 +29,12 @@ def report_on(
 ) -> CheckReport:
     """Check a set of photos of one `size` (width, height), with ids 0, 1, ..."""
     Image.new("RGB", size).save(folder / "photo.png")
-    photos = tuple(Photo(str(i), folder / "photo.png", hint) for i, hint in enumerate(hints))
+    photos = tuple(Photo(str(i), folder / "photo.png", hint, hint.mask) for i, hint in enumerate(hints))
     return check(HintSet("set", classes, photos, splits or {}, background, ("a note",)))
 
 
 def tags(*ids: int) -> Hints:
-    return Hints(tags=frozenset(ids))
+    return Hints(Tags(frozenset(ids)))
 
 
 def said(report: CheckReport, *parts: str) -> bool:
@@ -43,7 +43,7 @@ def said(report: CheckReport, *parts: str) -> bool:
 
 
 def test_the_numbers(tmp_path: Path) -> None:
-    hints = [tags(1), tags(1, 2), tags(1, 2), tags(), Hints(), Hints(frozenset({2}), boxes=(Box(2, 0, 0, 9, 9),))]
+    hints = [tags(1), tags(1, 2), tags(1, 2), tags(), Hints(), Hints(Tags(frozenset({2})), (Mark(2, Box(0, 0, 9, 9)),))]
     report = report_on(tmp_path, hints, splits={"train": ("0", "1"), "val": ("2",)})
     assert report.photos == 6
     assert report.photos_per_class == {"ant": 3, "bee": 3}
@@ -98,25 +98,26 @@ def test_one_class_in_every_photo_needs_negatives_or_places(tmp_path: Path) -> N
     only = report_on(tmp_path, [tags(1)] * 30, ("ant",))
     assert said(only, "every photo has the tag ant", "add negatives")
     assert not said(report_on(tmp_path, [tags(1)] * 30 + [tags()], ("ant",)), "every photo has the tag")
-    placed = Hints(frozenset({1}), points=(Point(1, 3, 3),))
+    placed = Hints(Tags(frozenset({1})), (Mark(1, Click(3, 3)),))
     assert report_on(tmp_path, [placed] * 30, ("ant",)).verdicts == ()
     assert said(report_on(tmp_path, [tags(1, 2)] * 30), "every photo has the tag ant, bee")
 
 
 def test_objects_that_fill_the_picture(tmp_path: Path) -> None:
-    full, small = Box(1, 0, 0, 80, 60), Box(2, 0, 0, 9, 9)
-    hints = [Hints(frozenset({1, 2}), boxes=(full, small)), tags(1), tags(2)] * 20
+    full, small = Mark(1, Box(0, 0, 80, 60)), Mark(2, Box(0, 0, 9, 9))
+    hints = [Hints(Tags(frozenset({1, 2})), (full, small)), tags(1), tags(2)] * 20
     assert said(report_on(tmp_path, hints), "fill the picture: ant (86%)")
     assert not said(report_on(tmp_path, hints, background=False), "fill the picture")
 
 
 def test_boxes_of_two_classes_in_the_same_place(tmp_path: Path) -> None:
-    both = (Box(1, 10, 10, 30, 30), Box(2, 11, 10, 31, 30), Box(2, 60, 40, 70, 50), Box(2, 40, 40, 50, 50))
-    hints = [Hints(frozenset({1, 2}), boxes=both), tags(1), tags(2)] * 20
+    corners = [(10, 10, 30, 30), (11, 10, 31, 30), (60, 40, 70, 50), (40, 40, 50, 50)]
+    both = tuple(Mark(1 if i == 0 else 2, Box(*four)) for i, four in enumerate(corners))
+    hints = [Hints(Tags(frozenset({1, 2})), both), tags(1), tags(2)] * 20
     report = report_on(tmp_path, hints)
     assert said(report, "20 of 20 boxes of 'ant' lie on a box of 'bee'")
     assert said(report, "20 of 60 boxes of 'bee' lie on a box of 'ant'")
-    apart = [Hints(frozenset({1, 2}), boxes=both[:1] + both[2:]), tags(1), tags(2)] * 20
+    apart = [Hints(Tags(frozenset({1, 2})), both[:1] + both[2:]), tags(1), tags(2)] * 20
     assert report_on(tmp_path, apart).verdicts == ()
 
 
@@ -133,7 +134,7 @@ def test_masks_without_background_and_with_it(tmp_path: Path) -> None:
         mask = np.full((70, 80), 2, dtype=np.uint8)
         mask[:20] = value
         Image.fromarray(mask).save(tmp_path / f"{name}.png")
-    full, some = (Hints(frozenset({1, 2}), mask=MaskFile(tmp_path / f"{name}.png")) for name in ("full", "some"))
+    full, some = (Hints(Tags(frozenset({1, 2})), mask=MaskFile(tmp_path / f"{name}.png")) for name in ("full", "some"))
     assert said(
         report_on(tmp_path, [full]), "value 0 (background) occurs in none of the 1 masks", "data.background=none"
     )
@@ -151,8 +152,8 @@ def test_unreadable_photos_and_masks_that_do_not_fit(tmp_path: Path) -> None:
     photos = (
         Photo("cut", tmp_path / "cut.jpg", tags(1)),
         Photo("text", tmp_path / "text.jpg", tags(1)),
-        Photo("mask", tmp_path / "whole.jpg", Hints(frozenset({1}), mask=MaskFile(tmp_path / "small.png"))),
-        Photo("box", tmp_path / "whole.jpg", Hints(frozenset({1}), boxes=(Box(1, 0, 0, 100, 20),))),
+        Photo("mask", tmp_path / "whole.jpg", tags(1), MaskFile(tmp_path / "small.png")),
+        Photo("box", tmp_path / "whole.jpg", Hints(Tags(frozenset({1})), (Mark(1, Box(0, 0, 100, 20)),))),
     )
     report = check(HintSet("set", ("ant",), photos))
     assert report.unreadable.keys() == {"cut", "text"}
@@ -188,9 +189,9 @@ def test_coco_things() -> None:
     assert voc.classes == coco.classes
     table = [11, 28, 19, 21, 85, 19, 85, 9, 94, 13, 42, 18, 7, 7, 517, 30, 1, 8, 6, 17]
     for hint_set in (voc, coco):
-        objects = Counter(b.label for p in hint_set.photos for b in p.hints.boxes or () if not b.crowd)
+        objects = Counter(mark.label for p in hint_set.photos for mark in p.hints.objects)
         assert [objects[k] for k in range(1, 21)] == table
-    assert sum(b.crowd for p in coco.photos for b in p.hints.boxes or ()) == 14
+    assert sum(mark.label == 255 for p in coco.photos for mark in p.hints.marks) == 14
     assert [p.hints.tags for p in voc.photos] == [p.hints.tags for p in coco.photos]
     tags_csv = read_hints(DATA / "coco-things", format="csv")
     assert [p.hints.tags for p in tags_csv.photos] == [p.hints.tags for p in coco.photos]
@@ -199,10 +200,10 @@ def test_coco_things() -> None:
 @needs_data
 def test_nuclei() -> None:
     voc, coco, points = (read_hints(DATA / "nuclei", format=name) for name in ("voc", "coco", "points"))
-    assert sum(len(p.hints.boxes or ()) for p in voc.photos) == 6495
-    assert sum(len(p.hints.boxes or ()) for p in coco.photos) == 6495
-    assert sum(len(p.hints.points or ()) for p in points.photos) == 6495
+    assert sum(len(p.hints.objects) for p in voc.photos) == 6495
+    assert sum(len(p.hints.objects) for p in coco.photos) == 6495
+    assert sum(len(p.hints.shaped(Click)) for p in points.photos) == 6495
     assert {name: len(ids) for name, ids in points.splits.items()} == {"train": 82, "val": 38}
     for one, other in zip(voc.photos, coco.photos, strict=True):
-        corners = [sorted((b.x0, b.y0, b.x1, b.y1) for b in photo.hints.boxes or ()) for photo in (one, other)]
+        corners = [sorted(mark.shape.corners for mark in photo.hints.objects) for photo in (one, other)]
         assert corners[0] == corners[1]

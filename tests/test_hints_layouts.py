@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from hintseg.errors import LabelError
-from hintseg.hints import FORMATS, read_hints, recognise
-from hintseg.hints.rle import encode, write_counts
-from hintseg.types import Box, Hints, HintSet, MaskFile
+from hintseg.formats.recognise import codec
+from hintseg.geometry.runs import encode, write_counts
+from hintseg.hints import read_hints, recognise
+from hintseg.registry import formats
+from hintseg.types import IGNORE, Box, FullMask, Hints, HintSet, Mark, MaskFile, Region, Tags
 
 
 def photos(folder: Path, *names: str, size: tuple[int, int] = (20, 10)) -> Path:
@@ -35,6 +37,10 @@ def index_png(path: Path, values: Any, size: tuple[int, int] = (20, 10)) -> Path
 
 def hints_of(hint_set: HintSet) -> dict[str, Hints]:
     return {photo.id: photo.hints for photo in hint_set.photos}
+
+
+def truth_of(hint_set: HintSet) -> dict[str, FullMask]:
+    return {photo.id: photo.truth for photo in hint_set.photos if photo.truth is not None}
 
 
 def refusal(path: Path, labels: Path | None = None, **settings: Any) -> str:
@@ -70,9 +76,9 @@ class TestVoc:
         assert len(hint_set.classes) == 20
         assert hint_set.classes[11] == "dog"
         hints = hints_of(hint_set)
-        assert hints["a"].boxes == (Box(12, 0.0, 0.0, 10.0, 5.0), Box(15, 10.0, 1.0, 20.0, 10.0))
-        assert hints["a"].tags == {12, 15}
-        assert hints["b"] == Hints(tags=frozenset(), boxes=())
+        assert hints["a"].marks == (Mark(12, Box(0.0, 0.0, 10.0, 5.0), 1), Mark(15, Box(10.0, 1.0, 20.0, 10.0), 2))
+        assert set(hints["a"].tags or ()) == {12, 15}
+        assert hints["b"] == Hints(Tags.complete((), len(hint_set.classes)))
         assert hints["c"] == Hints()
 
     def test_names_that_are_not_vocs_are_sorted_and_masks_then_need_a_list(self, voc: Path) -> None:
@@ -80,16 +86,16 @@ class TestVoc:
         index_png(voc / "SegmentationClass" / "a.png", [1])
         hint_set = read_hints(voc)
         assert hint_set.classes == ("ant", "zebra")
-        assert hints_of(hint_set)["a"].mask is None
+        assert truth_of(hint_set) == {}
         assert any("masks in SegmentationClass are not used: no classes.txt" in note for note in hint_set.notes)
 
     def test_masks_of_the_augmented_set_come_first(self, voc: Path) -> None:
         index_png(voc / "SegmentationClass" / "a.png", [12])
         plain = index_png(voc / "SegmentationClass" / "c.png", [12])
         augmented = index_png(voc / "SegmentationClassAug" / "a.png", [12])
-        hints = hints_of(read_hints(voc, unlabelled=254))
-        assert hints["a"].mask == MaskFile(augmented, 254)
-        assert hints["c"] == Hints(mask=MaskFile(plain, 254))
+        hint_set = read_hints(voc, unlabelled=254)
+        assert truth_of(hint_set) == {"a": MaskFile(augmented, 254), "c": MaskFile(plain, 254)}
+        assert hints_of(hint_set)["c"] == Hints()
 
     def test_without_xml_tags_come_from_the_table_then_from_the_masks(self, tmp_path: Path) -> None:
         photos(tmp_path / "JPEGImages", "a.jpg", "b.jpg", "c.jpg")
@@ -97,9 +103,14 @@ class TestVoc:
         index_png(tmp_path / "SegmentationClass" / "a.png", [2, 255])
         index_png(tmp_path / "SegmentationClass" / "b.png", [])
         (tmp_path / "tags.csv").write_text("a.jpg,ant\n")
-        assert [photo.hints.tags for photo in read_hints(tmp_path).photos] == [{1}, None, None]
+        assert [photo.hints.tags for photo in read_hints(tmp_path).photos] == [Tags.complete({1}, 2), None, None]
         (tmp_path / "tags.csv").unlink()
-        assert [photo.hints.tags for photo in read_hints(tmp_path).photos] == [{2}, set(), None]
+        tags = [photo.hints.tags for photo in read_hints(tmp_path).photos]
+        assert tags == [
+            Tags.complete({2}, 2),
+            Tags.complete((), 2),
+            None,
+        ]
 
     def test_masks_with_wrong_ids_or_sizes(self, tmp_path: Path) -> None:
         photos(tmp_path / "JPEGImages", "a.jpg", "b.jpg")
@@ -165,7 +176,7 @@ class TestVoc:
         photos(root / "JPEGImages", "a.jpg")
         (root / "Annotations").mkdir()
         (root / "Annotations" / "a.xml").write_text(xml(("cat", 1, 1, 5, 5)))
-        assert hints_of(read_hints(tmp_path))["a"].tags == {8}
+        assert hints_of(read_hints(tmp_path))["a"].tags == Tags.complete({8}, 20)
 
 
 def coco_json(**changes: Any) -> dict[str, Any]:
@@ -217,19 +228,25 @@ class TestCoco:
         assert any("3 -> 1, 90 -> 2" in note for note in hint_set.notes)
         assert any("1 annotations without any area" in note for note in hint_set.notes)
         hints = hints_of(hint_set)
-        polygon, compressed, crowd = hints["a"].boxes or ()
-        assert polygon == Box(2, 1.0, 2.0, 5.0, 7.0, polygons=((1.0, 2.0, 5.0, 2.0, 5.0, 7.0),))
-        assert (compressed.x0, compressed.y0, compressed.x1, compressed.y1) == (3.0, 2.0, 9.0, 5.0)
-        assert crowd.rle == compressed.rle
-        assert (crowd.x0, crowd.y0, crowd.x1, crowd.y1) == (3, 2, 9, 5)
-        assert crowd.crowd
-        assert hints["b"] == Hints(tags=frozenset(), boxes=())
+        compressed = Box(3.0, 2.0, 9.0, 5.0)
+        assert hints["a"].marks == (
+            Mark(2, Box(1.0, 2.0, 5.0, 7.0), 1),
+            Mark(1, compressed, 2),
+            Mark(IGNORE, compressed),
+        )
+        truth = truth_of(hint_set)["a"]
+        assert isinstance(truth, tuple)
+        polygon, runs, crowd = truth
+        assert polygon == Mark(2, Region(((1.0, 2.0, 5.0, 2.0, 5.0, 7.0),)))
+        assert crowd == Mark(IGNORE, runs.shape)
+        assert truth_of(hint_set)["b"] == ()
+        assert hints["b"] == Hints(Tags.complete((), len(hint_set.classes)))
         assert hints["c"] == Hints()
 
     def test_a_crowd_alone_is_no_tag(self, folder: Path) -> None:
         content = coco_json()
         content["annotations"] = content["annotations"][2:3]
-        assert hints_of(read_hints(self.write(folder, content)))["a"].tags == frozenset()
+        assert hints_of(read_hints(self.write(folder, content)))["a"].tags == Tags.complete((), 2)
 
     def test_all_problems_at_once(self, folder: Path) -> None:
         nan = float("nan")
@@ -319,7 +336,7 @@ class TestCoco:
         found = read_hints(tmp_path)
         assert len(found.classes) == 80
         assert {split: len(names) for split, names in found.splits.items()} == {"train": 1, "val": 1}
-        tags = {name.split("/")[0]: hints.tags for name, hints in hints_of(found).items()}
+        tags = {name.split("/")[0]: set(hints.tags or ()) for name, hints in hints_of(found).items()}
         assert tags == {"train2014": {80}, "val2014": {12}}
 
 
@@ -343,11 +360,11 @@ class TestYolo:
         hint_set = read_hints(folder)
         assert hint_set.classes == ("ant", "bee")
         hints = hints_of(hint_set)
-        box, polygon = hints["train/a"].boxes or ()
-        assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx((0, 3, 10, 7))
-        assert polygon == Box(2, 0.0, 0.0, 10.0, 10.0, polygons=((0.0, 0.0, 10.0, 0.0, 10.0, 10.0),))
-        assert hints["train/b"] == Hints(tags=frozenset(), boxes=())
-        clipped = (hints["val/c"].boxes or ())[0]
+        box, polygon = hints["train/a"].objects
+        assert box.shape.corners == pytest.approx((0, 3, 10, 7))
+        assert polygon == Mark(2, Box(0.0, 0.0, 10.0, 10.0), 2)
+        assert hints["train/b"] == Hints(Tags.complete((), 2))
+        clipped = hints["val/c"].objects[0].shape
         assert (clipped.x1, clipped.y1) == (20.0, 10.0)
         assert hints["val/d"] == Hints()
         assert dict(hint_set.splits) == {"train": ("train/a", "train/b"), "val": ("val/c", "val/d")}
@@ -365,7 +382,7 @@ class TestYolo:
         (tmp_path / "a.txt").write_text("0 0.5 0.5 1 1\n")
         (tmp_path / "classes.txt").write_text("ant\n")
         hints = hints_of(read_hints(tmp_path, format="yolo"))
-        assert hints["a"].boxes == (Box(1, 0.0, 0.0, 20.0, 10.0),)
+        assert hints["a"].marks == (Mark(1, Box(0.0, 0.0, 20.0, 10.0), 1),)
 
     def test_all_problems_at_once(self, folder: Path) -> None:
         lines = ["2 0.5 0.5 0.1 0.1", "0 0.5 0.5 0.1", "0 50 50 10 10", "0 x 0.5 0.1 0.1", "0 nan 0.5 0.1 0.1"]
@@ -416,20 +433,23 @@ class TestIndexPng:
     def test_masks(self, folder: Path) -> None:
         first = index_png(folder / "masks" / "a.png", [2, 2, 255])
         second = index_png(folder / "masks" / "deep" / "b.png", [])
-        assert hints_of(read_hints(folder)) == {
-            "a": Hints(tags=frozenset({2}), mask=MaskFile(first)),
-            "deep/b": Hints(tags=frozenset(), mask=MaskFile(second)),
+        hint_set = read_hints(folder)
+        assert hints_of(hint_set) == {
+            "a": Hints(Tags.complete({2}, 2)),
+            "deep/b": Hints(Tags.complete((), 2)),
             "c": Hints(),
         }
+        assert truth_of(hint_set) == {"a": MaskFile(first), "deep/b": MaskFile(second)}
 
     def test_scribbles_need_the_unlabelled_value(self, folder: Path) -> None:
         file = index_png(folder / "scribbles" / "a.png", [2, 2, 0] + [21] * 50)
         assert "pass unlabelled=VALUE" in refusal(folder)
-        hints = hints_of(read_hints(folder, unlabelled=21))
-        assert hints["a"] == Hints(tags=frozenset({2}), scribbles=MaskFile(file, 21))
+        strokes = Hints(Tags.complete({2}, 2), scribbles=MaskFile(file, 21, shows=frozenset({2})))
+        assert hints_of(read_hints(folder, unlabelled=21))["a"] == strokes
         truth = index_png(folder / "SegmentationClass" / "a.png", [2])
-        hints = hints_of(read_hints(folder, folder / "scribbles", unlabelled=21))
-        assert hints["a"] == Hints(tags=frozenset({2}), scribbles=MaskFile(file, 21), mask=MaskFile(truth))
+        hint_set = read_hints(folder, folder / "scribbles", unlabelled=21)
+        assert hints_of(hint_set)["a"] == strokes
+        assert truth_of(hint_set) == {"a": MaskFile(truth)}
 
     def test_an_unknown_value_is_never_guessed(self, folder: Path) -> None:
         index_png(folder / "masks" / "a.png", [2, 2, 0] + [21] * 50)
@@ -461,7 +481,7 @@ class TestRecognise:
     def test_no_labels_says_what_was_looked_for(self, tmp_path: Path) -> None:
         photos(tmp_path, "a.jpg")
         message = refusal(tmp_path)
-        assert all(f"  {name}: {entry.sign}" in message for name, entry in FORMATS.items())
+        assert all(f"  {name}: {entry.sign}" in message for name, entry in ((name, codec(name)) for name in formats()))
         assert "--format NAME" in message
 
     def test_two_formats_say_how_to_choose(self, tmp_path: Path) -> None:
@@ -479,8 +499,8 @@ class TestRecognise:
         index_png(tmp_path / "SegmentationClass" / "a.png", [0, 1] * 100)
         found = read_hints(tmp_path)
         assert recognise(tmp_path) == "csv"
-        assert [photo.hints.mask is not None for photo in found.photos] == [True, False]
-        assert all(photo.hints.boxes for photo in found.photos)
+        assert [photo.truth is not None for photo in found.photos] == [True, False]
+        assert all(photo.hints.objects for photo in found.photos)
 
     def test_a_voc_layout_wins_over_files_beside_it(self, voc: Path) -> None:
         (voc / "instances.json").write_text(json.dumps(coco_json()))

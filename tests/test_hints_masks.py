@@ -11,11 +11,14 @@ import pytest
 from PIL import Image
 
 from hintseg.errors import LabelError, PhotoError
+from hintseg.formats.index_image import read_index
+from hintseg.formats.layout import Found, boxes_and_truth
+from hintseg.formats.photos import photo_size
+from hintseg.geometry.rasterise import fill
+from hintseg.geometry.runs import bounds, decode, encode, parse_counts, write_counts
 from hintseg.hints import read_hints
-from hintseg.hints.masks import fill, paint, read_index, read_mask, read_scribbles, truth_ids
-from hintseg.hints.photos import photo_size
-from hintseg.hints.rle import bounds, decode, encode, parse_counts, write_counts
-from hintseg.types import Box, Hints, HintSet, MaskFile, Photo, Rle
+from hintseg.hints.masks import paint, read_mask, read_scribbles
+from hintseg.types import IGNORE, Box, FullMask, Hints, Mark, MaskFile, Photo, Region, Rle
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared")
@@ -121,15 +124,15 @@ class TestFill:
         assert (filled == expected).all()
 
 
-def polygon(label: int, x0: float, y0: float, x1: float, y1: float, **rest: bool) -> Box:
-    return Box(label, x0, y0, x1, y1, polygons=((x0, y0, x1, y0, x1, y1, x0, y1),), **rest)
+def polygon(label: int, x0: float, y0: float, x1: float, y1: float) -> Mark[Region]:
+    return Mark(label, Region(((x0, y0, x1, y0, x1, y1, x0, y1),)))
 
 
 class TestPaint:
     def test_smaller_objects_lie_in_front_and_crowds_behind(self) -> None:
         small = polygon(1, 2, 2, 4, 4)
-        large = Box(2, 0, 0, 6, 6, rle=encode(np.pad(np.ones((6, 6), dtype=bool), ((0, 2), (0, 4)))))
-        crowd = Box(1, 5, 5, 9, 7, crowd=True)
+        large = Mark(2, Region(rle=encode(np.pad(np.ones((6, 6), dtype=bool), ((0, 2), (0, 4))))))
+        crowd = Mark(IGNORE, Box(5, 5, 9, 7))
         expected = np.zeros((8, 10), dtype=np.uint8)
         expected[5:7, 5:9] = 255
         expected[:6, :6] = 2
@@ -145,7 +148,7 @@ class TestPaint:
 
     def test_run_lengths_of_another_size(self) -> None:
         with pytest.raises(LabelError, match=r"run lengths are for 2 x 3 pixels, but the photo has 10 x 8"):
-            paint([Box(1, 0, 0, 1, 1, rle=Rle(3, 2, (6,)))], (8, 10))
+            paint([Mark(1, Region(rle=Rle(3, 2, (6,))))], (8, 10))
 
 
 @pytest.fixture
@@ -154,8 +157,8 @@ def photo(tmp_path: Path) -> Photo:
     return Photo("a", tmp_path / "a.png")
 
 
-def with_hints(photo: Photo, **hints: object) -> Photo:
-    return Photo(photo.id, photo.path, Hints(**hints))  # type: ignore[arg-type]
+def judged(photo: Photo, truth: FullMask) -> Photo:
+    return Photo(photo.id, photo.path, truth=truth)
 
 
 def save(path: Path, mask: np.ndarray) -> Path:
@@ -167,18 +170,18 @@ class TestReadMask:
     def test_what_is_not_known_is_none(self, photo: Photo) -> None:
         assert read_mask(photo) is None
         assert read_scribbles(photo) is None
-        assert read_mask(with_hints(photo, boxes=(Box(1, 0, 0, 2, 2), polygon(1, 3, 3, 5, 5)))) is None
+        assert read_mask(Photo("a", photo.path, Hints(marks=(polygon(1, 3, 3, 5, 5),)))) is None, "a hint is no truth"
 
     def test_outlines_and_photos_without_objects(self, photo: Photo) -> None:
-        mask = read_mask(with_hints(photo, boxes=(polygon(2, 1, 1, 4, 3),)))
+        mask = read_mask(judged(photo, (polygon(2, 1, 1, 4, 3),)))
         assert mask is not None
         assert mask.shape == (8, 10)
         assert mask.dtype == np.uint8
         assert mask.sum() == 2 * 6
-        empty = read_mask(with_hints(photo, boxes=()))
+        empty = read_mask(judged(photo, ()))
         assert empty is not None
         assert not empty.any()
-        ignored = read_mask(with_hints(photo, boxes=()), background=False)
+        ignored = read_mask(judged(photo, ()), background=False)
         assert ignored is not None
         assert (ignored == 255).all()
 
@@ -190,7 +193,7 @@ class TestReadMask:
         save(tmp_path / "wide.png", values.astype(np.uint16))
         save(tmp_path / "grey.png", values)
         for name in ("p", "wide", "grey"):
-            mask = read_mask(with_hints(photo, mask=MaskFile(tmp_path / f"{name}.png")), n_classes=2)
+            mask = read_mask(judged(photo, MaskFile(tmp_path / f"{name}.png")), n_classes=2)
             assert mask is not None
             assert (mask == values).all()
         Image.fromarray(values > 0).save(tmp_path / "one.png")
@@ -199,12 +202,12 @@ class TestReadMask:
     def test_the_unlabelled_value_becomes_255(self, photo: Photo, tmp_path: Path) -> None:
         values = np.array([[0, 1, 7, 255]], dtype=np.uint8).repeat(8, axis=0)
         file = MaskFile(save(tmp_path / "s.png", values), unlabelled=7)
-        strokes = read_scribbles(with_hints(photo, scribbles=file), (8, 4), n_classes=1)
+        strokes = read_scribbles(Photo("a", photo.path, Hints(scribbles=file)), (8, 4), n_classes=1)
         assert strokes is not None
         assert strokes[0].tolist() == [0, 1, 255, 255]
         file = MaskFile(file.path, unlabelled=0)
         with pytest.raises(LabelError, match="ids outside the class list: 7"):
-            read_scribbles(with_hints(photo, scribbles=file), (8, 4), n_classes=1)
+            read_scribbles(Photo("a", photo.path, Hints(scribbles=file)), (8, 4), n_classes=1)
 
     def test_bad_files(self, photo: Photo, tmp_path: Path) -> None:
         good = save(tmp_path / "good.png", np.arange(80, dtype=np.uint8).reshape(8, 10))
@@ -221,29 +224,32 @@ class TestReadMask:
             ("lost", "cannot read the mask"),
         ]:
             with pytest.raises(LabelError, match=expected):
-                read_mask(with_hints(photo, mask=MaskFile(tmp_path / f"{name}.png")), n_classes=20)
+                read_mask(judged(photo, MaskFile(tmp_path / f"{name}.png")), n_classes=20)
 
     def test_size_of_a_turned_or_missing_photo(self, tmp_path: Path) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6
         Image.new("RGB", (10, 8)).save(tmp_path / "turned.jpg", exif=exif)
         assert photo_size(tmp_path / "turned.jpg") == (10, 8)
-        mask = read_mask(Photo("t", tmp_path / "turned.jpg", Hints(boxes=())))
+        mask = read_mask(Photo("t", tmp_path / "turned.jpg", truth=()))
         assert mask is not None
         assert mask.shape == (10, 8)
         with pytest.raises(PhotoError, match="cannot read the photo"):
-            read_mask(Photo("x", tmp_path / "x.jpg", Hints(boxes=())))
+            read_mask(Photo("x", tmp_path / "x.jpg", truth=()))
 
 
-def test_truth_is_known_for_masks_outlines_and_the_negatives_beside_them(photo: Photo, tmp_path: Path) -> None:
-    def known(*boxes: tuple[Box, ...] | None) -> frozenset[str]:
-        listed = [Photo(str(i), photo.path, Hints(boxes=found)) for i, found in enumerate(boxes)]
-        masked = Photo("m", photo.path, Hints(mask=MaskFile(tmp_path / "m.png")))
-        return truth_ids(HintSet("x", ("a",), (*listed, masked)))
+def test_truth_is_known_for_outlines_and_the_negatives_beside_them() -> None:
+    def known(*photos: list[Found]) -> set[str]:
+        return set(boxes_and_truth({str(i): found for i, found in enumerate(photos)}, 1)[1])
 
-    plain, outlined, crowd = Box(1, 0, 0, 2, 2), polygon(1, 0, 0, 2, 2), Box(1, 0, 0, 2, 2, crowd=True)
-    assert known((plain,), (), None) == {"m"}
-    assert known((outlined, crowd), (plain, outlined), (), None) == {"0", "2", "m"}
+    box, ring = Box(0, 0, 2, 2), Region(((0, 0, 2, 0, 2, 2, 0, 2),))
+    plain, outlined, crowd = Found(1, box), Found(1, box, ring), Found(1, box, crowd=True)
+    assert known([plain], []) == set()
+    assert known([outlined, crowd], [plain, outlined], []) == {"0", "2"}
+    hints, truth = boxes_and_truth({"a": [outlined, crowd, plain], "b": [outlined, crowd]}, 1)
+    assert hints["a"].marks == (Mark(1, box, 1), Mark(IGNORE, box), Mark(1, box, 2))
+    assert [mark.object for mark in hints["a"].objects] == [1, 2]
+    assert truth == {"b": (Mark(1, ring), Mark(IGNORE, box))}
 
 
 def test_hints_need_no_torch() -> None:

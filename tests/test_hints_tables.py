@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from hintseg.errors import ConfigError, LabelError
+from hintseg.geometry.boxes import fit_box, fit_point
 from hintseg.hints import read_hints
-from hintseg.hints.boxes import fit_box, fit_point
-from hintseg.types import Box, Hints, HintSet, Point
+from hintseg.types import Box, Click, Hints, HintSet, Mark, Tags
 
 
 def photos(folder: Path, *names: str, size: tuple[int, int] = (20, 10)) -> Path:
@@ -132,7 +132,7 @@ class TestOneHot:
         photos(tmp_path, "a.png")
         (tmp_path / "classes.txt").write_text("cat\ndog\n")
         (tmp_path / "tags.csv").write_text("file,dog,cat\na.png,1,0\n")
-        assert hints_of(read_hints(tmp_path))["a"].tags == {2}
+        assert hints_of(read_hints(tmp_path))["a"].tags == Tags.complete({2}, 2)
         message = problems(tmp_path, "file,dog,catt\na.png,yes,0\n")
         assert "class 'catt' is not in classes.txt; did you mean 'cat'?" in message
         assert "class 'cat' of classes.txt has no column; did you mean 'catt'?" in message
@@ -161,8 +161,8 @@ class TestBoxes:
         negative = ",".join("b.png" if name in ("file", "filename", "image_id") else "" for name in header.split(","))
         (tmp_path / "boxes.csv").write_text(f"{header}\n{row}\n{negative}\n")
         hints = hints_of(read_hints(tmp_path))
-        assert hints["a"] == Hints(tags=frozenset({1}), boxes=(Box(1, 1.0, 2.0, 11.0, 8.0),))
-        assert hints["b"] == Hints(tags=frozenset(), boxes=())
+        assert hints["a"] == Hints(Tags.complete({1}, 1), (Mark(1, Box(1.0, 2.0, 11.0, 8.0), 1),))
+        assert hints["b"] == Hints(Tags.complete((), 1))
 
     def test_bad_corners_are_listed_and_small_overhang_is_clipped(self, tmp_path: Path) -> None:
         photos(tmp_path, "a.png")
@@ -198,8 +198,8 @@ class TestPoints:
         hint_set = read_hints(tmp_path)
         assert hint_set.classes == ("dog",)
         assert hints_of(hint_set) == {
-            "a": Hints(tags=frozenset({1}), points=(Point(1, 3.0, 4.5), Point(0, 0.0, 0.0))),
-            "b": Hints(tags=frozenset(), points=()),
+            "a": Hints(Tags.complete({1}, 1), (Mark(1, Click(3.0, 4.5)), Mark(0, Click(0.0, 0.0)))),
+            "b": Hints(Tags.complete((), 1)),
             "c": Hints(),
         }
 

@@ -20,10 +20,11 @@ from hintseg.config.loader import load_config
 from hintseg.config.settings import BackboneConfig
 from hintseg.errors import MESSAGE, ConfigError, LabelError, RunError, ShapeError, WeightsError
 from hintseg.evaluation.folders import evaluate_folders
+from hintseg.formats.photos import find_photos
+from hintseg.geometry.rasterise import fill
+from hintseg.geometry.runs import bounds, encode
 from hintseg.hints import read_hints
-from hintseg.hints.masks import fill, paint
-from hintseg.hints.photos import find_photos
-from hintseg.hints.rle import bounds, encode
+from hintseg.hints.masks import paint
 from hintseg.methods.cam import Cam
 from hintseg.nn.backbones import read_weights
 from hintseg.registry import methods, resolve
@@ -31,7 +32,7 @@ from hintseg.store.instances import read_instances
 from hintseg.store.maps import read_maps
 from hintseg.store.masks import read_label_png
 from hintseg.training.weights import KEY, load_weights, save_weights
-from hintseg.types import Box, Rle
+from hintseg.types import Mark, Region, Rle
 
 NINES = "9" * 400
 
@@ -82,11 +83,11 @@ class TestCoco:
 
     def test_a_long_zigzag_and_many_objects_fit_into_memory(self, monkeypatch):
         points = np.array([(i / 9, 300 * (i % 2)) for i in range(2700)], dtype=np.float64)
-        monkeypatch.setattr("hintseg.hints.masks._AT_ONCE", 10_000)
+        monkeypatch.setattr("hintseg.geometry.rasterise._AT_ONCE", 10_000)
         whole = fill([points], (300, 300))
-        monkeypatch.setattr("hintseg.hints.masks._AT_ONCE", 1 << 40)
+        monkeypatch.setattr("hintseg.geometry.rasterise._AT_ONCE", 1 << 40)
         np.testing.assert_array_equal(whole, fill([points], (300, 300)))
-        boxes = [Box(1 + n % 2, 0, 0, n + 1, 9, polygons=((0, 0, n + 1, 0, n + 1, 9, 0, 9),)) for n in range(9)]
+        boxes = [Mark(1 + n % 2, Region(((0, 0, n + 1, 0, n + 1, 9, 0, 9),))) for n in range(9)]
         kept = paint(boxes, (9, 9))
         monkeypatch.setattr("hintseg.hints.masks._KEPT", 100)
         np.testing.assert_array_equal(kept, paint(boxes, (9, 9)))

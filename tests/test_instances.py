@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from hintseg.errors import RunError, ShapeError
-from hintseg.hints.masks import fill
-from hintseg.hints.rle import encode, encode_part, parse_counts
+from hintseg.geometry.rasterise import fill
+from hintseg.geometry.runs import encode, encode_part, parse_counts
 from hintseg.store.instances import (
     Instances,
     join,

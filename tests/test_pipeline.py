@@ -277,3 +277,21 @@ def test_two_processes_train_one_model(data, tmp_path):
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert all(stage["done"] for stage in manifest["stages"].values())
     assert len(list((tmp_path / "run" / "refine" / "masks").glob("*.png"))) == 8
+
+
+def test_true_masks_teach_where_it_is_said_and_the_rest_stays(run, data, tmp_path, caplog):
+    shutil.copytree(run.path, tmp_path / "run")
+    with caplog.at_level("INFO", logger="hintseg"):
+        again = hintseg.train(data, tmp_path / "run", settings=[*QUICK, "data.learn_masks=train"], resume=True)
+    assert "segment is made again: data.learn_masks was None, is train" in caplog.messages
+    assert not any("localize is made again" in message for message in caplog.messages)
+    (row,) = (row for row in again.metrics if row["stage"] == "segment")
+    assert "trained on masks of stage 'refine' and true masks of 8 photos" in row["protocol"]
+
+
+def test_lost_masks_are_not_replaced_by_the_truth_in_silence(run, data, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    for stage in ("localize", "refine"):
+        shutil.rmtree(tmp_path / "run" / stage / "masks")
+    with pytest.raises(RunError, match=r"there are no masks in .* to learn from, and true masks teach only where"):
+        hintseg.train(data, tmp_path / "run", settings=[*QUICK, "segment.fit.epochs=3"], resume=True)

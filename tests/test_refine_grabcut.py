@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hintseg.errors import ShapeError
-from hintseg.hints.boxes import expand_box, pixel_window
+from hintseg.geometry.boxes import expand_box, pixel_window
 from hintseg.refine import box_proposal, grabcut, refine_proposal
 from published import reference
 

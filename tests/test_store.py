@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from hintseg.errors import LabelError, RunError, ShapeError
 from hintseg.files.atomic import whole_file
-from hintseg.hints.rle import decode, parse_counts
+from hintseg.geometry.runs import decode, parse_counts
 from hintseg.store.coco import write_coco
 from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png, write_mask

@@ -21,7 +21,7 @@ from hintseg.training.fit import fit
 from hintseg.training.optim import build_optimizer, learning_rate_factor
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights, save_weights
-from hintseg.types import Hints, ParameterGroup, Photo, Supervision
+from hintseg.types import Hints, ParameterGroup, Photo, Supervision, Tags
 
 SETTINGS = FitConfig(
     epochs=3,
@@ -71,7 +71,7 @@ def loader(tmp_path):
     for i in range(6):
         path = tmp_path / f"{i}.png"
         Image.fromarray(np.full((32, 32, 3), 40 * i, np.uint8)).save(path)
-        photos.append(Photo(str(i), path, Hints(tags=frozenset({1}))))
+        photos.append(Photo(str(i), path, Hints(Tags(frozenset({1})))))
     dataset = PhotoDataset(photos, 1, TrainingTransform(32, (1.0, 1.0)))
     return train_loader(dataset, batch_size=2)
 

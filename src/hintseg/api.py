@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Each verb imports its own rooms when called: checking or evaluating should not wait for torch.
 
 Bytes = npt.NDArray[np.uint8]
+Labels = Path | str | Sequence[Path | str]
 Settings = Sequence[str] | Mapping[str, Any]
 
 logger = logging.getLogger("hintseg")
@@ -85,7 +86,7 @@ def train(
     data: Path | str,
     out: Path | str,
     *,
-    labels: Path | str | None = None,
+    labels: Labels | None = None,
     recipe: str | Path = "vwe",
     format: str = "auto",
     settings: Settings = (),
@@ -98,7 +99,7 @@ def train(
     Args:
         data: Folder of the photos.
         out: Run folder to make.
-        labels: Label file or folder, where it is not found below `data` by itself.
+        labels: Label file or folder, where it is not found below `data` by itself; or several, which are put together.
         recipe: A built-in recipe's name or a YAML file.
         format: Label format; `auto` recognises it.
         settings: Dotted settings: ``{"localize.fit.epochs": 10}`` or ``["localize.fit.epochs=10"]``.
@@ -115,7 +116,7 @@ def train(
     from hintseg.config.loader import load_config
     from hintseg.pipeline.recipe import run_recipe
 
-    block = {"path": str(data), "labels": None if labels is None else str(labels), "format": format}
+    block = {"path": str(data), "labels": None if labels is None else _paths(labels), "format": format}
     config = load_config(recipe, _words(settings), data=block)
     return Run(run_recipe(config, Path(out), resume=resume, overwrite=overwrite, watch=watch).path)
 
@@ -124,7 +125,7 @@ def masks_from_boxes(
     data: Path | str,
     out: Path | str,
     *,
-    labels: Path | str | None = None,
+    labels: Labels | None = None,
     format: str = "auto",
     settings: Settings = (),
     overlays: bool = True,
@@ -139,7 +140,7 @@ def masks_from_boxes(
     Args:
         data: Folder of the photos.
         out: Folder to write to.
-        labels: Label file or folder, where it is not found below `data` by itself.
+        labels: Label file or folder, where it is not found below `data` by itself; or several, which are put together.
         format: Label format; `auto` recognises it.
         settings: Dotted settings, as for `train`: ``propose.method=grabcut`` trains nothing.
         overlays: Whether to draw each mask over its photo too.
@@ -232,7 +233,7 @@ def predict(
         LabelError: There is no photo.
         PhotoError: None of the photos can be read.
     """
-    from hintseg.hints.photos import check_names, find_photos
+    from hintseg.formats.photos import check_names, find_photos
     from hintseg.pipeline.output import clear, file_name, masks_folder, writing
     from hintseg.pipeline.stages import predict_photos
     from hintseg.training import machine
@@ -315,7 +316,7 @@ def export(
 def check(
     data: Path | str,
     *,
-    labels: Path | str | None = None,
+    labels: Labels | None = None,
     format: str = "auto",
     unlabelled: int | None = None,
     background: bool = True,
@@ -324,7 +325,7 @@ def check(
 
     Args:
         data: Folder of the photos.
-        labels: Label file or folder, where it is not found below `data` by itself.
+        labels: Label file or folder, where it is not found below `data` by itself; or several, which are put together.
         format: Label format; `auto` recognises it.
         unlabelled: Value of scribble images that means "nothing known here".
         background: Whether pixels may belong to no class.
@@ -335,9 +336,8 @@ def check(
     from hintseg.hints import read_hints
     from hintseg.hints.check import check as check_hints
 
-    hint_set = read_hints(
-        Path(data), Path(labels) if labels else None, format=format, unlabelled=unlabelled, background=background
-    )
+    files = [Path(file) for file in _paths(labels or ())]
+    hint_set = read_hints(Path(data), files, format=format, unlabelled=unlabelled, background=background)
     return check_hints(hint_set)
 
 
@@ -370,6 +370,10 @@ def demo(
     if kind_of(data) != "photos":
         write_shapes(data)
     return train(data, out, recipe="demo", settings=settings, resume=resume, overwrite=overwrite, watch=watch)
+
+
+def _paths(labels: Labels) -> list[str]:
+    return [str(labels)] if isinstance(labels, Path | str) else [str(file) for file in labels]
 
 
 def _words(settings: Settings) -> list[str]:

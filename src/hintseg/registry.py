@@ -1,6 +1,7 @@
 """Hand-written tables name -> "module:Object". Importing this module imports no torch.
 
-Other packages add methods and objectives through the entry-point groups ``hintseg.methods`` and ``hintseg.objectives``.
+Other packages add methods, objectives and label formats through the entry-point groups ``hintseg.methods``,
+``hintseg.objectives`` and ``hintseg.formats``.
 """
 
 from __future__ import annotations
@@ -84,6 +85,18 @@ REFINERS: dict[str, Entry] = {
 }
 
 
+FORMATS: dict[str, Entry] = {
+    "folders": Entry("hintseg.formats.folders:Folders", "a folder of photos per class"),
+    "csv": Entry("hintseg.formats.csv:Csv", "CSV of tags, one-hot tags, or boxes"),
+    "voc": Entry("hintseg.formats.voc:Voc", "Pascal VOC layout: XML boxes, masks, split lists"),
+    "coco": Entry("hintseg.formats.coco:Coco", "COCO instances JSON: boxes, polygons, RLE"),
+    "yolo": Entry("hintseg.formats.yolo:Yolo", "YOLO .txt with data.yaml: boxes or polygons"),
+    "index_png": Entry("hintseg.formats.index_png:IndexPng", "index PNGs: masks or scribbles"),
+    "points": Entry("hintseg.formats.points:Points", "CSV of points"),
+    "cls_labels": Entry("hintseg.formats.cls_labels:ClsLabels", "cls_labels.npy of research code"),
+}
+
+
 def methods() -> dict[str, Entry]:
     """Return all methods by name, those of installed plug-ins included."""
     return METHODS | _plugins("hintseg.methods")
@@ -92,6 +105,11 @@ def methods() -> dict[str, Entry]:
 def objectives() -> dict[str, Entry]:
     """Return all objectives by name, those of installed plug-ins included."""
     return OBJECTIVES | _plugins("hintseg.objectives")
+
+
+def formats() -> dict[str, Entry]:
+    """Return all label formats by name, those of installed plug-ins included."""
+    return FORMATS | _plugins("hintseg.formats")
 
 
 def _plugins(group: str) -> dict[str, Entry]:

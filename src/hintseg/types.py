@@ -7,11 +7,12 @@ top-left corner of the top-left pixel; boxes are (x0, y0, x1, y1) with right and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +25,7 @@ IGNORE = 255
 
 
 class Supervision(StrEnum):
-    """What kind of hint a method learns from."""
+    """A kind of hint: what a label file carries, and what a method learns from."""
 
     TAGS = "tags"
     BOXES = "boxes"
@@ -50,27 +51,12 @@ class Rle:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One object: its class and box, and its outline where the label file has one.
+    """A rectangle, pixels; right and bottom are exclusive."""
 
-    Attributes:
-        label: Class id, 1..K.
-        x0: Left edge, pixels.
-        y0: Top edge, pixels.
-        x1: Right edge, pixels, exclusive.
-        y1: Bottom edge, pixels, exclusive.
-        polygons: Outlines as flat ``(x, y, x, y, ...)`` rings; empty where unknown.
-        rle: The object's mask; None where unknown.
-        crowd: Whether the region stands for many objects; such regions are ignored, not learned.
-    """
-
-    label: int
     x0: float
     y0: float
     x1: float
     y1: float
-    polygons: tuple[tuple[float, ...], ...] = ()
-    rle: Rle | None = None
-    crowd: bool = False
 
     @property
     def corners(self) -> tuple[float, float, float, float]:
@@ -79,53 +65,187 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """One click: class id 1..K (0 = background) at pixel coordinates (x, y)."""
+class Stroke:
+    """A line drawn over pixels.
 
-    label: int
+    Attributes:
+        points: Its vertices as ``(x, y, x, y, ...)``, pixels; at least one.
+        width: How wide the pen is, pixels, >= 1.
+    """
+
+    points: tuple[float, ...]
+    width: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Click:
+    """One point (x, y), pixels."""
+
     x: float
     y: float
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    """Some pixels, as outlines or as run lengths; not necessarily all pixels of the object.
+
+    Attributes:
+        polygons: Outlines as flat ``(x, y, x, y, ...)`` rings, each filled by the even-odd rule.
+        rle: Run lengths of the whole photo, in place of polygons.
+    """
+
+    polygons: tuple[tuple[float, ...], ...] = ()
+    rle: Rle | None = None
+
+
+Shape = Box | Stroke | Click | Region
+S = TypeVar("S", bound=Shape)
+S_co = TypeVar("S_co", bound=Shape, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark(Generic[S_co]):
+    """One statement of a person, a file or a model about some pixels.
+
+    Attributes:
+        label: 1..K; 0: "this is background"; 255: "nothing can be learned here", such as a crowd.
+        shape: Where.
+        object: Number of the object in its photo, counted from 1; marks of one object share it. None: not said.
+        source: Who says so: ``person``, ``file`` or ``model:NAME``.
+        trust: How far to believe it, 0..1.
+    """
+
+    label: int
+    shape: S_co
+    object: int | None = None
+    source: str = "file"
+    trust: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tags(Collection[int]):
+    """What is said about the classes of a whole photo. As a collection it holds the classes that are present.
+
+    It is false where none is present, also where that was said: ask `is None` for photos nothing is said about.
+
+    Attributes:
+        present: Class ids 1..K that are in the photo.
+        said: Class ids that anything is said about: the present ones, and those that are absent. Most photos share one
+            such set: of many classes and photos, sets of the absent ones would fill the memory.
+
+    Example:
+        >>> tags = Tags.complete({2}, classes=3)
+        >>> sorted(tags), sorted(tags.absent), 2 in tags
+        ([2], [1, 3], True)
+        >>> tags == Tags(frozenset({2}), frozenset({1, 3}))
+        True
+    """
+
+    present: frozenset[int] = frozenset()
+    said: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "said", _shared(self.said if self.present <= self.said else self.said | self.present))
+
+    @classmethod
+    def complete(cls, present: Iterable[int], classes: int) -> Tags:
+        """Say of all `classes` classes whether they are present."""
+        return cls(frozenset(present), _numbers(classes))
+
+    @property
+    def absent(self) -> frozenset[int]:
+        """Class ids that are not in the photo."""
+        return self.said - self.present
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.present)
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    def __contains__(self, label: object) -> bool:
+        return label in self.present
+
+
+@lru_cache
+def _shared(labels: frozenset[int]) -> frozenset[int]:
+    """Return one set for all that hold the same."""
+    return labels
+
+
+@lru_cache
+def _numbers(classes: int) -> frozenset[int]:
+    return frozenset(range(1, classes + 1))
+
+
+@dataclass(frozen=True, slots=True)
 class MaskFile:
-    """An index image on disk.
+    """An index image on disk; it is decoded when it is asked for.
 
     Attributes:
         path: A PNG whose pixel values are class ids.
         unlabelled: The value that means "nothing known here", besides 255; None if there is none.
+        ids: Class id of each value 1..n of the image, where the image counts the classes otherwise; empty: as they are.
+        shows: Class ids that occur in it; None where nobody looked.
     """
 
     path: Path
     unlabelled: int | None = None
+    ids: tuple[int, ...] = ()
+    shows: frozenset[int] | None = None
+
+
+FullMask = MaskFile | tuple[Mark[Shape], ...]
+"""What every pixel of a photo is: an index image, or the outlines of all its objects (none: all is background)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """All that is known about one photo. None means "not said"; an empty collection means "said: there is none".
+    """What a person said about one photo, to learn from.
 
     Attributes:
-        tags: Class ids 1..K present in the photo. Empty: a true negative.
-        boxes: Objects with boxes (and outlines, where the format has them).
-        points: Clicks.
-        scribbles: Strokes on an otherwise unlabelled image.
-        mask: A full mask. It is truth: used for evaluation, and for training only by methods that ask for masks.
+        tags: Its classes. None: not said.
+        marks: Boxes, points, strokes and regions, in the order of the file.
+        scribbles: Strokes as an index image, on an otherwise unlabelled photo.
+        mask: A full mask that may be learned from; see `data.learn_masks`.
     """
 
-    tags: frozenset[int] | None = None
-    boxes: tuple[Box, ...] | None = None
-    points: tuple[Point, ...] | None = None
+    tags: Tags | None = None
+    marks: tuple[Mark[Shape], ...] = ()
     scribbles: MaskFile | None = None
-    mask: MaskFile | None = None
+    mask: FullMask | None = None
+
+    def shaped(self, kind: type[S]) -> tuple[Mark[S], ...]:
+        """Return the marks of one shape.
+
+        Example:
+            >>> hints = Hints(marks=(Mark(1, Box(0, 0, 4, 4), object=1), Mark(2, Click(3, 3))))
+            >>> [mark.label for mark in hints.shaped(Click)]
+            [2]
+        """
+        return tuple(mark for mark in self.marks if isinstance(mark.shape, kind))  # type: ignore[misc]
+
+    @property
+    def objects(self) -> tuple[Mark[Box], ...]:
+        """The boxes of single objects: neither crowds nor boxes of background."""
+        return tuple(mark for mark in self.shaped(Box) if BACKGROUND < mark.label < IGNORE)
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One photo: a unique id (its path below the photo folder without suffix, ``/`` kept), its file and its hints."""
+    """One photo.
+
+    Attributes:
+        id: Unique: its path below the photo folder without suffix, ``/`` kept.
+        path: Its file.
+        hints: What a person said about it.
+        truth: Its full mask, which judges. It teaches only where `data.learn_masks` says so.
+    """
 
     id: str
     path: Path
     hints: Hints = field(default_factory=Hints)
+    truth: FullMask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +259,7 @@ class HintSet:
         splits: Named lists of photo ids, such as ``train`` and ``val``; empty where the format has none.
         background: Whether pixels may belong to no class.
         notes: What the reader mapped or skipped, one sentence each, for people.
+        closed: Whether a photo with marks has a mark of each of its classes: then those without are absent.
     """
 
     name: str
@@ -147,6 +268,7 @@ class HintSet:
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     background: bool = True
     notes: tuple[str, ...] = ()
+    closed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import typer
 def check(
     data: Annotated[Path, typer.Argument(help="Folder of the photos.")],
     labels: Annotated[
-        Path | None, typer.Option(help="Label file or folder, if not found below DATA by itself.")
+        list[Path] | None,
+        typer.Option(help="Label file or folder, if not found below DATA by itself; give it again for more of them."),
     ] = None,
     format: Annotated[str, typer.Option(help="Label format; `auto` recognises it.")] = "auto",
     unlabelled: Annotated[int | None, typer.Option(help="Value of scribble images that means unlabelled.")] = None,

@@ -29,8 +29,8 @@ def evaluate(
     from rich.table import Table
 
     from hintseg import api
-    from hintseg.hints.layout import is_background
-    from hintseg.hints.problems import read_text
+    from hintseg.formats.layout import is_background
+    from hintseg.formats.problems import read_text
 
     names = [name.strip() for name in read_text(classes).splitlines() if name.strip()] if classes else None
     if names and not no_background and is_background(names[0]):

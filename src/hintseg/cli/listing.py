@@ -47,9 +47,9 @@ def rows(kind: Kind, pattern: str = "") -> list[tuple[str, str]]:
 
         return [(name, summary(name)) for name in recipe_names()]
     if kind is Kind.formats:
-        from hintseg.hints import FORMATS
+        from hintseg.registry import formats
 
-        return [(name, entry.summary) for name, entry in FORMATS.items()]
+        return [(name, entry.summary) for name, entry in formats().items()]
     import timm
 
     return [(name, "") for name in timm.list_models(pattern)]

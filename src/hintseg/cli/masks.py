@@ -33,7 +33,8 @@ def masks(
         Path | None, typer.Option(help="Folder to write to; SOURCE/masks of a run if left out, needed with --from.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="With --from: label file or folder, if not found below SOURCE by itself.")
+        list[Path] | None,
+        typer.Option(help="With --from: label file or folder, if not found below SOURCE; give it again for more."),
     ] = None,
     format: Annotated[str, typer.Option(help="With --from: label format; `auto` recognises it.")] = "auto",
     overlays: Annotated[bool, typer.Option(help="Also draw each mask over its photo.")] = True,

@@ -24,7 +24,8 @@ def train(
     ] = None,
     out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/hintseg"),
     labels: Annotated[
-        Path | None, typer.Option(help="Label file or folder, if not found below DATA by itself.")
+        list[Path] | None,
+        typer.Option(help="Label file or folder, if not found below DATA by itself; give it again for more of them."),
     ] = None,
     recipe: Annotated[str, typer.Option(help="A name of `hintseg list recipes`, or a YAML file.")] = "vwe",
     format: Annotated[str, typer.Option(help="Label format; `auto` recognises it.")] = "auto",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from hintseg.config.auto import Facts, Task, of_task
 
@@ -148,27 +148,37 @@ class WrapperConfig(Settings):
     baseline: Path | None = None
 
 
+def _several(value: Any) -> Any:
+    """Take one path, or none, for a list of them."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
 class DataConfig(Settings):
     """Which photos, which labels.
 
     Attributes:
         path: Folder of the data set.
-        labels: Label file or folder, where it is not found below `path` by itself.
+        labels: Label file or folder, where it is not found below `path` by itself; or several, which are put together.
         format: A format name (`hintseg list formats`) or `auto`.
         train: Name of the split to learn from; photos without any hint are left out. `auto`: `train` where the data
             has such a list, `all` photos otherwise.
         val: Name of the split to evaluate on; `auto`: `val` where the data has such a list and truth.
         background: Whether pixels may belong to no class: `none` for data in which every pixel has one.
+        learn_masks: Whose true masks may be learned from: `all`, the name of a split, or a file with the id of a photo
+            per line. null: nobody's, they judge only.
         unlabelled: The value of index images that means "nothing known here"; needed for scribbles.
         longest: Photos with a longer side than this, pixels, are reduced to it when read; masks come back at the
             photo's own size. It bounds time and memory, and makes objects about as large as networks expect.
     """
 
     path: Path
-    labels: Path | None = None
+    labels: Annotated[tuple[Path, ...], BeforeValidator(_several)] = ()
     format: str = "auto"
     train: str = "auto"
     val: str = "auto"
+    learn_masks: str | None = None
     background: Literal["present", "none"] = "present"
     unlabelled: Annotated[int, Field(ge=0, le=255)] | None = None
     longest: Annotated[int, Field(ge=64)] = 640

@@ -17,9 +17,9 @@ from torchvision.transforms.v2 import functional as F
 from hintseg.data.dataset import EpochDataset, Item
 from hintseg.data.transforms import adjust_colours
 from hintseg.errors import PhotoError, ShapeError
-from hintseg.hints.boxes import Window, pixel_window
-from hintseg.hints.boxes import expand_box as expand_box
-from hintseg.types import IGNORE, Photo
+from hintseg.geometry.boxes import Window, pixel_window
+from hintseg.geometry.boxes import expand_box as expand_box
+from hintseg.types import IGNORE, Box, Photo
 
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
@@ -32,11 +32,6 @@ _CACHE_BYTES = 128 * 2**20
 """Decoded photos that each loader worker keeps: the boxes of a photo come at different times."""
 
 
-def object_boxes(photo: Photo) -> list[int]:
-    """Return the indices into ``photo.hints.boxes`` of single objects; crowds are neither learned nor cut out."""
-    return [i for i, box in enumerate(photo.hints.boxes or ()) if not box.crowd]
-
-
 def smallest_side(photos: Sequence[Photo]) -> float:
     """Return the shorter side, pixels, below which boxes are left out of training.
 
@@ -44,18 +39,17 @@ def smallest_side(photos: Sequence[Photo]) -> float:
 
     Example:
         >>> from pathlib import Path
-        >>> from hintseg.types import Box, Hints
-        >>> boxes = tuple(Box(1, 0, 0, 90, side) for side in (8, 20, 22, 60))
-        >>> smallest_side([Photo("a", Path("a.jpg"), Hints(boxes=boxes))])
+        >>> from hintseg.types import Hints, Mark
+        >>> boxes = tuple(Mark(1, Box(0, 0, 90, side)) for side in (8, 20, 22, 60))
+        >>> smallest_side([Photo("a", Path("a.jpg"), Hints(marks=boxes))])
         20
     """
-    sides = [_short_side(photo, i) for photo in photos for i in object_boxes(photo)]
+    sides = [_short_side(mark.shape) for photo in photos for mark in photo.hints.objects]
     return min(SMALLEST_PX, statistics.median_low(sides)) if sides else SMALLEST_PX
 
 
-def _short_side(photo: Photo, index: int) -> float:
-    x0, y0, x1, y1 = (photo.hints.boxes or ())[index].corners
-    return min(x1 - x0, y1 - y0)
+def _short_side(box: Box) -> float:
+    return min(box.x1 - box.x0, box.y1 - box.y0)
 
 
 class CropDataset(EpochDataset):
@@ -69,8 +63,8 @@ class CropDataset(EpochDataset):
     Args:
         photos: Photos with boxes; crowds are left out.
         classes: Number of foreground classes K.
-        proposal: Returns the foreground of box `index` of a photo, bool, of the size of the box's `pixel_window`; None
-            where there is none: the pixels are then 255 in the box, 0 around it.
+        proposal: Returns the foreground of box `index` of ``photo.hints.objects``, bool, of the size of the box's
+            `pixel_window`; None where there is none: the pixels are then 255 in the box, 0 around it.
         size: S, side of the crops, pixels.
         expand: Height and width grow by this share in total.
         scale: Each of the four margins is multiplied by a random number of this range: objects change size and place.
@@ -103,8 +97,8 @@ class CropDataset(EpochDataset):
         self.items = [
             (number, index)
             for number, photo in enumerate(self.photos)
-            for index in object_boxes(photo)
-            if _short_side(photo, index) >= smallest_side
+            for index, mark in enumerate(photo.hints.objects)
+            if _short_side(mark.shape) >= smallest_side
         ]
         self.items = [item for item in self.items if worth(self.photos[item[0]], item[1])] or self.items
         if not self.items:
@@ -124,8 +118,8 @@ class CropDataset(EpochDataset):
         random = np.random.default_rng((self.seed, self.epoch, index))
         photo, box, rgb = self._next(int(self._order[(self.epoch * len(self) + index) % len(self.items)]))
         size = rgb.shape[:2]
-        hint = (photo.hints.boxes or ())[box]
-        window = pixel_window(hint.corners, size)
+        hint = photo.hints.objects[box]
+        window = pixel_window(hint.shape.corners, size)
         left, top, right, bottom = random.uniform(*self.scale, size=4).tolist()
         frame = expand_box(window, size, self.expand, (left, top, right, bottom))
         flip = random.random() < 0.5

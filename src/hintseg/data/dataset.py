@@ -151,7 +151,7 @@ class PhotoDataset(EpochDataset):
         random = np.random.default_rng((self.seed, self.epoch, index))
         photo, rgb = self._next(index)
         item = self._item(photo, rgb, random)
-        tags = photo.hints.tags or frozenset()
+        tags: Collection[int] = photo.hints.tags or ()
         if self.sources is None or len(tags) < 2:
             return item
         # Drawn after the photo's own view, which is thus the same with and without sources.

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hintseg.errors import PhotoError
 from hintseg.files.images import open_image
-from hintseg.hints.photos import photo_size as photo_size
+from hintseg.formats.photos import photo_size as photo_size
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -1,20 +1,23 @@
-"""Read hints (tags, boxes, scribbles, points, masks) from the formats people have on disk."""
+"""What people said about photos: read from any format, merged, and looked at before training."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from hintseg.errors import ConfigError, LabelError, did_you_mean, shown
-from hintseg.hints.formats import FORMATS, recognise
-from hintseg.hints.photos import refuse_ours
-from hintseg.types import HintSet
+from hintseg.errors import ConfigError, LabelError
+from hintseg.formats.photos import refuse_ours
+from hintseg.formats.recognise import codec, recognise
+from hintseg.hints.implied import with_implied
+from hintseg.hints.merge import merge
+from hintseg.types import HintSet, Supervision
 
-__all__ = ["FORMATS", "read_hints", "recognise"]
+__all__ = ["read_hints", "recognise"]
 
 
 def read_hints(
     path: Path,
-    labels: Path | None = None,
+    labels: Path | Sequence[Path] | None = None,
     *,
     format: str = "auto",
     unlabelled: int | None = None,
@@ -24,14 +27,17 @@ def read_hints(
 
     Args:
         path: Folder of the data set.
-        labels: Label file or folder; None looks for it in `path`.
-        format: A name in `FORMATS`, or `auto` to recognise it.
+        labels: Label file or folder, or several: each is recognised by itself, and what they say is put together. None
+            looks for it in `path`.
+        format: A name of `registry.formats()`, or `auto` to recognise it; with several labels `auto`.
         unlabelled: The value of index images that means "nothing known here", 0..255; needed for scribbles.
+            With several labels it is that of the images of scribbles, where there are any.
         background: Whether pixels may belong to no class.
 
     Raises:
         ConfigError: No such format.
-        LabelError: The format is not recognised, or all problems of the label files at once.
+        LabelError: The format is not recognised, or all problems of the label files at once, or all contradictions
+            between them.
 
     Example:
         >>> from PIL import Image
@@ -46,15 +52,27 @@ def read_hints(
         [('a', [1, 2]), ('b', [])]
     """
     refuse_ours(path)
+    given = [labels] if isinstance(labels, Path) else [*(labels or ())]
+    files: list[Path | None] = [*dict.fromkeys(given)] or [None]
+    if len(files) > 1 and format != "auto":
+        raise ConfigError(f"format '{format}' is given for {len(files)} labels; leave it out: each is recognised")
     try:
-        name = recognise(path, labels) if format == "auto" else format
-        if name not in FORMATS:
-            known = ", ".join(FORMATS)
-            raise ConfigError(f"unknown format '{shown(name)}'{did_you_mean(name, list(FORMATS))}. Known: {known}")
-        hint_set = FORMATS[name].read(path, labels, unlabelled=unlabelled, background=background)
+        codecs = [codec(recognise(path, file) if format == "auto" else format) for file in files]
+        strokes = [Supervision.SCRIBBLES in one.carries for one in codecs]
+        parts = []
+        for one, file, has_strokes in zip(codecs, files, strokes, strict=True):
+            value = unlabelled if has_strokes or not any(strokes) else None
+            parts.append((_name(file, given), one.read(path, file, unlabelled=value, background=background)))
     except OSError as error:  # a folder that may not be listed, a name in a label file that no file system takes
         raise LabelError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
+    hint_set = with_implied(merge(parts))
     if unlabelled is not None and 1 <= unlabelled <= len(hint_set.classes):
         taken = hint_set.classes[unlabelled - 1]
         raise LabelError(f"unlabelled={unlabelled} is the id of class '{taken}'; give the value that marks no class")
     return hint_set
+
+
+def _name(file: Path | None, given: Sequence[Path]) -> str:
+    """Return a label file's name for messages; its path where others are called alike."""
+    alone = file is None or [other.name for other in given].count(file.name) == 1
+    return file.name if file is not None and alone else str(file)

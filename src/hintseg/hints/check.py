@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from hintseg.errors import HintsegError
 from hintseg.files.images import open_image
-from hintseg.hints.boxes import SLACK_PX
+from hintseg.formats.photos import photo_size
+from hintseg.geometry.boxes import SLACK_PX
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
 from hintseg.hints.masks import read_mask, read_scribbles
-from hintseg.hints.photos import photo_size
-from hintseg.types import BACKGROUND, IGNORE, Hints, HintSet, Photo
+from hintseg.types import BACKGROUND, IGNORE, Box, Click, HintSet, MaskFile, Photo, Stroke, Supervision
 
 ALIKE = 0.85
 """Names more alike than this may be one name and its misspelling: gras, grass (0.89); horse, house (0.80) are not."""
@@ -133,9 +133,8 @@ def check(hint_set: HintSet, *, workers: int = 2) -> CheckReport:
     shown = {"min": sizes[0], "median": sizes[len(sizes) // 2], "max": sizes[-1]} if sizes else {}
     objects: Counter[int] = Counter()
     for photo in hint_set.photos:
-        objects.update(box.label for box in photo.hints.boxes or () if not box.crowd)
-        objects.update(point.label for point in photo.hints.points or ())
-    kinds = ("tags", "boxes", "scribbles", "points", "mask")
+        objects.update(mark.label for mark in photo.hints.objects)
+        objects.update(mark.label for mark in photo.hints.shaped(Click))
     return CheckReport(
         name=hint_set.name,
         photos=len(hint_set.photos),
@@ -144,10 +143,7 @@ def check(hint_set: HintSet, *, workers: int = 2) -> CheckReport:
         splits={name: len(ids) for name, ids in hint_set.splits.items()},
         photos_per_class=dict(zip(hint_set.classes, together.diagonal().tolist(), strict=True)),
         objects_per_class={name: objects[label] for label, name in enumerate(hint_set.classes, start=1)},
-        hints={
-            "masks" if kind == "mask" else kind: sum(getattr(p.hints, kind) is not None for p in hint_set.photos)
-            for kind in kinds
-        },
+        hints={kind.value: sum(kind in _kinds(photo) for photo in hint_set.photos) for kind in Supervision},
         single_tag_share=int((counts == 1).sum()) / with_any,
         multi_tag_share=int((counts > 1).sum()) / with_any,
         cooccurrence=tuple(tuple(row) for row in together.tolist()),
@@ -156,7 +152,7 @@ def check(hint_set: HintSet, *, workers: int = 2) -> CheckReport:
         sizes={name: (width, height) for name, (height, width) in shown.items()},
         distinct_sizes=len(set(sizes)),
         negatives=int((counts == 0).sum()),
-        unlabelled=tuple(photo.id for photo in hint_set.photos if photo.hints == Hints()),
+        unlabelled=tuple(photo.id for photo in hint_set.photos if not _kinds(photo) and photo.truth is None),
         unreadable={p.id: look.unreadable for p, look in zip(hint_set.photos, looks, strict=True) if look.unreadable},
         problems=tuple(problem for look in looks for problem in look.problems),
         notes=hint_set.notes,
@@ -166,6 +162,19 @@ def check(hint_set: HintSet, *, workers: int = 2) -> CheckReport:
             *_place_verdicts(hint_set, looks),
         ),
     )
+
+
+def _kinds(photo: Photo) -> set[Supervision]:
+    """Return the kinds of hints a photo has; an index image of a full mask counts too, though it only judges."""
+    hints = photo.hints
+    there = {
+        Supervision.TAGS: hints.tags is not None,
+        Supervision.BOXES: bool(hints.shaped(Box)),
+        Supervision.SCRIBBLES: hints.scribbles is not None or bool(hints.shaped(Stroke)),
+        Supervision.POINTS: bool(hints.shaped(Click)),
+        Supervision.MASKS: isinstance(photo.truth, MaskFile) or hints.mask is not None,
+    }
+    return {kind for kind, is_there in there.items() if is_there}
 
 
 def _look(photo: Photo, n_classes: int) -> _Look:
@@ -179,7 +188,7 @@ def _look(photo: Photo, n_classes: int) -> _Look:
     height, width = size
     problems = [
         f"{photo.id}: a box reaches ({box.x1:g}, {box.y1:g}), but its photo has {width} x {height} (EXIF applied)"
-        for box in photo.hints.boxes or ()
+        for box in (mark.shape for mark in photo.hints.shaped(Box))
         if box.x1 > width + SLACK_PX or box.y1 > height + SLACK_PX
     ]
     mask = None
@@ -190,7 +199,7 @@ def _look(photo: Photo, n_classes: int) -> _Look:
             problems.append(f"{photo.id}: {error}")
         else:
             mask = found if read is read_mask else mask
-    zeros = bool((mask == BACKGROUND).any()) if mask is not None and photo.hints.mask is not None else None
+    zeros = bool((mask == BACKGROUND).any()) if mask is not None and isinstance(photo.truth, MaskFile) else None
     return _Look(size, problems=tuple(problems), zeros=zeros, shares=_shares(photo, mask, size))
 
 
@@ -201,10 +210,9 @@ def _shares(photo: Photo, mask: npt.NDArray[np.uint8] | None, size: tuple[int, i
         counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
         return tuple((label, counts[label] / area) for label in range(1, IGNORE) if counts[label])
     largest: dict[int, float] = {}
-    for box in photo.hints.boxes or ():
-        if not box.crowd:
-            share = (box.x1 - box.x0) * (box.y1 - box.y0) / area
-            largest[box.label] = max(share, largest.get(box.label, 0.0))
+    for mark in photo.hints.objects:
+        x0, y0, x1, y1 = mark.shape.corners
+        largest[mark.label] = max((x1 - x0) * (y1 - y0) / area, largest.get(mark.label, 0.0))
     return tuple(largest.items())
 
 
@@ -283,7 +291,7 @@ def _tag_verdicts(hint_set: HintSet, matrix: npt.NDArray[np.int64]) -> list[str]
     if training and unseen:
         verdicts.append(f"no photo of the split train shows {_some(unseen)}: never learned; move photos into it")
     everywhere = count == len(matrix)
-    placed = any(p.hints.boxes or p.hints.points or p.hints.scribbles for p in hint_set.photos)
+    placed = any(p.hints.marks or p.hints.scribbles for p in hint_set.photos)
     if everywhere.any() and not placed:
         always = [name for name, every in zip(names, everywhere, strict=True) if every]
         verdicts.append(
@@ -318,11 +326,11 @@ def _place_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
     boxes: Counter[int] = Counter()
     met: Counter[tuple[int, int]] = Counter()
     for photo in hint_set.photos:
-        found = [box for box in photo.hints.boxes or () if not box.crowd]
-        boxes.update(box.label for box in found)
-        if len({box.label for box in found}) > 1:
-            labels = np.array([box.label for box in found])
-            corners = np.array([(box.x0, box.y0, box.x1, box.y1) for box in found])
+        found = photo.hints.objects
+        boxes.update(mark.label for mark in found)
+        if len({mark.label for mark in found}) > 1:
+            labels = np.array([mark.label for mark in found])
+            corners = np.array([mark.shape.corners for mark in found])
             rows, columns = np.nonzero((_iou(corners) > SAME_PLACE_IOU) & (labels[:, None] != labels))
             meetings = {(i, labels[j].item()) for i, j in zip(rows.tolist(), columns.tolist(), strict=True)}
             met.update((labels[i].item(), other) for i, other in meetings)

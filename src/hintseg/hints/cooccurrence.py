@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from hintseg.hints.implied import tag_rows
 from hintseg.types import Photo
 
 Counts = npt.NDArray[np.int64]
@@ -28,7 +29,8 @@ def one_hot(tags: Sequence[Iterable[int]], classes: int) -> Counts:
 
 def tag_matrix(photos: Sequence[Photo], classes: int) -> Counts:
     """Return which photo has which tag, (photos, K) of 0 and 1; photos without known tags are left out."""
-    return one_hot([photo.hints.tags for photo in photos if photo.hints.tags is not None], classes)
+    values, _ = tag_rows([photo.hints for photo in photos if photo.hints.tags is not None], classes)
+    return values.astype(np.int64)
 
 
 def single_tag_counts(tags: npt.NDArray[np.integer]) -> Counts:

@@ -14,17 +14,17 @@ from typing import Any
 
 from hintseg.config.loader import dump_config
 from hintseg.config.run import STAGES, RunConfig
-from hintseg.errors import LabelError, RunError, did_you_mean
+from hintseg.errors import ConfigError, LabelError, RunError, did_you_mean, shown
 from hintseg.files.atomic import whole_file, write_json
 from hintseg.files.owned import OwnedFolder, owned, refuse_inputs
-from hintseg.hints.masks import truth_ids
+from hintseg.formats.problems import Problems, read_text
 from hintseg.registry import methods, resolve
 from hintseg.run.fingerprint import broken
 from hintseg.run.folder import RunFolder
 from hintseg.run.history import add_event
 from hintseg.run.schema import DataFacts, Manifest, StageFacts
 from hintseg.training.watch import Watch
-from hintseg.types import HintSet, Photo, Supervision
+from hintseg.types import Box, Click, HintSet, MaskFile, Photo, Supervision, Tags
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def split_photos(hint_set: HintSet, config: RunConfig) -> Split:
 
     Raises:
         LabelError: A split that the data does not have, or no photo with the hints that the recipe learns from.
+        ConfigError: The recipe would learn from true masks, and nobody said that it may.
     """
 
     def named(name: str, setting: str) -> set[str]:
@@ -67,19 +68,25 @@ def split_photos(hint_set: HintSet, config: RunConfig) -> Split:
         judge = "val" if "val" in hint_set.splits else ""
     training = named(learn, "train")
     validation = named(judge, "val") if judge else set()
-    known = truth_ids(hint_set)
-    judged = validation & known if config.segment is not None else set()  # only a segmenter is judged on new photos
-    usable = [_with_tags(photo) for photo in hint_set.photos if photo.id in training]
+    photos = _with_taught_masks(hint_set, config)
+    judged = validation if config.segment is not None else set()  # only a segmenter is judged on new photos
+    usable = [photo for photo in photos if photo.id in training]
     if config.propose is not None:
-        need, some = "boxes", [bool(p.hints.boxes) for p in usable]
-        train = tuple(p for p in usable if p.hints.boxes is not None)
+        need, some = "boxes", [bool(p.hints.shaped(Box)) for p in usable]
+        negative = Tags.complete((), len(hint_set.classes))
+        train = tuple(p for p in usable if p.hints.shaped(Box) or p.hints.tags == negative) if any(some) else ()
     elif config.localize is not None or one_stage(config):
         need, some = "tags, boxes or points", [bool(p.hints.tags) for p in usable]
         train = tuple(p for p in usable if p.hints.tags is not None)
-    else:  # nothing to localize: the segmenter learns from true masks
-        need, some = "a mask", [p.id in known for p in usable]
-        train = tuple(p for p in usable if p.id in known)
-    val = tuple(p for p in map(_with_tags, hint_set.photos) if p.id in judged)
+    elif config.data.learn_masks is None:
+        raise ConfigError(
+            f"recipe '{config.recipe}' has no stage that makes masks for its segmenter to learn from; true masks teach "
+            "only where you say so: set data.learn_masks to all, to a split, or to a file that lists photos"
+        )
+    else:
+        need, some = "a mask", [p.hints.mask is not None for p in usable]
+        train = tuple(p for p in usable if p.hints.mask is not None)
+    val = tuple(p for p in photos if p.id in judged and p.truth is not None)
     if not train:
         raise LabelError(
             f"none of the {len(usable)} training photos of {config.data.path} has {need}, which recipe "
@@ -90,19 +97,46 @@ def split_photos(hint_set: HintSet, config: RunConfig) -> Split:
     return Split(train, val)
 
 
-def _with_tags(photo: Photo) -> Photo:
-    """Derive tags from stronger hints where they are not given."""
-    hints = photo.hints
-    if hints.tags is not None:
-        return photo
-    found: set[int] = set()
-    if hints.boxes is not None:
-        found |= {box.label for box in hints.boxes if not box.crowd}
-    if hints.points is not None:
-        found |= {point.label for point in hints.points if point.label}
-    if hints.boxes is None and hints.points is None:
-        return photo
-    return replace(photo, hints=replace(hints, tags=frozenset(found)))
+def _with_taught_masks(hint_set: HintSet, config: RunConfig) -> list[Photo]:
+    """Return the photos; where `data.learn_masks` says so, the true mask is a hint too.
+
+    Raises:
+        LabelError: It names no split and no file, or photos that are not there, or photos without a mask.
+    """
+    name = config.data.learn_masks
+    if name is None:
+        return list(hint_set.photos)
+    known = {photo.id for photo in hint_set.photos if photo.truth is not None}
+    if name == "all" or name in hint_set.splits:
+        asked = known if name == "all" else known & set(hint_set.splits[name])
+    elif Path(name).is_file():
+        asked = _listed(Path(name), {photo.id for photo in hint_set.photos}, known)
+    else:
+        splits = sorted(hint_set.splits)
+        raise LabelError(
+            f"data.learn_masks={name} is neither a split nor a file{did_you_mean(name, splits)}. The data has the "
+            f"splits {', '.join(splits) or '(none)'}; name one of them, all, or a file with the id of a photo per line"
+        )
+    if not asked:
+        raise LabelError(f"data.learn_masks={name}: none of these photos has a mask; leave the setting out")
+    return [
+        replace(photo, hints=replace(photo.hints, mask=photo.truth)) if photo.id in asked else photo
+        for photo in hint_set.photos
+    ]
+
+
+def _listed(file: Path, photos: set[str], known: set[str]) -> set[str]:
+    """Return the photos that a file lists, by their ids, one a line."""
+    problems, listed = Problems(), set[str]()
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        if not (id := line.strip()):
+            continue
+        if id not in known:
+            why = "has no mask" if id in photos else f"is no photo's id{did_you_mean(id, sorted(photos))}"
+            problems.add(file.name, f"line {number}: '{shown(id)}' {why}")
+        listed.add(id)
+    problems.raise_all()
+    return listed
 
 
 @contextmanager
@@ -127,8 +161,12 @@ def begin(
     """
     with owned(out, "run") as folder:
         run = RunFolder(out)
-        photos = _rows(hint_set, split)
-        hints = [hint_set.classes, hint_set.background, photos]
+        photos = _rows(split)
+        tags = [(p.id, p.hints.tags) for p in split.train if p.hints.tags is not None]
+        partly = [[id, sorted(one.said)] for id, one in tags if len(one.said) < len(hint_set.classes)]
+        hints = [hint_set.classes, hint_set.background, photos, partly]
+        if config.data.learn_masks not in (None, "all", *hint_set.splits):  # a file, which may change
+            hints.append([p.id for p in split.train if p.hints.mask is not None])
         digest = hashlib.sha256(json.dumps(hints, sort_keys=True).encode()).hexdigest()
         begun = (out / "config.yaml").is_file()  # the last file that is written at the beginning
         if begun and resume:
@@ -147,8 +185,9 @@ def _write_beginning(
     run: RunFolder, config: RunConfig, hint_set: HintSet, photos: list[dict[str, Any]], digest: str
 ) -> None:
     hashes = {"hints": digest}
-    if config.data.labels is not None and config.data.labels.is_file():
-        hashes[str(config.data.labels)] = hashlib.sha256(config.data.labels.read_bytes()).hexdigest()
+    for labels in config.data.labels:
+        if labels.is_file():
+            hashes[str(labels)] = hashlib.sha256(labels.read_bytes()).hexdigest()
     add_event(run.path / "history.csv", "began")
     write_json(run.path / "photos.json", photos)
     run.write_manifest(
@@ -220,8 +259,7 @@ _FROM = {"learn": "", "maps": " from its maps on, its network stays", "masks": "
 def _inputs(config: RunConfig, hint_set: HintSet) -> Iterable[Path]:
     """Return every file and folder that the run reads, as far as settings and labels name them."""
     yield config.data.path
-    if config.data.labels is not None:
-        yield config.data.labels
+    yield from config.data.labels
     if config.recipe.endswith((".yaml", ".yml")):
         yield Path(config.recipe)
     if config.wrapper is not None and config.wrapper.settings.baseline is not None:
@@ -229,7 +267,7 @@ def _inputs(config: RunConfig, hint_set: HintSet) -> Iterable[Path]:
     yield from _weights(config.model_dump(mode="json"))
     for photo in hint_set.photos:
         yield photo.path
-        yield from (found.path for found in (photo.hints.scribbles, photo.hints.mask) if found is not None)
+        yield from (f.path for f in (photo.hints.scribbles, photo.truth) if isinstance(f, MaskFile))
 
 
 def _weights(settings: dict[str, Any]) -> Iterator[Path]:
@@ -246,20 +284,19 @@ def _learns_from(config: RunConfig) -> Any:
     return "tags" if config.localize is not None or one_stage(config) else "masks"
 
 
-def _rows(hint_set: HintSet, split: Split) -> list[dict[str, Any]]:
-    known = truth_ids(hint_set)
-    return [_row(p, "train", p.id in known) for p in split.train] + [_row(p, "val", True) for p in split.val]
+def _rows(split: Split) -> list[dict[str, Any]]:
+    return [_row(p, "train") for p in split.train] + [_row(p, "val") for p in split.val]
 
 
-def _row(photo: Photo, split: str, truth: bool) -> dict[str, Any]:
+def _row(photo: Photo, split: str) -> dict[str, Any]:
     hints = photo.hints
     return {
         "id": photo.id,
         "path": str(photo.path.resolve()),
         "split": split,
         "tags": None if hints.tags is None else sorted(hints.tags),
-        "boxes": None if hints.boxes is None else [[b.label, *b.corners] for b in hints.boxes if not b.crowd],
-        "points": None if hints.points is None else [[p.label, p.x, p.y] for p in hints.points],
+        "boxes": [[m.label, *m.shape.corners] for m in hints.objects] or None,
+        "points": [[m.label, m.shape.x, m.shape.y] for m in hints.shaped(Click)] or None,
         "scribbles": None if hints.scribbles is None else str(hints.scribbles.path),
-        "truth": truth,
+        "truth": photo.truth is not None,
     }

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from hintseg.config.run import FilledPropose, GrabCutPropose, RunConfig
 from hintseg.config.settings import FitConfig
-from hintseg.data.crops import BoxMap, CropDataset, foreground_of, object_boxes, smallest_side
+from hintseg.data.crops import BoxMap, CropDataset, foreground_of, smallest_side
 from hintseg.data.photos import photo_size, read_photo
 from hintseg.errors import PhotoError, RunError, ShapeError
 from hintseg.evaluation.confusion import Confusion
-from hintseg.hints.boxes import pixel_window
+from hintseg.geometry.boxes import pixel_window
 from hintseg.methods.cfs import Cfs, CfsConfig
 from hintseg.pipeline.each_photo import each_photo, on_threads
 from hintseg.pipeline.learn import learn
@@ -29,7 +29,7 @@ from hintseg.store.instances import Instances, read_instances, write_instances
 from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import BACKGROUND, IGNORE, Box, Photo
+from hintseg.types import BACKGROUND, IGNORE, Box, Mark, Photo
 
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
@@ -76,12 +76,6 @@ def propose(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: W
     machine.barrier()
 
 
-def objects(photo: Photo) -> list[Box]:
-    """Return the boxes of single objects: crowd regions are not learned and get no mask of their own."""
-    boxes = photo.hints.boxes or ()
-    return [boxes[index] for index in object_boxes(photo)]
-
-
 def _filled(photo: Photo) -> Instances:
     size = photo_size(photo.path)
     masks = [np.ones((y1 - y0, x1 - x0), np.bool_) for x0, y0, x1, y1 in _windows(photo, size).tolist()]
@@ -92,22 +86,24 @@ def _grabcut(settings: GrabCutPropose) -> Callable[[Photo], Instances]:
     options = settings.model_dump(exclude={"method", "neighbours"})
 
     def cut(photo: Photo) -> Instances:
-        rgb, boxes = read_photo(photo.path), objects(photo)
+        rgb, boxes = read_photo(photo.path), photo.hints.objects
         near = [_neighbours(boxes, index, settings.neighbours) for index in range(len(boxes))]
-        masks = [box_proposal(rgb, box.corners, others, **options) for box, others in zip(boxes, near, strict=True)]
+        masks = [
+            box_proposal(rgb, box.shape.corners, others, **options) for box, others in zip(boxes, near, strict=True)
+        ]
         return _instances(photo, _size(rgb), masks)
 
     return cut
 
 
-def _neighbours(boxes: Sequence[Box], index: int, wanted: bool) -> list[tuple[float, float, float, float]]:
+def _neighbours(boxes: Sequence[Mark[Box]], index: int, wanted: bool) -> list[tuple[float, float, float, float]]:
     """Return the other boxes of a box's class; none unless wanted."""
     label = boxes[index].label
-    return [box.corners for i, box in enumerate(boxes) if wanted and i != index and box.label == label]
+    return [box.shape.corners for i, box in enumerate(boxes) if wanted and i != index and box.label == label]
 
 
 def _instances(photo: Photo, size: tuple[int, int], masks: Sequence[Bools]) -> Instances:
-    labels = np.array([box.label for box in objects(photo)], np.uint8)
+    labels = np.array([box.label for box in photo.hints.objects], np.uint8)
     return Instances(size, labels, _windows(photo, size), masks)
 
 
@@ -116,7 +112,8 @@ def _size(rgb: Bytes) -> tuple[int, int]:
 
 
 def _windows(photo: Photo, size: tuple[int, int]) -> npt.NDArray[np.int64]:
-    return np.array([pixel_window(box.corners, size) for box in objects(photo)], np.int64).reshape(-1, 4)
+    windows = [pixel_window(box.shape.corners, size) for box in photo.hints.objects]
+    return np.array(windows, np.int64).reshape(-1, 4)
 
 
 def _cut_out(
@@ -148,7 +145,7 @@ def _learn_cfs(run: RunFolder, settings: CfsConfig, config: RunConfig, photos: S
     read = lru_cache(256)(read_instances)  # the boxes of a photo come at different times
 
     def proposal(photo: Photo, index: int) -> Bools:
-        return read(folder / f"{photo.id}.npz").masks[object_boxes(photo).index(index)]
+        return read(folder / f"{photo.id}.npz").masks[index]
 
     def worth(photo: Photo, index: int) -> bool:
         return settings.learn_filled or not proposal(photo, index).all()
@@ -193,11 +190,11 @@ def _segment_boxes(
     folder = run.stage("propose")
 
     def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Bytes, list[BoxMap]]]:
-        rgb, boxes = np.ascontiguousarray(pixels[0].permute(1, 2, 0).cpu().numpy()), objects(group[0])
+        rgb, boxes = np.ascontiguousarray(pixels[0].permute(1, 2, 0).cpu().numpy()), group[0].hints.objects
         found = foreground_of(
             network.foreground,
             rgb,
-            [box.corners for box in boxes],
+            [box.shape.corners for box in boxes],
             [box.label for box in boxes],
             len(run.classes),
             size=_crop_size(settings, config),
@@ -213,7 +210,7 @@ def _segment_boxes(
         masks = [_above_half(one) for one in found]
         if settings.refine:
             write_instances(folder / "cfs" / f"{photo.id}.npz", _instances(photo, _size(rgb), masks))
-            masks = [_outlined(rgb, objects(photo), i, one, settings) for i, one in enumerate(found)]
+            masks = [_outlined(rgb, photo.hints.objects, i, one, settings) for i, one in enumerate(found)]
         write_instances(folder / INSTANCES / f"{photo.id}.npz", _instances(photo, _size(rgb), masks))
 
     each_photo(
@@ -238,7 +235,7 @@ def _above_half(found: BoxMap) -> Bools:
     return mask if mask.any() else np.ones_like(mask)
 
 
-def _outlined(rgb: Bytes, boxes: Sequence[Box], index: int, found: BoxMap, settings: CfsConfig) -> Bools:
+def _outlined(rgb: Bytes, boxes: Sequence[Mark[Box]], index: int, found: BoxMap, settings: CfsConfig) -> Bools:
     """Give what CFS found the edges of the photo."""
     x0, y0, x1, y1 = found.frame
     others = _neighbours(boxes, index, settings.neighbours)
@@ -260,9 +257,9 @@ def _mask(photo: Photo, instances: Instances, background: bool) -> Bytes:
     mask = instances.semantic()
     if not background:  # what lies in no box has a class too, but nobody said which
         mask[mask == BACKGROUND] = IGNORE
-    for box in photo.hints.boxes or ():
-        if box.crowd:
-            x0, y0, x1, y1 = pixel_window(box.corners, (mask.shape[0], mask.shape[1]))
+    for mark in photo.hints.shaped(Box):
+        if mark.label == IGNORE:
+            x0, y0, x1, y1 = pixel_window(mark.shape.corners, (mask.shape[0], mask.shape[1]))
             region = mask[y0:y1, x0:x1]
             region[region == BACKGROUND] = IGNORE
     return mask

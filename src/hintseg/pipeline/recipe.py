@@ -15,7 +15,7 @@ from hintseg.errors import PhotoError
 from hintseg.files.owned import owned
 from hintseg.hints import read_hints
 from hintseg.hints.check import look_alikes
-from hintseg.hints.masks import read_mask, truth_ids
+from hintseg.hints.masks import read_mask
 from hintseg.pipeline import stages
 from hintseg.pipeline.begin import Split, begin, one_stage, split_photos
 from hintseg.pipeline.from_tags import segment_from_tags
@@ -64,9 +64,8 @@ def run_recipe(
         machine.barrier()
         return run
     with begin(out, config, hint_set, split, watch, resume=resume, overwrite=overwrite) as run:
-        known = truth_ids(hint_set)
         every = {photo.id: photo for photo in (*split.train, *split.val)}  # a photo may be in both
-        _write_truth(run, [photo for photo in every.values() if photo.id in known])
+        _write_truth(run, [photo for photo in every.values() if photo.truth is not None])
         facts = (
             f"{len(split.train)} photos to learn from, {len(split.val)} to validate, {len(hint_set.classes)} classes"
         )

@@ -20,6 +20,7 @@ from hintseg.data.dataset import PhotoDataset
 from hintseg.data.photos import photo_size
 from hintseg.data.transforms import TrainingTransform, reduction
 from hintseg.errors import PhotoError, RunError
+from hintseg.hints.masks import read_taught
 from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.methods.method import Method
 from hintseg.methods.refiner import Refiner, RefinerConfig
@@ -96,10 +97,8 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
     settings = config.segment
     if settings is None:
         raise RunError(f"recipe '{config.recipe}' has no segmenter")
-    made = run.masks_of_photos()
-    folder = run.path / "truth" if made is None else made.folder
-    source = "true masks" if made is None else f"masks of stage '{made.stage}'"
-    method = train_on_photos(run, "segment", settings, photos, config, watch, _label_reader(folder))
+    labels, source = _labels_to_learn(run, photos)
+    method = train_on_photos(run, "segment", settings, photos, config, watch, labels)
     if val:
         store = MaskStore(run.stage("segment") / "masks", run.classes, run.background)
         predict_photos(method, val, partial(_write_mask, store), config, watch)
@@ -119,6 +118,29 @@ def read_out(config: RunConfig) -> str:
 
 def _write_mask(store: MaskStore, photo: Photo, mask: Bytes, quality: float) -> None:
     store.write(photo.id, mask, quality=quality)
+
+
+def _labels_to_learn(run: RunFolder, photos: Sequence[Photo]) -> tuple[Callable[[Photo], Bytes | None], str]:
+    """Return what reads the masks to learn from, and their source in words; a mask that a person gave wins.
+
+    Raises:
+        RunError: There are none: no stage before made any, and no photo's own mask may be learned from.
+    """
+    made, taught = run.masks_of_photos(), sum(photo.hints.mask is not None for photo in photos)
+    if made is None and not taught:
+        raise RunError(
+            f"there are no masks in {run.path} to learn from, and true masks teach only where data.learn_masks says "
+            "so; set it, or choose a recipe with a stage that makes masks"
+        )
+    made_ones = None if made is None else _label_reader(made[1])
+
+    def read(photo: Photo) -> Bytes | None:
+        given = read_taught(photo, n_classes=len(run.classes), background=run.background)
+        return made_ones(photo) if given is None and made_ones is not None else given
+
+    if made is None:
+        return read, "true masks"
+    return read, f"masks of stage '{made[0]}'" + (f" and true masks of {taught} photos" if taught else "")
 
 
 def predict_photos(

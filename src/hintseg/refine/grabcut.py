@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hintseg.errors import ShapeError
-from hintseg.hints.boxes import Window, expand_box, pixel_window
+from hintseg.geometry.boxes import Window, expand_box, pixel_window
 from hintseg.refine._checks import as_photos
 
 Bytes = NDArray[np.uint8]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hintseg.hints.boxes import pixel_window
+from hintseg.geometry.boxes import pixel_window
 
 
 def lift_to_sides(

@@ -79,6 +79,7 @@ def parts(config: RunConfig) -> list[Part]:
             files = ("propose/instances/", "propose/cfs/", "propose/masks/", "propose/pictures.png")
             made += [Part(learn, learned, read, ("propose/",)), Part((stage, "masks"), late, (learn,), files)]
         elif stage == "segment":
+            learned["data.learn_masks"] = raw["data"]["learn_masks"]
             made.append(Part(learn, learned, read, ("segment/",)))
             one_stage = isinstance(settings, MethodConfig) and settings.one_stage
             if one_stage:

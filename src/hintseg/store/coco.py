@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hintseg.files.atomic import whole_file
-from hintseg.hints.rle import bounds, encode, write_counts
+from hintseg.geometry.runs import bounds, encode, write_counts
 from hintseg.store.masks import MaskStore
 from hintseg.types import BACKGROUND, IGNORE
 

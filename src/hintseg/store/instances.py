@@ -14,21 +14,15 @@ from PIL import Image
 from hintseg.errors import RunError, ShapeError
 from hintseg.files.arrays import read_arrays
 from hintseg.files.atomic import whole_file
-from hintseg.hints import rle
+from hintseg.geometry import runs
+from hintseg.geometry.polygons import join, outlines
 from hintseg.types import BACKGROUND
 
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
-Ring = npt.NDArray[np.float64]
 
 MOST_BITS = 1 << 29
 """The most pixels of all windows of a photo together."""
-
-_MIDWAY = 0.5
-"""Outlines run midway between the centres of pixels inside and outside."""
-
-_STRAIGHT = 0.25
-"""Vertices this close to the line of their neighbours, pixels, are left out of an outline."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +173,8 @@ def write_objects(out: Path, photos: Iterable[tuple[str, str, Instances]], class
             rings = [ring + corner for ring in outlines(mask)]
             common = {"id": len(with_runs) + 1, "image_id": number, "category_id": label, "iscrowd": 0}
             common |= {"area": int(mask.sum()), "bbox": _bounds(mask, corner)}
-            runs = rle.encode_part(mask, (int(corner[0]), int(corner[1])), instances.size)
-            counts = {"size": [height, width], "counts": rle.write_counts(runs.counts)}
+            coded = runs.encode_part(mask, (int(corner[0]), int(corner[1])), instances.size)
+            counts = {"size": [height, width], "counts": runs.write_counts(coded.counts)}
             with_runs.append(common | {"segmentation": counts})
             with_rings.append(common | {"segmentation": [np.round(ring, 2).ravel().tolist() for ring in rings]})
             points = (join(rings) / (width, height)).ravel().tolist()
@@ -197,46 +191,6 @@ def write_objects(out: Path, photos: Iterable[tuple[str, str, Instances]], class
     names = [f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(classes)]
     with whole_file(out / "yolo" / "data.yaml") as file:
         file.write("\n".join(["names:", *names, ""]).encode())
-
-
-def outlines(mask: Bools) -> list[Ring]:
-    """Return the outer outlines of a mask's parts, largest first, each (n, 2) points (x, y) in pixels of the mask.
-
-    They run along the pixels' edges and cut corners by half a pixel, so that filling them gives the mask back (without
-    its holes).
-
-    Example:
-        >>> (ring,) = outlines(np.ones((2, 3), bool))
-        >>> ring.min(axis=0).tolist(), ring.max(axis=0).tolist()
-        ([0.0, 0.0], [3.0, 2.0])
-    """
-    import cv2
-    from contourpy import contour_generator
-
-    found = []
-    for line in contour_generator(z=np.pad(mask, 1).astype(np.float32)).lines(_MIDWAY):
-        ring = np.asarray(line, np.float64)[:-1]
-        if _area(ring) > 0:  # the mask lies on its left; outlines of holes run the other way round
-            corners = cv2.approxPolyDP(ring.astype(np.float32), _STRAIGHT, True)[:, 0]
-            found.append(np.subtract(corners, 0.5, dtype=np.float64))  # pixel centres lie at + 0.5, and 1 is padding
-    return sorted(found, key=_area, reverse=True)
-
-
-def join(rings: Sequence[Ring]) -> Ring:
-    """Join outlines into one: a part hangs on the nearest vertex of what is there, to and fro on the same line."""
-    joined = rings[0]
-    for ring in rings[1:]:
-        apart = ((joined[:, None] - ring[None]) ** 2).sum(axis=2)
-        here, there = np.unravel_index(int(apart.argmin()), apart.shape)
-        turned = np.roll(ring, -int(there), axis=0)
-        joined = np.concatenate([joined[: here + 1], turned, turned[:1], joined[here:]])
-    return joined
-
-
-def _area(ring: Ring) -> float:
-    """Return the area inside a ring, negative where it runs the other way round."""
-    x, y = ring.T
-    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
 
 
 def _bounds(mask: Bools, corner: npt.NDArray[np.int64]) -> list[int]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from hintseg.errors import ConfigError, WeightsError
 from hintseg.files.atomic import whole_file
 from hintseg.files.parse import parse_json
-from hintseg.hints.layout import MAX_CLASSES
+from hintseg.formats.layout import MAX_CLASSES
 from hintseg.methods.method import Method
 from hintseg.nn.weight_file import read_tensors
 from hintseg.registry import methods, resolve

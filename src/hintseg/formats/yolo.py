@@ -14,11 +14,20 @@ from typing import Any
 
 from hintseg.errors import LabelError, PhotoError, shown
 from hintseg.files.parse import read_bytes, read_yaml
-from hintseg.hints.boxes import fit_box
-from hintseg.hints.layout import CLASS_LIST, assemble, check_classes, read_classes, read_splits
-from hintseg.hints.photos import PhotoFolder, find_photos, photo_size
-from hintseg.hints.problems import Problems, read_text
-from hintseg.types import Box, Hints, HintSet
+from hintseg.formats.codec import Fit, holds
+from hintseg.formats.layout import (
+    CLASS_LIST,
+    Found,
+    assemble,
+    boxes_and_truth,
+    check_classes,
+    read_classes,
+    read_splits,
+)
+from hintseg.formats.photos import PhotoFolder, find_photos, photo_size
+from hintseg.formats.problems import Problems, read_text
+from hintseg.geometry.boxes import fit_box
+from hintseg.types import Box, HintSet, Region, Supervision
 
 CONFIGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _SPLITS = ("train", "val", "test")
@@ -32,67 +41,83 @@ def find_config(path: Path, labels: Path | None) -> Path | None:
     return next((path / name for name in CONFIGS if (path / name).is_file()), None)
 
 
-def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True) -> HintSet:
-    """Read a YOLO data set, for detection or for segmentation.
+class Yolo:
+    """YOLO .txt with data.yaml: boxes or polygons."""
 
-    Args:
-        path: Folder of the data set.
-        labels: The `data.yaml`, or the folder of the .txt files; None looks for both below `path`.
-        unlabelled: Not used; this format has no index images.
-        background: Whether pixels may belong to no class.
+    name = "yolo"
+    carries = frozenset({Supervision.BOXES, Supervision.MASKS})
+    sign = "data.yaml, or a folder labels with .txt files"
 
-    Raises:
-        LabelError: There are no class names or no .txt files, or all problems of the files at once.
+    def sniff(self, path: Path, labels: Path | None) -> Fit:
+        """Look for `data.yaml` or a folder `labels` with .txt files, or for those in the given folder."""
+        if labels is not None:
+            return Fit.WEAK if labels.suffix.lower() in (".yaml", ".yml") or holds(labels, ".txt") else Fit.NO
+        return Fit.YES if find_config(path, None) or next((path / "labels").rglob("*.txt"), None) else Fit.NO
 
-    Cost:
-        The head of every labelled photo is read for its size.
-    """
-    config = find_config(path, labels)
-    label_folder = labels if labels is not None and labels.is_dir() else None
-    problems, notes = Problems(), list[str]()
-    folder = find_photos(path)
-    if config is not None:
-        content = _load(config)
-        classes = _names(content, config.name, problems)
-    else:
-        listed = read_classes(path, label_folder or path / "labels", problems, background=False)
-        if listed is None:
-            looked = ", ".join((*CONFIGS, CLASS_LIST))
-            raise LabelError(
-                f"no class names for the YOLO labels in {path}: there is none of {looked}; write a data.yaml"
-            )
-        content, classes = {}, listed
-    files = {photo: _label_file(path, label_folder, photo, file) for photo, file in folder.paths.items()}
-    known = {file for file in files.values() if file.is_file()}
-    if not known:
-        example = next(iter(files.values()))
-        raise LabelError(f"no photo below {folder.root} has its .txt file; the first would be {example}")
-    for parent in sorted({file.parent for file in files.values()}):
-        for file in sorted(parent.glob("[!.]*.txt")):
-            if file not in known and file.name not in _NOT_LABELS:
-                problems.add(parent.name, f"{file.name}: there is no photo of this name")
-    hints: dict[str, Hints] = {}
-    repeated = 0
-    for photo, file in files.items():
-        if file in known:
-            boxes = _read_labels(file, folder.paths[photo], classes, problems)
-            unique = tuple(dict.fromkeys(boxes))
-            repeated += len(boxes) - len(unique)
-            hints[photo] = Hints(tags=frozenset(box.label for box in unique), boxes=unique)
-    if repeated:
-        notes.append(f"{repeated} lines that repeat another line of their file are left out")
-    splits = _splits(content, config, path, folder, problems) if config else read_splits(path, folder, problems)
-    return assemble(
-        path,
-        folder,
-        classes,
-        hints,
-        source="the .txt files",
-        problems=problems,
-        notes=notes,
-        splits=splits,
-        background=background,
-    )
+    def read(
+        self, path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True
+    ) -> HintSet:
+        """Read a YOLO data set, for detection or for segmentation.
+
+        Args:
+            path: Folder of the data set.
+            labels: The `data.yaml`, or the folder of the .txt files; None looks for both below `path`.
+            unlabelled: Not used; this format has no index images.
+            background: Whether pixels may belong to no class.
+
+        Raises:
+            LabelError: There are no class names or no .txt files, or all problems of the files at once.
+
+        Cost:
+            The head of every labelled photo is read for its size.
+        """
+        config = find_config(path, labels)
+        label_folder = labels if labels is not None and labels.is_dir() else None
+        problems, notes = Problems(), list[str]()
+        folder = find_photos(path)
+        if config is not None:
+            content = _load(config)
+            classes = _names(content, config.name, problems)
+        else:
+            listed = read_classes(path, label_folder or path / "labels", problems, background=False)
+            if listed is None:
+                looked = ", ".join((*CONFIGS, CLASS_LIST))
+                raise LabelError(
+                    f"no class names for the YOLO labels in {path}: there is none of {looked}; write a data.yaml"
+                )
+            content, classes = {}, listed
+        files = {photo: _label_file(path, label_folder, photo, file) for photo, file in folder.paths.items()}
+        known = {file for file in files.values() if file.is_file()}
+        if not known:
+            example = next(iter(files.values()))
+            raise LabelError(f"no photo below {folder.root} has its .txt file; the first would be {example}")
+        for parent in sorted({file.parent for file in files.values()}):
+            for file in sorted(parent.glob("[!.]*.txt")):
+                if file not in known and file.name not in _NOT_LABELS:
+                    problems.add(parent.name, f"{file.name}: there is no photo of this name")
+        objects: dict[str, list[Found]] = {}
+        repeated = 0
+        for photo, file in files.items():
+            if file in known:
+                found = _read_labels(file, folder.paths[photo], classes, problems)
+                objects[photo] = list(dict.fromkeys(found))
+                repeated += len(found) - len(objects[photo])
+        if repeated:
+            notes.append(f"{repeated} lines that repeat another line of their file are left out")
+        splits = _splits(content, config, path, folder, problems) if config else read_splits(path, folder, problems)
+        hints, truth = boxes_and_truth(objects, len(classes))
+        return assemble(
+            path,
+            folder,
+            classes,
+            hints,
+            truth=truth,
+            source="the .txt files",
+            problems=problems,
+            notes=notes,
+            splits=splits,
+            background=background,
+        )
 
 
 def _load(config: Path) -> dict[str, Any]:
@@ -136,7 +161,7 @@ def _label_file(path: Path, label_folder: Path | None, photo: str, file: Path) -
     return file.with_suffix(".txt")
 
 
-def _read_labels(file: Path, photo: Path, classes: tuple[str, ...], problems: Problems) -> list[Box]:
+def _read_labels(file: Path, photo: Path, classes: tuple[str, ...], problems: Problems) -> list[Found]:
     """Return the objects of one .txt file."""
     where = file.parent.name
     if not read_bytes(file, LabelError, "write the labels into it").strip():
@@ -152,13 +177,13 @@ def _read_labels(file: Path, photo: Path, classes: tuple[str, ...], problems: Pr
         if not line.strip():
             continue
         try:
-            boxes.append(_box(line.split(), len(classes), height, width))
+            boxes.append(_object(line.split(), len(classes), height, width))
         except LabelError as error:
             problems.add(where, f"{file.name} line {number}: {error}")
     return boxes
 
 
-def _box(cells: list[str], n_classes: int, height: int, width: int) -> Box:
+def _object(cells: list[str], n_classes: int, height: int, width: int) -> Found:
     """Return the object of one line, in pixels."""
     try:
         label, values = float(cells[0]), [float(cell) for cell in cells[1:]]
@@ -173,12 +198,13 @@ def _box(cells: list[str], n_classes: int, height: int, width: int) -> Box:
     if len(values) == 4:
         x, y, w, h = values
         corners = (x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height
-        return Box(int(label) + 1, *fit_box(corners, (height, width)))
+        return Found(int(label) + 1, Box(*fit_box(corners, (height, width))))
     if not all(map(math.isfinite, values)):
         raise LabelError("the polygon holds something that is not a number")
     xs, ys = [value * width for value in values[0::2]], [value * height for value in values[1::2]]
     ring = tuple(value for point in zip(xs, ys, strict=True) for value in point)
-    return Box(int(label) + 1, *fit_box((min(xs), min(ys), max(xs), max(ys)), (height, width)), polygons=(ring,))
+    box = Box(*fit_box((min(xs), min(ys), max(xs), max(ys)), (height, width)))
+    return Found(int(label) + 1, box, Region((ring,)))
 
 
 def _splits(

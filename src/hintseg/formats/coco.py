@@ -12,12 +12,13 @@ from typing import Any
 
 from hintseg.errors import LabelError, shown
 from hintseg.files.parse import is_file, read_json
-from hintseg.hints import rle
-from hintseg.hints.boxes import fit_box
-from hintseg.hints.layout import assemble, check_classes, is_background, read_splits
-from hintseg.hints.photos import PhotoFolder, find_photos, size_or_none
-from hintseg.hints.problems import Problems
-from hintseg.types import Box, Hints, HintSet, Rle
+from hintseg.formats.codec import Fit, holds
+from hintseg.formats.layout import Found, assemble, boxes_and_truth, check_classes, is_background, read_splits
+from hintseg.formats.photos import PhotoFolder, find_photos, size_or_none
+from hintseg.formats.problems import Problems
+from hintseg.geometry import runs
+from hintseg.geometry.boxes import fit_box
+from hintseg.types import Box, HintSet, Region, Rle, Supervision
 
 PLACES = ("instances*.json", "annotations/instances*.json", "*/_annotations.coco.json", "*.json", "annotations/*.json")
 """Where the files are looked for below the data set's folder; the first that fits counts."""
@@ -47,52 +48,69 @@ def _is_instances(file: Path) -> bool:
     )
 
 
-def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True) -> HintSet:
-    """Read COCO instances; several files (such as instances_train.json and instances_val.json) become splits.
+class Coco:
+    """COCO instances JSON: boxes, polygons, RLE."""
 
-    Args:
-        path: Folder of the data set.
-        labels: The JSON file or the folder of them; None looks in `PLACES`.
-        unlabelled: Not used; this format has no index images.
-        background: Whether pixels may belong to no class.
+    name = "coco"
+    carries = frozenset({Supervision.BOXES, Supervision.MASKS})
+    sign = "a JSON with images, annotations, categories"
 
-    Raises:
-        LabelError: There is no label file, or all problems of the files at once.
+    def sniff(self, path: Path, labels: Path | None) -> Fit:
+        """Look for a JSON with COCO's lists; one that is not called `instances*` is read for it."""
+        if labels is None:
+            return Fit.YES if find_json(path) else Fit.NO
+        return Fit.WEAK if labels.suffix.lower() == ".json" or holds(labels, ".json") else Fit.NO
 
-    Cost:
-        Memory about ten times the size of the JSON.
-    """
-    files = [labels] if labels is not None and not labels.is_dir() else find_json(labels or path)
-    if not files:
-        raise LabelError(f"there is no COCO JSON in {labels or path}; name the label file with labels=FILE")
-    problems, notes = Problems(), list[str]()
-    contents = {file: _load(file) for file in files}
-    folder = find_photos(path)
-    classes, ids = _classes(contents, problems, notes, background=background)
-    problems.raise_all()
-    hints: dict[str, Hints] = {}
-    parts: dict[str, tuple[str, ...]] = {}
-    for file, content in contents.items():
-        found = _Reader(file, content, folder, ids, problems).hints(notes)
-        for photo in found.keys() & hints.keys():
-            problems.add(file.name, f"photo '{photo}' is also in another of the label files")
-        hints |= found
-        places = [(name, word) for name in (file.name, file.parent.name) for word in _SPLIT_WORDS]
-        word = next((word for name, word in places if word in name), file.stem)
-        parts[word] = (*parts.get(word, ()), *sorted(found))
-    splits = parts if len(files) > 1 else read_splits(path, folder, problems)
-    source = ", ".join(file.name for file in files)
-    return assemble(
-        path,
-        folder,
-        classes,
-        hints,
-        source=source,
-        problems=problems,
-        notes=notes,
-        splits=splits,
-        background=background,
-    )
+    def read(
+        self, path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True
+    ) -> HintSet:
+        """Read COCO instances; several files (such as instances_train.json and instances_val.json) become splits.
+
+        Args:
+            path: Folder of the data set.
+            labels: The JSON file or the folder of them; None looks in `PLACES`.
+            unlabelled: Not used; this format has no index images.
+            background: Whether pixels may belong to no class.
+
+        Raises:
+            LabelError: There is no label file, or all problems of the files at once.
+
+        Cost:
+            Memory about ten times the size of the JSON.
+        """
+        files = [labels] if labels is not None and not labels.is_dir() else find_json(labels or path)
+        if not files:
+            raise LabelError(f"there is no COCO JSON in {labels or path}; name the label file with labels=FILE")
+        problems, notes = Problems(), list[str]()
+        contents = {file: _load(file) for file in files}
+        folder = find_photos(path)
+        classes, ids = _classes(contents, problems, notes, background=background)
+        problems.raise_all()
+        objects: dict[str, list[Found]] = {}
+        parts: dict[str, tuple[str, ...]] = {}
+        for file, content in contents.items():
+            found = _Reader(file, content, folder, ids, problems).objects(notes)
+            for photo in found.keys() & objects.keys():
+                problems.add(file.name, f"photo '{photo}' is also in another of the label files")
+            objects |= found
+            places = [(name, word) for name in (file.name, file.parent.name) for word in _SPLIT_WORDS]
+            word = next((word for name, word in places if word in name), file.stem)
+            parts[word] = (*parts.get(word, ()), *sorted(found))
+        splits = parts if len(files) > 1 else read_splits(path, folder, problems)
+        source = ", ".join(file.name for file in files)
+        hints, truth = boxes_and_truth(objects, len(classes))
+        return assemble(
+            path,
+            folder,
+            classes,
+            hints,
+            truth=truth,
+            source=source,
+            problems=problems,
+            notes=notes,
+            splits=splits,
+            background=background,
+        )
 
 
 def _load(file: Path) -> dict[str, Any]:
@@ -157,10 +175,10 @@ class _Reader:
         self.ids = ids
         self.problems = problems
 
-    def hints(self, notes: list[str]) -> dict[str, Hints]:
-        """Return the hints of all photos the file lists."""
+    def objects(self, notes: list[str]) -> dict[str, list[Found]]:
+        """Return the objects of all photos the file lists."""
         photos = self._photos()
-        boxes: dict[Any, list[Box]] = defaultdict(list)
+        boxes: dict[Any, list[Found]] = defaultdict(list)
         empty = 0
         for item in self.content["annotations"]:
             line = f"annotation {shown(item.get('id', '?'))}"
@@ -185,11 +203,7 @@ class _Reader:
                 boxes[image].append(box)
         if empty:
             notes.append(f"{empty} annotations without any area in {self.where} are left out")
-        return {
-            photo: Hints(tags=frozenset(b.label for b in boxes[image] if not b.crowd), boxes=tuple(boxes[image]))
-            for image, (photo, _) in photos.items()
-            if photo is not None
-        }
+        return {photo: boxes[image] for image, (photo, _) in photos.items() if photo is not None}
 
     def _photos(self) -> dict[Any, tuple[str | None, tuple[int, int] | None]]:
         """Return the photo id and (height, width) of every image id."""
@@ -224,49 +238,49 @@ class _Reader:
             photos.setdefault(image, (photo, size))
         return photos
 
-    def _box(self, item: dict[str, Any], label: int, size: tuple[int, int] | None) -> Box | None:
+    def _box(self, item: dict[str, Any], label: int, size: tuple[int, int] | None) -> Found | None:
         """Return one object, or None where it has no area."""
-        polygons, mask = _outline(item.get("segmentation"), size)
+        outline = _outline(item.get("segmentation"), size)
         corners: tuple[float, float, float, float] | None = None
         if item.get("bbox"):
             x, y, width, height = _numbers(item["bbox"], "bbox", count=4)
             if 0.0 in (width, height):
                 return None
             corners = (x, y, x + width, y + height)
-        elif mask is not None:
-            corners = rle.bounds(mask)
-        elif polygons:
-            xs = [v for ring in polygons for v in ring[0::2]]
-            ys = [v for ring in polygons for v in ring[1::2]]
+        elif outline is not None and outline.rle is not None:
+            corners = runs.bounds(outline.rle)
+        elif outline is not None:
+            xs = [v for ring in outline.polygons for v in ring[0::2]]
+            ys = [v for ring in outline.polygons for v in ring[1::2]]
             corners = (min(xs), min(ys), max(xs), max(ys))
         else:
             raise LabelError("has neither a bbox nor a segmentation")
         if corners is None:
             return None
-        return Box(label, *fit_box(corners, size), polygons=polygons, rle=mask, crowd=bool(item.get("iscrowd", 0)))
+        return Found(label, Box(*fit_box(corners, size)), outline, crowd=bool(item.get("iscrowd", 0)))
 
 
-def _outline(segmentation: Any, size: tuple[int, int] | None) -> tuple[tuple[tuple[float, ...], ...], Rle | None]:
-    """Return the polygons and the run-length mask of a `segmentation` entry; one of them is empty."""
+def _outline(segmentation: Any, size: tuple[int, int] | None) -> Region | None:
+    """Return what a `segmentation` entry holds; None where it is empty."""
     if not segmentation:
-        return (), None
+        return None
     if isinstance(segmentation, list):
         rings = [segmentation] if isinstance(segmentation[0], int | float) else segmentation
         polygons = tuple(_numbers(ring, "polygon") for ring in rings)
         for ring in polygons:
             if len(ring) < 6 or len(ring) % 2:
                 raise LabelError(f"a polygon has {len(ring)} numbers; at least 3 points (x, y) are needed")
-        return polygons, None
+        return Region(polygons)
     if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
         raise LabelError("segmentation is neither a list of polygons nor a run-length mask with `size` and `counts`")
     height, width = (int(v) for v in _numbers(segmentation["size"], "size", count=2))
     counts = segmentation["counts"]
-    runs = rle.parse_counts(counts) if isinstance(counts, str) else tuple(int(v) for v in _numbers(counts, "counts"))
-    mask = Rle(height, width, runs)
-    rle.check_runs(mask)
+    parsed = runs.parse_counts(counts) if isinstance(counts, str) else tuple(int(v) for v in _numbers(counts, "counts"))
+    mask = Rle(height, width, parsed)
+    runs.check_runs(mask)
     if size is not None and (height, width) != tuple(size):
         raise LabelError(f"the run-length mask is {width} x {height}, but its image is {size[1]} x {size[0]}")
-    return (), mask
+    return Region(rle=mask)
 
 
 def _numbers(values: Any, name: str, count: int | None = None) -> tuple[float, ...]:

@@ -15,19 +15,21 @@ from collections import Counter
 from pathlib import Path
 
 from hintseg.errors import LabelError, did_you_mean, shown
-from hintseg.hints.boxes import fit_box
-from hintseg.hints.layout import (
+from hintseg.formats.codec import Fit
+from hintseg.formats.layout import (
     CLASS_LIST,
-    add_truth,
+    Found,
     assemble,
+    boxes_and_truth,
     check_classes,
     class_ids,
+    find_truth,
     read_classes,
     read_splits,
 )
-from hintseg.hints.photos import PhotoFolder, find_photos, size_or_none
-from hintseg.hints.problems import Problems
-from hintseg.hints.tables import (
+from hintseg.formats.photos import PhotoFolder, find_photos, size_or_none
+from hintseg.formats.problems import Problems
+from hintseg.formats.tables import (
     FILE_COLUMNS,
     LABEL_COLUMNS,
     Row,
@@ -36,13 +38,15 @@ from hintseg.hints.tables import (
     column,
     find_table,
     header,
+    is_table,
     kind_of,
     read_rows,
     repeated,
     table_classes,
     tag_rows,
 )
-from hintseg.types import Box, Hints, HintSet
+from hintseg.geometry.boxes import fit_box
+from hintseg.types import Box, Hints, HintSet, Supervision, Tags
 
 FILES = ("tags.csv", "labels.csv", "boxes.csv", "annotations.csv", "train.csv")
 """Names looked for in the data set's folder where no label file is given."""
@@ -51,52 +55,69 @@ _YES = {"1", "1.0", "true"}
 _NO = {"0", "0.0", "false", ""}
 
 
-def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True) -> HintSet:
-    """Read a CSV of tags, a one-hot CSV or a CSV of boxes; its header tells which.
+class Csv:
+    """CSV of tags, one-hot tags, or boxes."""
 
-    Args:
-        path: Folder of the data set.
-        labels: The CSV file; None looks for one of `FILES` in `path`.
-        unlabelled: Value of true masks beside it (SegmentationClass) that means "nothing known here".
-        background: Whether pixels may belong to no class.
+    name = "csv"
+    carries = frozenset({Supervision.TAGS, Supervision.BOXES})
+    sign = f"one of {', '.join(FILES)}"
 
-    Raises:
-        LabelError: All problems of the file at once, with their lines.
-    """
-    file = find_table(path, labels, FILES)
-    rows = read_rows(file)
-    kind = kind_of(rows)
-    if kind == "points":
-        raise LabelError(
-            f"{file.name} has columns x and y but no corners: it holds points; read it with --format points"
+    def sniff(self, path: Path, labels: Path | None) -> Fit:
+        """Look for one of `FILES`, or take any table that holds no points."""
+        if labels is None:
+            return Fit.YES if any((path / name).is_file() for name in FILES) else Fit.NO
+        return Fit.WEAK if is_table(labels) and kind_of(read_rows(labels)) != "points" else Fit.NO
+
+    def read(
+        self, path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True
+    ) -> HintSet:
+        """Read a CSV of tags, a one-hot CSV or a CSV of boxes; its header tells which.
+
+        Args:
+            path: Folder of the data set.
+            labels: The CSV file; None looks for one of `FILES` in `path`.
+            unlabelled: Value of true masks beside it (SegmentationClass) that means "nothing known here".
+            background: Whether pixels may belong to no class.
+
+        Raises:
+            LabelError: All problems of the file at once, with their lines.
+        """
+        file = find_table(path, labels, FILES)
+        rows = read_rows(file)
+        kind = kind_of(rows)
+        if kind == "points":
+            raise LabelError(
+                f"{file.name} has columns x and y but no corners: it holds points; read it with --format points"
+            )
+        problems, notes = Problems(), list[str]()
+        classes = read_classes(path, file, problems, background=background)
+        folder = find_photos(path)
+        named = classes is not None
+        if classes is None:
+            classes = table_classes(rows, kind)
+            check_classes(classes, file.name, problems)
+        hints: dict[str, Hints] = {}
+        if kind == "boxes":
+            found = _read_boxes(rows, classes, folder, problems, file.name)
+            hints, _ = boxes_and_truth(found, len(classes))
+        else:
+            tags = read_tags(rows, classes, folder, problems, file.name)
+            hints = {photo: Hints(Tags.complete(ids, len(classes))) for photo, ids in tags.items()}
+        splits = read_splits(path, folder, problems)
+        source = file.name
+        truth = find_truth(path, folder, notes, named=named, unlabelled=unlabelled)
+        return assemble(
+            path,
+            folder,
+            classes,
+            hints,
+            truth=truth,
+            source=source,
+            problems=problems,
+            notes=notes,
+            splits=splits,
+            background=background,
         )
-    problems, notes = Problems(), list[str]()
-    classes = read_classes(path, file, problems, background=background)
-    folder = find_photos(path)
-    named = classes is not None
-    if classes is None:
-        classes = table_classes(rows, kind)
-        check_classes(classes, file.name, problems)
-    hints: dict[str, Hints] = {}
-    if kind == "boxes":
-        hints = _read_boxes(rows, classes, folder, problems, file.name)
-    else:
-        tags = read_tags(rows, classes, folder, problems, file.name)
-        hints = {photo: Hints(tags=ids) for photo, ids in tags.items()}
-    splits = read_splits(path, folder, problems)
-    source = file.name
-    add_truth(path, folder, hints, notes, named=named, unlabelled=unlabelled)
-    return assemble(
-        path,
-        folder,
-        classes,
-        hints,
-        source=source,
-        problems=problems,
-        notes=notes,
-        splits=splits,
-        background=background,
-    )
 
 
 def read_tags(
@@ -169,14 +190,14 @@ def _compare_lists(names: list[str], classes: tuple[str, ...], problems: Problem
 
 def _read_boxes(
     rows: list[Row], classes: tuple[str, ...], folder: PhotoFolder, problems: Problems, where: str
-) -> dict[str, Hints]:
-    """Return the boxes of each listed photo; its tags are the classes of its boxes."""
+) -> dict[str, list[Found]]:
+    """Return the objects of each listed photo."""
     names = header(rows)
     at_file, at_label, corners_at = column(names, FILE_COLUMNS), column(names, LABEL_COLUMNS), box_columns(names)
     if at_file is None or at_label is None or corners_at is None:
         problems.add(where, "line 1: the header of a table of boxes needs a file, four corners and a label")
         return {}
-    boxes: dict[str, list[Box]] = {}
+    boxes: dict[str, list[Found]] = {}
     sizes: dict[str, tuple[int, int] | None] = {}
     repeated(rows, problems, where)
     for number, cells in rows[1:]:
@@ -201,10 +222,12 @@ def _read_boxes(
             problems.add(where, f"{line}: the corners '{shown(','.join(texts))}' are not four numbers")
             continue
         if photo is not None and ids:
-            boxes.setdefault(photo, []).append(Box(ids.pop(), *corners))
-    largest = max((value for found in boxes.values() for box in found for value in (box.x1, box.y1)), default=2.0)
+            boxes.setdefault(photo, []).append(Found(ids.pop(), Box(*corners)))
+    largest = max(
+        (value for found in boxes.values() for one in found for value in (one.box.x1, one.box.y1)), default=2.0
+    )
     if largest <= 1:
         problems.add(
             where, "all corners are between 0 and 1; they must be pixels: multiply by the photo's width and height"
         )
-    return {p: Hints(tags=frozenset(b.label for b in found), boxes=tuple(found)) for p, found in boxes.items()}
+    return boxes

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from hintseg.errors import LabelError
-from hintseg.hints.problems import Problems, read_text
+from hintseg.formats.problems import Problems, read_text
 
 Row = tuple[int, list[str]]
 Kind = Literal["tags", "one-hot", "boxes", "points"]
@@ -90,6 +90,11 @@ def kind_of(rows: list[Row]) -> Kind:
     if names[0] not in (*FILE_COLUMNS, "") or len(names) == 1 or set(names[1:]) <= {*LABEL_COLUMNS, ""}:
         return "tags"
     return "one-hot"
+
+
+def is_table(labels: Path) -> bool:
+    """Return whether a label file has the suffix of a table."""
+    return labels.is_file() and labels.suffix.lower() in (".csv", ".tsv", ".txt")
 
 
 def find_table(path: Path, labels: Path | None, names: tuple[str, ...]) -> Path:

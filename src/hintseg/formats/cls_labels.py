@@ -19,64 +19,83 @@ import numpy.typing as npt
 
 from hintseg.errors import LabelError, list_problems, shown
 from hintseg.files.parse import read_bytes
-from hintseg.hints.layout import CLASS_LIST, VOC_CLASSES, add_truth, assemble, read_classes, read_splits
-from hintseg.hints.photos import PhotoFolder, find_photos
-from hintseg.hints.problems import Problems
-from hintseg.hints.voc import voc_root
-from hintseg.types import Hints, HintSet
+from hintseg.formats.codec import Fit
+from hintseg.formats.layout import CLASS_LIST, VOC_CLASSES, assemble, find_truth, read_classes, read_splits
+from hintseg.formats.photos import PhotoFolder, find_photos
+from hintseg.formats.problems import Problems
+from hintseg.formats.voc import voc_root
+from hintseg.types import Hints, HintSet, Supervision, Tags
 
 FILE = "cls_labels.npy"
 
 
-def read(path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True) -> HintSet:
-    """Read tags from a `cls_labels.npy`.
+class ClsLabels:
+    """cls_labels.npy of research code."""
 
-    Args:
-        path: Folder of the data set, also one in Pascal VOC layout.
-        labels: The file; None takes `cls_labels.npy` in `path`.
-        unlabelled: Value of true masks beside it (SegmentationClass) that means "nothing known here".
-        background: Whether pixels may belong to no class.
+    name = "cls_labels"
+    carries = frozenset({Supervision.TAGS})
+    sign = FILE
 
-    Raises:
-        LabelError: The file holds something else than such a dict, or all its problems at once.
-    """
-    file = labels or path / FILE
-    root = voc_root(path) or path
-    vectors = load(file)
-    problems, notes = Problems(), list[str]()
-    folder = find_photos(root)
-    classes = read_classes(root, file, problems, background=background)
-    if classes is None:
-        if {vector.size for vector in vectors.values()} != {len(VOC_CLASSES)}:
-            raise LabelError(f"{file.name} does not name its classes; write {CLASS_LIST} beside it, one name per line")
-        classes = VOC_CLASSES
-        notes.append("the classes are taken to be Pascal VOC's 20")
-    hints: dict[str, Hints] = {}
-    for key, vector in vectors.items():
-        line = f"entry '{shown(key)}'"
-        if vector.shape != (len(classes),) or not np.isin(vector, (0, 1)).all():
-            problems.add(
-                file.name, f"{line}: needs {len(classes)} values 0 or 1, but has {vector.size}: {shown(vector)}"
-            )
-            continue
-        photo = _locate(key, folder, problems, file.name, line)
-        if photo in hints:
-            problems.add(file.name, f"{line}: the photo '{shown(photo)}' has another entry")
-        elif photo is not None:
-            hints[photo] = Hints(tags=frozenset((np.flatnonzero(vector) + 1).tolist()))
-    splits = read_splits(root, folder, problems)
-    add_truth(root, folder, hints, notes, named=True, unlabelled=unlabelled)
-    return assemble(
-        path,
-        folder,
-        classes,
-        hints,
-        source=file.name,
-        problems=problems,
-        notes=notes,
-        splits=splits,
-        background=background,
-    )
+    def sniff(self, path: Path, labels: Path | None) -> Fit:
+        """Look for `cls_labels.npy`, or take any .npy that is given."""
+        if labels is not None:
+            return Fit.WEAK if labels.suffix.lower() == ".npy" else Fit.NO
+        return Fit.YES if (path / FILE).is_file() else Fit.NO
+
+    def read(
+        self, path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True
+    ) -> HintSet:
+        """Read tags from a `cls_labels.npy`.
+
+        Args:
+            path: Folder of the data set, also one in Pascal VOC layout.
+            labels: The file; None takes `cls_labels.npy` in `path`.
+            unlabelled: Value of true masks beside it (SegmentationClass) that means "nothing known here".
+            background: Whether pixels may belong to no class.
+
+        Raises:
+            LabelError: The file holds something else than such a dict, or all its problems at once.
+        """
+        file = labels or path / FILE
+        root = voc_root(path) or path
+        vectors = load(file)
+        problems, notes = Problems(), list[str]()
+        folder = find_photos(root)
+        classes = read_classes(root, file, problems, background=background)
+        if classes is None:
+            if {vector.size for vector in vectors.values()} != {len(VOC_CLASSES)}:
+                raise LabelError(
+                    f"{file.name} does not name its classes; write {CLASS_LIST} beside it, one name per line"
+                )
+            classes = VOC_CLASSES
+            notes.append("the classes are taken to be Pascal VOC's 20")
+        hints: dict[str, Hints] = {}
+        for key, vector in vectors.items():
+            line = f"entry '{shown(key)}'"
+            if vector.shape != (len(classes),) or not np.isin(vector, (0, 1)).all():
+                problems.add(
+                    file.name, f"{line}: needs {len(classes)} values 0 or 1, but has {vector.size}: {shown(vector)}"
+                )
+                continue
+            photo = _locate(key, folder, problems, file.name, line)
+            if photo in hints:
+                problems.add(file.name, f"{line}: the photo '{shown(photo)}' has another entry")
+            elif photo is not None:
+                hints[photo] = Hints(Tags.complete((np.flatnonzero(vector) + 1).tolist(), len(classes)))
+        splits = read_splits(root, folder, problems)
+        truth = find_truth(root, folder, notes, named=True, unlabelled=unlabelled)
+        return assemble(
+            path,
+            folder,
+            classes,
+            hints,
+            truth=truth,
+            source=file.name,
+            problems=problems,
+            notes=notes,
+            splits=splits,
+            background=background,
+        )
 
 
 def load(file: Path) -> dict[str | int, npt.NDArray[Any]]:

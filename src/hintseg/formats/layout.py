@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from hintseg.errors import LabelError, did_you_mean, join, printable, shown
 from hintseg.files.parse import is_file
-from hintseg.hints.photos import PhotoFolder, walk
-from hintseg.hints.problems import Problems, read_text
-from hintseg.types import Hints, HintSet, MaskFile, Photo
+from hintseg.formats.photos import PhotoFolder, walk
+from hintseg.formats.problems import Problems, read_text
+from hintseg.types import IGNORE, Box, FullMask, Hints, HintSet, Mark, MaskFile, Photo, Region, Tags
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -137,15 +139,14 @@ def find_masks(folder: Path) -> dict[str, Path]:
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in png_files(folder)}
 
 
-def add_truth(
-    path: Path, folder: PhotoFolder, hints: dict[str, Hints], notes: list[str], *, named: bool, unlabelled: int | None
-) -> None:
-    """Give the photos in `hints` their full masks from `TRUTH_FOLDERS`, in place.
+def find_truth(
+    path: Path, folder: PhotoFolder, notes: list[str], *, named: bool, unlabelled: int | None
+) -> dict[str, MaskFile]:
+    """Return the full masks in `TRUTH_FOLDERS`, by photo id.
 
     Args:
         path: Folder of the data set.
         folder: Its photos.
-        hints: Hints by photo id; photos that are not in it but have a mask are added.
         notes: Gets a sentence on what was found.
         named: Whether a class list fixes which id is which class; without one, masks cannot be used.
         unlabelled: The value that means "nothing known here", besides 255.
@@ -157,14 +158,48 @@ def add_truth(
     names = join([f.name for f in found])
     if masks and not named:
         notes.append(f"the masks in {names} are not used: no {CLASS_LIST} says which id is which class")
-        return
-    used = masks.keys() & folder.paths.keys()
-    for photo in used:
-        hints[photo] = replace(hints.get(photo, Hints()), mask=MaskFile(masks[photo], unlabelled))
+        return {}
+    used = sorted(masks.keys() & folder.paths.keys())
     if used:
         notes.append(f"{len(used)} photos have their true mask in {names}")
     if len(masks) > len(used):
         notes.append(f"{len(masks) - len(used)} masks in {names} have no photo and are not used")
+    return {photo: MaskFile(masks[photo], unlabelled) for photo in used}
+
+
+class Found(NamedTuple):
+    """One object of a label file: its class, its box, its outline where there is one; a crowd stands for many."""
+
+    label: int
+    box: Box
+    outline: Region | None = None
+    crowd: bool = False
+
+
+def boxes_and_truth(
+    objects: Mapping[str, Sequence[Found]], n_classes: int
+) -> tuple[dict[str, Hints], dict[str, FullMask]]:
+    """Return what the objects of each photo hint at, and its full mask where every object has an outline.
+
+    A photo without objects is a negative. Its mask counts as known only where other photos have outlines: in a set of
+    plain boxes such photos alone would make a truth of background only.
+
+    Args:
+        objects: Those of each photo that the file lists.
+        n_classes: K.
+    """
+    outlined = any(one.outline for found in objects.values() for one in found)
+    hints: dict[str, Hints] = {}
+    truth: dict[str, FullMask] = {}
+    for photo, found in objects.items():
+        numbers = count(1)
+        labels = [(IGNORE, None) if one.crowd else (one.label, next(numbers)) for one in found]
+        marks = tuple(Mark(label, one.box, number) for one, (label, number) in zip(found, labels, strict=True))
+        hints[photo] = Hints(tags=None if marks else Tags.complete((), n_classes), marks=marks)
+        if outlined and all(one.crowd or one.outline for one in found):
+            shapes = [one.outline or one.box for one in found]
+            truth[photo] = tuple(Mark(*pair) for pair in zip([label for label, _ in labels], shapes, strict=True))
+    return hints, truth
 
 
 def assemble(
@@ -173,6 +208,7 @@ def assemble(
     classes: tuple[str, ...],
     hints: Mapping[str, Hints],
     *,
+    truth: Mapping[str, FullMask] = MappingProxyType({}),
     source: str,
     problems: Problems,
     notes: list[str],
@@ -186,11 +222,13 @@ def assemble(
     """
     problems.raise_all()
     notes.extend(folder.notes)
-    silent = [photo for photo in folder.paths if replace(hints.get(photo, Hints()), mask=None) == Hints()]
+    silent = [photo for photo in folder.paths if hints.get(photo, Hints()) == Hints()]
     if silent:
         shown = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
         notes.append(f"{len(silent)} of {len(folder.paths)} photos are not in {source} and stay unlabelled: {shown}")
-    if len(silent) == len(folder.paths) and not any(hint.mask for hint in hints.values()):
+    if len(silent) == len(folder.paths) and not truth:
         raise LabelError(f"{source} says nothing about any of the {len(folder.paths)} photos below {folder.root}")
-    photos = tuple(Photo(photo, file, hints.get(photo, Hints())) for photo, file in folder.paths.items())
+    photos = tuple(
+        Photo(photo, file, hints.get(photo, Hints()), truth.get(photo)) for photo, file in folder.paths.items()
+    )
     return HintSet(path.resolve().name, classes, photos, dict(splits), background, tuple(notes))

@@ -14,7 +14,7 @@ from hintseg.errors import LabelError, PhotoError, list_problems, printable, sho
 from hintseg.files.images import open_image
 from hintseg.files.owned import MARK, kind_of
 from hintseg.files.parse import is_file
-from hintseg.hints.problems import Problems
+from hintseg.formats.problems import Problems
 
 PHOTO_FOLDERS = ("JPEGImages", "images", "photos", "imgs")
 """Names of the folder below a data set that holds its photos; without one the data set's folder itself does."""

@@ -1,0 +1,253 @@
+"""What holds for every codec: it knows its own data and no other's, and all read the same out of the same facts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hintseg.data.shapes import CLASSES, write_shapes
+from hintseg.errors import ConfigError, LabelError
+from hintseg.formats.codec import Fit
+from hintseg.formats.recognise import codec
+from hintseg.hints import read_hints, recognise
+from hintseg.hints.masks import read_mask, read_scribbles
+from hintseg.registry import FORMATS, formats
+from hintseg.types import Click, HintSet, Photo, Supervision
+
+UNLABELLED = {"scribbles": 255}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "shapes"
+    write_shapes(folder, train=10, val=2, size=48)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(shapes: Path) -> Mapping[str, tuple[Path, Path | None]]:
+    """The same photos in every format: folder and labels by the name of a variant, which begins with the format's."""
+    return {variant: (shapes.with_name(variant), write(shapes, variant)) for variant in VARIANTS}
+
+
+VARIANTS = (
+    "csv-tags",
+    "csv-one-hot",
+    "csv-boxes",
+    "voc",
+    "coco",
+    "yolo-boxes",
+    "index_png-masks",
+    "index_png-scribbles",
+    "points",
+    "cls_labels",
+    "folders",
+)
+KINDS = {
+    "csv-tags": {"tags"},
+    "csv-one-hot": {"tags"},
+    "csv-boxes": {"tags", "boxes"},
+    "voc": {"tags", "boxes", "masks"},
+    "coco": {"tags", "boxes", "masks"},
+    "yolo-boxes": {"tags", "boxes"},
+    "index_png-masks": {"tags", "masks"},
+    "index_png-scribbles": {"scribbles"},
+    "points": {"tags", "points"},
+    "cls_labels": {"tags"},
+    "folders": {"tags"},
+}
+
+
+def write(shapes: Path, variant: str) -> Path | None:
+    """Write the photos and labels of `shapes` beside it; return the label file where the folder does not show it."""
+    folder = shapes.with_name(variant)
+    if variant == "voc":
+        shutil.copytree(shapes, folder, ignore=shutil.ignore_patterns("Hints", "Scribbles", "tags.csv"))
+        return None
+    content = json.loads((shapes / "Hints" / "instances.json").read_text())
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    boxes = {name: [] for name in names.values()}
+    for item in content["annotations"]:
+        boxes[names[item["image_id"]]].append((CLASSES[item["category_id"] - 1], *item["bbox"]))
+    tags = {name: sorted({box[0] for box in found}) for name, found in boxes.items()}
+    shutil.copytree(shapes / "JPEGImages", folder / "images")
+    (folder / "classes.txt").write_text("\n".join(CLASSES))
+    if variant == "csv-tags":
+        (folder / "tags.csv").write_text("".join(",".join([name, *found]) + "\n" for name, found in tags.items()))
+    elif variant == "csv-one-hot":
+        rows = [[name, *(str(int(one in found)) for one in CLASSES)] for name, found in tags.items()]
+        (folder / "tags.csv").write_text("\n".join(",".join(row) for row in [["file", *CLASSES], *rows]))
+    elif variant == "csv-boxes":
+        rows = [[name, x, y, x + w, y + h, label] for name, found in boxes.items() for label, x, y, w, h in found]
+        rows += [[name, "", "", "", "", ""] for name, found in boxes.items() if not found]
+        (folder / "boxes.csv").write_text(
+            "\n".join(",".join(map(str, row)) for row in [["file", "x0", "y0", "x1", "y1", "label"], *rows])
+        )
+    elif variant == "coco":
+        (folder / "classes.txt").unlink()
+        shutil.copy(shapes / "Hints" / "instances.json", folder)
+    elif variant == "yolo-boxes":
+        (folder / "labels").mkdir()
+        (folder / "data.yaml").write_text(json.dumps({"names": list(CLASSES)}))
+        for name, found in boxes.items():
+            lines = [
+                f"{CLASSES.index(label)} {(x + w / 2) / 48} {(y + h / 2) / 48} {w / 48} {h / 48}\n"
+                for label, x, y, w, h in found
+            ]
+            (folder / "labels" / name).with_suffix(".txt").write_text("".join(lines))
+    elif variant == "index_png-masks":
+        shutil.copytree(shapes / "SegmentationClass", folder / "masks")
+    elif variant == "index_png-scribbles":
+        shutil.copytree(shapes / "Scribbles", folder / "scribbles")
+    elif variant == "points":
+        shutil.copy(shapes / "Hints" / "points.csv", folder)
+    elif variant == "cls_labels":
+        rows = {name: np.array([one in found for one in CLASSES], np.float32) for name, found in tags.items()}
+        np.save(folder / "cls_labels.npy", rows)  # type: ignore[arg-type]
+    else:
+        (folder / "classes.txt").unlink()
+        for name, found in tags.items():
+            for label in found[:1] or ["negatives"]:  # a photo has one folder
+                (folder / label).mkdir(exist_ok=True)
+                shutil.move(folder / "images" / name, folder / label / name)
+        shutil.rmtree(folder / "images")
+    return None
+
+
+def read(variant: str, place: tuple[Path, Path | None]) -> HintSet:
+    return read_hints(*place, unlabelled=UNLABELLED.get(variant.rpartition("-")[2]))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_codec_knows_its_own_data_and_no_others(made: Mapping[str, tuple[Path, Path | None]], variant: str) -> None:
+    name = variant.partition("-")[0]
+    fits = {other: codec(other).sniff(*made[variant]) for other in FORMATS}
+    assert {other for other, fit in fits.items() if fit} == {name}
+    assert recognise(*made[variant]) == name
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_codec_is_what_the_table_says(name: str) -> None:
+    found = codec(name)
+    assert found.name == name
+    assert found.sign
+    written = set().union(*(KINDS[variant] for variant in VARIANTS if variant.partition("-")[0] == name))
+    carried = written - {"tags"} or written  # marks and masks imply tags
+    assert {kind.value for kind in found.carries} >= carried
+    assert found.carries <= set(Supervision)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_all_read_the_same_out_of_the_same_facts(
+    made: Mapping[str, tuple[Path, Path | None]], shapes: Path, variant: str
+) -> None:
+    truth = {photo.id: photo for photo in read_hints(shapes).photos}
+    points = {photo.id: photo for photo in read_hints(shapes, shapes / "Hints" / "points.csv").photos}
+    strokes = {p.id: p for p in read_hints(shapes, shapes / "Scribbles", unlabelled=255).photos}
+    hint_set = read(variant, made[variant])
+    assert len(hint_set.photos) == len(truth) == 12
+
+    def names(photo: Photo, classes: tuple[str, ...]) -> tuple[set[str], set[str]]:
+        tags = photo.hints.tags
+        assert tags is not None
+        return {classes[label - 1] for label in tags.present}, {classes[label - 1] for label in tags.absent}
+
+    def corners(photo: Photo, classes: tuple[str, ...]) -> list[tuple[str, float, float, float, float]]:
+        rounded = [tuple(round(value, 3) for value in mark.shape.corners) for mark in photo.hints.objects]
+        return sorted((classes[m.label - 1], *r) for m, r in zip(photo.hints.objects, rounded, strict=True))
+
+    for photo in hint_set.photos:
+        same = truth[photo.id.rpartition("/")[2]]
+        present, absent = names(photo, hint_set.classes)
+        wanted, _ = names(same, CLASSES)
+        if variant == "folders":
+            wanted = set(sorted(wanted)[:1])
+        if "tags" in KINDS[variant]:
+            assert (present, absent) == (wanted, set(hint_set.classes) - wanted)
+        assert [m.object for m in photo.hints.objects] == [*range(1, len(photo.hints.objects) + 1)]
+        if "boxes" in KINDS[variant]:
+            assert corners(photo, hint_set.classes) == corners(same, CLASSES)
+        else:
+            assert photo.hints.objects == ()
+        if "points" in KINDS[variant]:
+            assert photo.hints.shaped(Click) == points[same.id].hints.shaped(Click)
+        if "masks" in KINDS[variant]:
+            np.testing.assert_array_equal(read_mask(photo), read_mask(same))
+        else:
+            assert photo.truth is None
+        if "scribbles" in KINDS[variant]:
+            np.testing.assert_array_equal(read_scribbles(photo), read_scribbles(strokes[same.id]))
+            assert present <= wanted
+
+
+PLUGIN = """
+from pathlib import Path
+from PIL import Image
+from hintseg.formats.codec import Fit
+from hintseg.formats.layout import assemble
+from hintseg.formats.photos import find_photos
+from hintseg.formats.problems import Problems, read_text
+from hintseg.types import Hints, HintSet, Mark, Stroke, Supervision
+
+class Lines:
+    name = "lines"
+    carries = frozenset({Supervision.SCRIBBLES})
+    sign = "lines.txt"
+
+    def sniff(self, path, labels):
+        file = labels or path / "lines.txt"
+        return Fit.YES if file.name == "lines.txt" and file.is_file() else Fit.NO
+
+    def read(self, path, labels, *, unlabelled=None, background=True):
+        folder, problems, hints = find_photos(path), Problems(), {}
+        for number, line in enumerate(read_text(labels or path / "lines.txt").splitlines(), start=1):
+            name, label, *values = line.split()
+            photo = folder.locate(name, problems, "lines.txt", f"line {number}")
+            mark = Mark(("ant", "bee").index(label) + 1, Stroke(tuple(map(float, values))))
+            hints[photo] = Hints(marks=(mark,))
+        return assemble(path, folder, ("ant", "bee"), hints, source="lines.txt", problems=problems, notes=[],
+                        splits={}, background=background)
+"""
+
+
+def test_a_new_format_is_one_file_and_an_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = tmp_path / "site"
+    (site / "linesfmt-1.dist-info").mkdir(parents=True)
+    (site / "linesfmt.py").write_text(PLUGIN)
+    (site / "linesfmt-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: linesfmt\nVersion: 1\n")
+    points = site / "linesfmt-1.dist-info" / "entry_points.txt"
+    points.write_text("[hintseg.formats]\nlines = linesfmt:Lines\n")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.delitem(sys.modules, "linesfmt", raising=False)
+    data = tmp_path / "data"
+    data.mkdir()
+    Image.new("RGB", (9, 9)).save(data / "a.png")
+    (data / "lines.txt").write_text("a.png bee 1 1 5 5\n")
+    assert formats()["lines"].summary == "plug-in linesfmt:Lines"
+    assert recognise(data) == "lines"
+    hint_set = read_hints(data)
+    tags = hint_set.photos[0].hints.tags
+    assert tags is not None
+    assert (set(tags), set(tags.absent)) == ({2}, {1}), "what a stroke implies is worked out for every format"
+    (data / "tags.csv").write_text("a.png,cow\n")
+    both = read_hints(data, [data / "tags.csv", data / "lines.txt"])
+    assert both.classes == ("cow", "ant", "bee")
+    points.write_text("[hintseg.formats]\nlines = linesfmt:Missing\n")
+    with pytest.raises(ConfigError, match=r"the format 'lines' \(linesfmt:Missing\) cannot be loaded"):
+        read_hints(data)
+
+
+def test_signs_that_are_equally_sure_are_asked_about(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "tags.csv").write_text("a.png,ant\n")
+    (tmp_path / "points.csv").write_text("file,x,y,label\na.png,1,1,ant\n")
+    with pytest.raises(LabelError, match="or name each label file with a --labels of its own"):
+        read_hints(tmp_path)
+    assert Fit.NO < Fit.WEAK < Fit.YES < Fit.WHOLE
