@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from hintseg.hints import read_hints
 from hintseg.hints.check import CheckReport, check
 from hintseg.types import Box, Click, Hints, HintSet, Mark, MaskFile, Photo, Tags
-
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared")
 
 
 def report_on(
@@ -162,48 +156,3 @@ def test_unreadable_photos_and_masks_that_do_not_fit(tmp_path: Path) -> None:
     assert "has 5 x 5 pixels, but its photo has 80 x 70" in report.problems[0]
     assert "a box reaches (100, 20), but its photo has 80 x 70" in report.problems[1]
     assert said(report, "2 masks or boxes do not fit")
-
-
-@needs_data
-def test_msrc() -> None:
-    hint_set = read_hints(DATA / "msrc", background=False)
-    assert len(hint_set.photos) == 591
-    assert {name: len(ids) for name, ids in hint_set.splits.items()} == {"train": 355, "val": 236}
-    train = set(hint_set.splits["train"])
-    counts = Counter(t for photo in hint_set.photos if photo.id in train for t in photo.hints.tags or ())
-    table = [90, 142, 87, 27, 21, 98, 18, 52, 34, 28, 18, 21, 20, 23, 21, 19, 101, 14, 18, 38, 22]
-    assert [counts[k] for k in range(1, 22)] == table
-    by_csv = read_hints(DATA / "msrc", DATA / "msrc" / "tags.csv", background=False)
-    assert by_csv.photos == hint_set.photos
-    report = check(hint_set)
-    assert report.multi_tag_share == pytest.approx(0.817, abs=5e-4)
-    assert said(report, "'aeroplane' never appears without 'grass', 'sky'")
-    assert not report.unreadable
-    assert not report.problems
-
-
-@needs_data
-def test_coco_things() -> None:
-    voc, coco = (read_hints(DATA / "coco-things", format=name) for name in ("voc", "coco"))
-    assert len(voc.photos) == len(coco.photos) == 200
-    assert voc.classes == coco.classes
-    table = [11, 28, 19, 21, 85, 19, 85, 9, 94, 13, 42, 18, 7, 7, 517, 30, 1, 8, 6, 17]
-    for hint_set in (voc, coco):
-        objects = Counter(mark.label for p in hint_set.photos for mark in p.hints.objects)
-        assert [objects[k] for k in range(1, 21)] == table
-    assert sum(mark.label == 255 for p in coco.photos for mark in p.hints.marks) == 14
-    assert [p.hints.tags for p in voc.photos] == [p.hints.tags for p in coco.photos]
-    tags_csv = read_hints(DATA / "coco-things", format="csv")
-    assert [p.hints.tags for p in tags_csv.photos] == [p.hints.tags for p in coco.photos]
-
-
-@needs_data
-def test_nuclei() -> None:
-    voc, coco, points = (read_hints(DATA / "nuclei", format=name) for name in ("voc", "coco", "points"))
-    assert sum(len(p.hints.objects) for p in voc.photos) == 6495
-    assert sum(len(p.hints.objects) for p in coco.photos) == 6495
-    assert sum(len(p.hints.shaped(Click)) for p in points.photos) == 6495
-    assert {name: len(ids) for name, ids in points.splits.items()} == {"train": 82, "val": 38}
-    for one, other in zip(voc.photos, coco.photos, strict=True):
-        corners = [sorted(mark.shape.corners for mark in photo.hints.objects) for photo in (one, other)]
-        assert corners[0] == corners[1]

@@ -16,12 +16,8 @@ from hintseg.formats.layout import Found, boxes_and_truth
 from hintseg.formats.photos import photo_size
 from hintseg.geometry.rasterise import fill
 from hintseg.geometry.runs import bounds, decode, encode, parse_counts, write_counts
-from hintseg.hints import read_hints
 from hintseg.hints.masks import paint, read_mask, read_scribbles
 from hintseg.types import IGNORE, Box, FullMask, Hints, Mark, MaskFile, Photo, Region, Rle
-
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared")
 
 
 def slow_runs(mask: np.ndarray) -> list[int]:
@@ -255,19 +251,3 @@ def test_truth_is_known_for_outlines_and_the_negatives_beside_them() -> None:
 def test_hints_need_no_torch() -> None:
     code = "import sys, hintseg.hints, hintseg.hints.check; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@needs_data
-@pytest.mark.parametrize(("name", "least"), [("coco-things", 0.999), ("nuclei", 1.0)])
-def test_painted_instances_agree_with_the_masks_on_disk(name: str, least: float) -> None:
-    """Both were made from the same annotations, by other code."""
-    by_mask, by_outline = read_hints(DATA / name, format="voc"), read_hints(DATA / name, format="coco")
-    same = known = 0
-    for one, other in zip(by_mask.photos[::4], by_outline.photos[::4], strict=True):
-        assert one.id == other.id
-        mask, painted = read_mask(one, n_classes=20), read_mask(other, n_classes=20)
-        assert mask is not None
-        assert painted is not None
-        same += int(((mask == painted) & (mask != 255)).sum())
-        known += int((mask != 255).sum())
-    assert same / known >= least
