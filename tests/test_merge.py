@@ -18,6 +18,7 @@ from hintseg.errors import ConfigError, LabelError
 from hintseg.files.parse import parse_yaml
 from hintseg.hints import read_hints
 from hintseg.hints.masks import read_mask, read_scribbles
+from hintseg.pipeline.begin import split_photos
 from hintseg.types import Box, Click, HintSet, Mark, Tags
 
 
@@ -193,3 +194,23 @@ class TestSeveralLabels:
         with pytest.raises(ConfigError, match="format 'csv' is given for 2 labels; leave it out"):
             merged(folder, "tags.csv", "points.csv", format="csv")
         assert merged(folder, "tags.csv", format="csv").photos[1].hints.tags == Tags.complete((), 2)
+
+
+def test_the_plan_says_who_teaches_and_who_is_left_out_and_why(tmp_path):
+    data = tmp_path / "photos"
+    data.mkdir()
+    for name in "abcde":
+        Image.new("RGB", (40, 32)).save(data / f"{name}.png")
+    (tmp_path / "boxes.csv").write_text("file,xmin,ymin,xmax,ymax,label\na.png,1,1,20,20,cow\nb.png,2,2,30,30,cow\n")
+    (tmp_path / "tags.csv").write_text("c.png,cow\nd.png,cow\n")
+    hint_set = read_hints(data, (tmp_path / "boxes.csv", tmp_path / "tags.csv"))
+    plans = {
+        recipe: split_photos(hint_set, load_config(recipe, data={"path": str(data)})).plan
+        for recipe in ("boxes", "cam")
+    }
+    assert plans["boxes"] == (
+        "2 photos teach by boxes (cfs, lgsa)",
+        "1 left out: nothing is said of them",
+        "2 left out: they have tags, and recipe 'boxes' needs boxes",
+    )
+    assert plans["cam"] == ("4 photos teach by tags (cam, dense_crf, deeplabv2)", "1 left out: nothing is said of them")

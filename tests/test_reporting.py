@@ -83,7 +83,7 @@ def make_run(path: Path, *, stages=("localize", "refine", "segment"), truth=True
     data = {"name": "farm", "path": "farm", "format": "voc", "classes": classes, "background": background}
     manifest = {
         "hintseg": "0.1.0", "python": "3.11.4", "torch": "2.6", "lightning": "2.4", "seed": 7,
-        "learns_from": learns_from, "data": data | {"notes": [], "hashes": {}},
+        "learns_from": learns_from, "data": data | {"notes": [], "plan": [], "hashes": {}},
         "stages": dict.fromkeys(reversed(stages), facts),
     }  # fmt: skip
     command = "\"hintseg train 'a & b' --out <run>\""

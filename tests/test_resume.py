@@ -274,7 +274,8 @@ def test_a_killed_process_ends_all_and_the_run_resumes(photos, tmp_path):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     threads = Path(f"/proc/{process.pid}/task").iterdir()
-    (other,) = {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}
+    children = {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}
+    (other,) = (pid for pid in children if b"LOCAL_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes())
     os.kill(other, signal.SIGKILL)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2

@@ -16,6 +16,7 @@ from hintseg.data.photos import read_photo
 from hintseg.data.sources import SourcePool
 from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import PhotoError, ShapeError
+from hintseg.hints.implied import tag_rows
 from hintseg.signals import leave_to_parent
 from hintseg.types import IGNORE, Batch, Photo, Targets
 
@@ -167,10 +168,10 @@ class PhotoDataset(EpochDataset):
 
     def _item(self, photo: Photo, rgb: Bytes, random: np.random.Generator) -> Item:
         view = self.transform(rgb, self._labels(photo, rgb.shape[:2]), random)
-        tags = torch.zeros(self.classes)
-        tags[[label - 1 for label in photo.hints.tags or ()]] = 1.0
-        known = torch.full((self.classes,), photo.hints.tags is not None)
-        return Item(photo.id, view.image, tags, known, view.window, view.mask)
+        values, known = tag_rows([photo.hints], self.classes)
+        return Item(
+            photo.id, view.image, torch.from_numpy(values[0]), torch.from_numpy(known[0]), view.window, view.mask
+        )
 
     def _next(self, index: int) -> tuple[Photo, Bytes]:
         for step in range(len(self.photos)):

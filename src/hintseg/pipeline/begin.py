@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -24,15 +25,22 @@ from hintseg.run.folder import RunFolder
 from hintseg.run.history import add_event
 from hintseg.run.schema import DataFacts, Manifest, StageFacts
 from hintseg.training.watch import Watch
-from hintseg.types import Box, Click, HintSet, MaskFile, Photo, Supervision, Tags
+from hintseg.types import Box, Click, HintSet, MaskFile, Photo, Stroke, Supervision, Tags
 
 
 @dataclass(frozen=True)
 class Split:
-    """The photos a run learns from and those it is judged on."""
+    """The photos a run learns from and those it is judged on.
+
+    Attributes:
+        train: Those it learns from.
+        val: Those it is judged on.
+        plan: How many learn by what, and how many are left out and why: one sentence each.
+    """
 
     train: tuple[Photo, ...]
     val: tuple[Photo, ...]
+    plan: tuple[str, ...] = ()
 
 
 def one_stage(config: RunConfig) -> bool:
@@ -94,7 +102,49 @@ def split_photos(hint_set: HintSet, config: RunConfig) -> Split:
         )
     if not any(some):
         raise LabelError(f"all {len(train)} training photos are negatives: no photo shows any of the classes")
-    return Split(train, val)
+    return Split(
+        train, val, (_teaches(train, config), *_left_out(usable, train, need, config), *_unjudged(photos, judged))
+    )
+
+
+def _teaches(train: Sequence[Photo], config: RunConfig) -> str:
+    """Say by what the photos teach."""
+    methods = [getattr(config, stage).method for stage in STAGES if getattr(config, stage) is not None]
+    masks = sum(photo.hints.mask is not None for photo in train)
+    kind = "masks" if masks == len(train) else "boxes" if config.propose is not None else "tags"
+    also = f", {masks} of them by their masks too" if 0 < masks < len(train) and not one_stage(config) else ""
+    return f"{len(train)} photos teach by {kind} ({', '.join(methods)}){also}"
+
+
+def _left_out(usable: Sequence[Photo], train: Sequence[Photo], need: str, config: RunConfig) -> list[str]:
+    """Say how many training photos teach nothing, and why."""
+    taken = {photo.id for photo in train}
+    reasons = Counter(_kinds(photo) for photo in usable if photo.id not in taken)
+    return [
+        f"{count} left out: "
+        + (f"they have {kinds}, and recipe '{config.recipe}' needs {need}" if kinds else "nothing is said of them")
+        for kinds, count in sorted(reasons.items())
+    ]
+
+
+def _kinds(photo: Photo) -> str:
+    """Name the kinds of hints of a photo."""
+    hints = photo.hints
+    said = {
+        "tags": hints.tags is not None,
+        "boxes": bool(hints.shaped(Box)),
+        "points": bool(hints.shaped(Click)),
+        "strokes": hints.scribbles is not None or bool(hints.shaped(Stroke)),
+        "a mask that may teach": hints.mask is not None,
+        "a mask that may only judge": hints.mask is None and photo.truth is not None,
+    }
+    return ", ".join(kind for kind, there in said.items() if there)
+
+
+def _unjudged(photos: Sequence[Photo], judged: Collection[str]) -> list[str]:
+    """Say how many validation photos judge nothing."""
+    count = sum(photo.id in judged and photo.truth is None for photo in photos)
+    return [f"{count} validation photos left out: they have no true mask to judge by"] if count else []
 
 
 def _with_taught_masks(hint_set: HintSet, config: RunConfig) -> list[Photo]:
@@ -177,12 +227,17 @@ def begin(
                 raise RunError(f"{out} is not empty; --resume goes on with it, --overwrite starts it afresh")
             refuse_inputs(out, _inputs(config, hint_set))
             folder.clear()
-            _write_beginning(run, config, hint_set, photos, digest)
+            _write_beginning(run, config, hint_set, split, photos, digest)
         yield run
 
 
 def _write_beginning(
-    run: RunFolder, config: RunConfig, hint_set: HintSet, photos: list[dict[str, Any]], digest: str
+    run: RunFolder,
+    config: RunConfig,
+    hint_set: HintSet,
+    split: Split,
+    photos: list[dict[str, Any]],
+    digest: str,
 ) -> None:
     hashes = {"hints": digest}
     for labels in config.data.labels:
@@ -205,6 +260,7 @@ def _write_beginning(
                 classes=hint_set.classes,
                 background=hint_set.background,
                 notes=hint_set.notes,
+                plan=split.plan,
                 hashes=hashes,
             ),
             stages={stage: StageFacts() for stage in STAGES if getattr(config, stage) is not None},

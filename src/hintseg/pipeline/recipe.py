@@ -70,6 +70,8 @@ def run_recipe(
             f"{len(split.train)} photos to learn from, {len(split.val)} to validate, {len(hint_set.classes)} classes"
         )
         watch.line(f"data: {facts}, from {data.path}")
+        for sentence in split.plan:
+            watch.line(f"plan: {sentence}")
         tags = Counter(hint_set.classes[tag - 1] for photo in hint_set.photos for tag in photo.hints.tags or ())
         for question in look_alikes({name: tags[name] for name in hint_set.classes if tags[name]}):
             logger.warning(question)

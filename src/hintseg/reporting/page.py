@@ -85,7 +85,7 @@ def _data(run: RunFolder) -> dict[str, Any]:
     has_tags = bool(len(train)) and bool(run.classes)
     context: dict[str, Any] = {
         "data_sentence": words.data_sentence(run),
-        "notes": run.data.notes,
+        "notes": (*run.data.plan, *run.data.notes),
         "warnings": words.data_warnings(run),
         "has_tags": has_tags,
     }

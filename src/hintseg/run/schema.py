@@ -53,6 +53,7 @@ class DataFacts(Facts):
         classes: Names of the K foreground classes; class id k is ``classes[k - 1]``.
         background: Whether pixels may belong to no class.
         notes: What the reader mapped or skipped, one sentence each.
+        plan: How many photos teach by what, and how many are left out and why, one sentence each.
         hashes: SHA-256 of the hints (`hints`), and of a label file by its path.
     """
 
@@ -62,6 +63,7 @@ class DataFacts(Facts):
     classes: tuple[str, ...]
     background: bool
     notes: tuple[str, ...]
+    plan: tuple[str, ...]
     hashes: dict[str, str]
 
 
