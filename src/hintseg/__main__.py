@@ -5,9 +5,9 @@ from hintseg import signals
 
 def main() -> None:
     """Run the command line until it ends or is ended."""
-    signals.listen()
     try:
         try:
+            signals.listen()
             from hintseg.cli.app import main as run
 
             run()
