@@ -20,7 +20,7 @@ demo: install
 	$(BIN)/hintseg demo --out runs/demo --overwrite
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 check: install
 	$(BIN)/ruff check
