@@ -20,7 +20,7 @@ from pathlib import Path
 import hintseg
 from hintseg.config.loader import load_config
 from hintseg.hints import read_hints
-from hintseg.pipeline.begin import begin, split_photos
+from hintseg.pipeline.begin import begin, make_plan
 from hintseg.training.watch import Watch
 from rows import arguments, data_of, print_cost, print_head, print_row
 
@@ -45,7 +45,7 @@ def borrow(masks: Path, out: Path, data: Path, words: list[str]) -> None:
     shutil.rmtree(part, ignore_errors=True)
     config = load_config(masks / "config.yaml", words, data={"path": str(data), "format": "auto"})
     hint_set = read_hints(data, background=config.data.background == "present")
-    with begin(part, config, hint_set, split_photos(hint_set, config), Watch()):
+    with begin(part, config, hint_set, make_plan(hint_set, config), Watch()):
         shutil.copytree(masks / "propose", part / "propose")
     manifest, made = (json.loads((run / "manifest.json").read_text()) for run in (part, masks))
     manifest["stages"]["propose"] = made["stages"]["propose"]

@@ -27,7 +27,7 @@ from hintseg.data.shapes import write_shapes
 from hintseg.hints import read_hints
 from hintseg.methods.irn import Irn, IrnConfig
 from hintseg.pipeline import each_photo, maps, stages
-from hintseg.pipeline.begin import split_photos
+from hintseg.pipeline.begin import make_plan
 from hintseg.run.folder import RunFolder
 from hintseg.store import maps as map_store
 from hintseg.training.watch import Watch
@@ -117,7 +117,7 @@ def main() -> None:
         done = hintseg.train(data, Path(folder, "run"), settings=[*QUICK, *args.settings])
         run = RunFolder.open(done.path)
         config = run.config
-        split = split_photos(read_hints(data), config)
+        split = make_plan(read_hints(data), config)
         watch, clock = Watch(), Clock()
         localizer, refiner, segmenter = (
             load_weights(run.path / stage / "model.safetensors")[0] for stage in ("localize", "refine", "segment")

@@ -33,7 +33,7 @@ from hintseg.methods.mctformer import MctConfig, MctFormer
 from hintseg.methods.method import Method
 from hintseg.methods.vwe import Vwe, VweConfig
 from hintseg.nn.vit import VitConfig
-from hintseg.pipeline.begin import split_photos
+from hintseg.pipeline.begin import make_plan
 from hintseg.registry import WRAPPERS
 from hintseg.reporting.pictures import PairPanel, write_pairs
 from hintseg.run.folder import RunFolder
@@ -699,7 +699,7 @@ def test_a_finished_baseline_is_used_again(run, pairable, tmp_path):
 def test_pictures_of_pairs_show_what_was_pasted(run, pairable, monkeypatch, background):
     folder = RunFolder.open(run.path)
     config = load_config(run.path / "config.yaml", [f"csd.background={background}"])
-    photos = split_photos(hintseg.hints.read_hints(pairable), config).train
+    photos = make_plan(hintseg.hints.read_hints(pairable), config).train
     made = {}
     monkeypatch.setattr("hintseg.wrappers.decoupling.write_pairs", lambda path, rows: made.update({path: rows}))
     Decoupling(folder, config, photos).draw(load_weights(run.path / "localize" / "model.safetensors")[0])
@@ -722,7 +722,7 @@ def test_without_background_objects_are_cut_to_where_the_maps_are_strong(pairabl
     own = ["refine=null", "segment=null", "data.background=none", "csd={background: 0.1}", "localize.words=8"]
     run = hintseg.train(pairable, tmp_path / "run", recipe="vwe", settings=[*settings, *own])
     folder = RunFolder.open(run.path)
-    split = split_photos(hintseg.hints.read_hints(pairable, background=False), folder.config)
+    split = make_plan(hintseg.hints.read_hints(pairable, background=False), folder.config)
     found = Decoupling(folder, folder.config, split.train)
     share = np.mean([(found.masks(p) != IGNORE).mean() for p in found.sources.photos])
     assert 0.2 < share < 0.8  # `maps.area` is two fifths of all

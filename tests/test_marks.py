@@ -15,7 +15,7 @@ from hintseg.errors import ConfigError, LabelError
 from hintseg.hints import read_hints
 from hintseg.hints.implied import implied_tags, tag_rows
 from hintseg.hints.masks import read_mask, read_scribbles, read_taught
-from hintseg.pipeline.begin import split_photos
+from hintseg.pipeline.begin import make_plan
 from hintseg.types import IGNORE, Box, Click, Hints, Mark, MaskFile, Photo, Region, Stroke, Tags
 
 
@@ -87,7 +87,7 @@ def folder(tmp_path: Path) -> Path:
 class TestTruth:
     def learned(self, folder: Path, *settings: str, recipe: str = "full") -> dict[str, bool]:
         config = load_config(recipe, settings, data={"path": str(folder)})
-        split = split_photos(read_hints(folder), config)
+        split = make_plan(read_hints(folder), config)
         return {photo.id: photo.hints.mask is not None for photo in split.train}
 
     def test_readers_put_masks_where_they_only_judge(self, folder: Path) -> None:

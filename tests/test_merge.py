@@ -18,7 +18,7 @@ from hintseg.errors import ConfigError, LabelError
 from hintseg.files.parse import parse_yaml
 from hintseg.hints import read_hints
 from hintseg.hints.masks import read_mask, read_scribbles
-from hintseg.pipeline.begin import split_photos
+from hintseg.pipeline.begin import make_plan
 from hintseg.types import Box, Click, HintSet, Mark, Tags
 
 
@@ -205,12 +205,15 @@ def test_the_plan_says_who_teaches_and_who_is_left_out_and_why(tmp_path):
     (tmp_path / "tags.csv").write_text("c.png,cow\nd.png,cow\n")
     hint_set = read_hints(data, (tmp_path / "boxes.csv", tmp_path / "tags.csv"))
     plans = {
-        recipe: split_photos(hint_set, load_config(recipe, data={"path": str(data)})).plan
+        recipe: make_plan(hint_set, load_config(recipe, data={"path": str(data)})).sentences
         for recipe in ("boxes", "cam")
     }
     assert plans["boxes"] == (
         "2 photos teach by boxes (cfs, lgsa)",
-        "1 left out: nothing is said of them",
-        "2 left out: they have tags, and recipe 'boxes' needs boxes",
+        "1 photos left out: nothing is said of them",
+        "2 photos left out: recipe 'boxes' learns nothing from tags",
     )
-    assert plans["cam"] == ("4 photos teach by tags (cam, dense_crf, deeplabv2)", "1 left out: nothing is said of them")
+    assert plans["cam"] == (
+        "4 photos teach by tags (cam, dense_crf, deeplabv2)",
+        "1 photos left out: nothing is said of them",
+    )

@@ -17,7 +17,7 @@ from hintseg.config.loader import load_config
 from hintseg.data.shapes import write_shapes
 from hintseg.hints import read_hints
 from hintseg.pipeline import maps, stages
-from hintseg.pipeline.begin import split_photos
+from hintseg.pipeline.begin import make_plan
 from hintseg.pipeline.each_photo import on_threads
 from hintseg.run.folder import RunFolder
 from hintseg.store.maps import write_maps
@@ -44,7 +44,7 @@ def run(tmp_path_factory) -> RunFolder:
     write_shapes(folder / "data", train=7, val=2, size=48)
     made = RunFolder.open(hintseg.train(folder / "data", folder / "run", recipe="full", settings=QUICK).path)
     generator = np.random.default_rng(0)
-    for photo in split_photos(read_hints(folder / "data"), made.config).train:
+    for photo in make_plan(read_hints(folder / "data"), made.config).train:
         keys = sorted(photo.hints.tags or ())
         maps = generator.random((len(keys), 12, 12))
         write_maps(made.path / "localize" / "maps" / f"{photo.id}.npz", keys, maps)
@@ -75,7 +75,7 @@ def test_refiners_leave_what_no_map_knows(run: RunFolder, refiner: str) -> None:
     config = load_config(
         "cam", [f"refine.method={refiner}", "refine.iterations=2"], data={"path": run.config.data.path}
     )
-    photo = split_photos(read_hints(run.config.data.path), run.config).train[0]
+    photo = make_plan(read_hints(run.config.data.path), run.config).train[0]
     blank = RunFolder(run.path.parent / f"blank-{refiner}")
     shutil.copytree(run.path, blank.path)
     scores = np.zeros((2, 12, 12))
@@ -88,7 +88,7 @@ def test_refiners_leave_what_no_map_knows(run: RunFolder, refiner: str) -> None:
 
 
 def test_cutting_is_dealt_out_and_sweeps_are_merged(run: RunFolder, monkeypatch) -> None:
-    photos = split_photos(read_hints(run.config.data.path), run.config).train
+    photos = make_plan(read_hints(run.config.data.path), run.config).train
 
     def cut(rank: int, world: int, found: list) -> list:
         monkeypatch.setattr(machine, "rank", lambda: rank)

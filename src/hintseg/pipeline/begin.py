@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,28 +18,14 @@ from hintseg.errors import ConfigError, LabelError, RunError, did_you_mean, show
 from hintseg.files.atomic import whole_file, write_json
 from hintseg.files.owned import OwnedFolder, owned, refuse_inputs
 from hintseg.formats.problems import Problems, read_text
+from hintseg.pipeline.plan import Kind, Plan, labelled_by, sentences
 from hintseg.registry import methods, resolve
 from hintseg.run.fingerprint import broken
 from hintseg.run.folder import RunFolder
 from hintseg.run.history import add_event
 from hintseg.run.schema import DataFacts, Manifest, StageFacts
 from hintseg.training.watch import Watch
-from hintseg.types import Box, Click, HintSet, MaskFile, Photo, Stroke, Supervision, Tags
-
-
-@dataclass(frozen=True)
-class Split:
-    """The photos a run learns from and those it is judged on.
-
-    Attributes:
-        train: Those it learns from.
-        val: Those it is judged on.
-        plan: How many learn by what, and how many are left out and why: one sentence each.
-    """
-
-    train: tuple[Photo, ...]
-    val: tuple[Photo, ...]
-    plan: tuple[str, ...] = ()
+from hintseg.types import Box, Click, HintSet, MaskFile, Photo, Supervision
 
 
 def one_stage(config: RunConfig) -> bool:
@@ -50,8 +35,8 @@ def one_stage(config: RunConfig) -> bool:
     return Supervision.MASKS not in resolve("method", config.segment.method, methods()).supervision
 
 
-def split_photos(hint_set: HintSet, config: RunConfig) -> Split:
-    """Choose the training and validation photos.
+def make_plan(hint_set: HintSet, config: RunConfig) -> Plan:
+    """Choose the photos that teach and those that judge, and say what labels each.
 
     Raises:
         LabelError: A split that the data does not have, or no photo with the hints that the recipe learns from.
@@ -79,72 +64,30 @@ def split_photos(hint_set: HintSet, config: RunConfig) -> Split:
     photos = _with_taught_masks(hint_set, config)
     judged = validation if config.segment is not None else set()  # only a segmenter is judged on new photos
     usable = [photo for photo in photos if photo.id in training]
-    if config.propose is not None:
-        need, some = "boxes", [bool(p.hints.shaped(Box)) for p in usable]
-        negative = Tags.complete((), len(hint_set.classes))
-        train = tuple(p for p in usable if p.hints.shaped(Box) or p.hints.tags == negative) if any(some) else ()
-    elif config.localize is not None or one_stage(config):
-        need, some = "tags, boxes or points", [bool(p.hints.tags) for p in usable]
-        train = tuple(p for p in usable if p.hints.tags is not None)
-    elif config.data.learn_masks is None:
+    itself = one_stage(config)
+    if config.propose is None and config.localize is None and not itself and config.data.learn_masks is None:
         raise ConfigError(
             f"recipe '{config.recipe}' has no stage that makes masks for its segmenter to learn from; true masks teach "
             "only where you say so: set data.learn_masks to all, to a split, or to a file that lists photos"
         )
-    else:
-        need, some = "a mask", [p.hints.mask is not None for p in usable]
-        train = tuple(p for p in usable if p.hints.mask is not None)
+    found = {photo.id: labelled_by(photo, config, one_stage=itself) for photo in usable}
+    by: dict[str, Kind] = {id: kind for id, kind in found.items() if kind is not None}
+    train = tuple(photo for photo in usable if photo.id in by)
     val = tuple(p for p in photos if p.id in judged and p.truth is not None)
-    if not train:
+    if not train or (config.propose is not None and "boxes" in by.values() and not any(_boxes(train))):
+        needs = {"boxes": config.propose is not None, "tags, boxes or points": config.localize is not None or itself}
+        need = " or ".join(kind for kind, wanted in needs.items() if wanted) or "a mask"
         raise LabelError(
             f"none of the {len(usable)} training photos of {config.data.path} has {need}, which recipe "
             f"'{config.recipe}' learns from; `hintseg check {config.data.path}` shows what is there"
         )
-    if not any(some):
+    if not any(by[photo.id] == "masks" or photo.hints.tags or photo.hints.shaped(Box) for photo in train):
         raise LabelError(f"all {len(train)} training photos are negatives: no photo shows any of the classes")
-    return Split(
-        train, val, (_teaches(train, config), *_left_out(usable, train, need, config), *_unjudged(photos, judged))
-    )
+    return Plan(train, val, by, sentences(usable, by, photos, judged, config))
 
 
-def _teaches(train: Sequence[Photo], config: RunConfig) -> str:
-    """Say by what the photos teach."""
-    methods = [getattr(config, stage).method for stage in STAGES if getattr(config, stage) is not None]
-    masks = sum(photo.hints.mask is not None for photo in train)
-    kind = "masks" if masks == len(train) else "boxes" if config.propose is not None else "tags"
-    also = f", {masks} of them by their masks too" if 0 < masks < len(train) and not one_stage(config) else ""
-    return f"{len(train)} photos teach by {kind} ({', '.join(methods)}){also}"
-
-
-def _left_out(usable: Sequence[Photo], train: Sequence[Photo], need: str, config: RunConfig) -> list[str]:
-    """Say how many training photos teach nothing, and why."""
-    taken = {photo.id for photo in train}
-    reasons = Counter(_kinds(photo) for photo in usable if photo.id not in taken)
-    return [
-        f"{count} left out: "
-        + (f"they have {kinds}, and recipe '{config.recipe}' needs {need}" if kinds else "nothing is said of them")
-        for kinds, count in sorted(reasons.items())
-    ]
-
-
-def _kinds(photo: Photo) -> str:
-    """Name the kinds of hints of a photo."""
-    hints = photo.hints
-    said = {
-        "tags": hints.tags is not None,
-        "boxes": bool(hints.shaped(Box)),
-        "points": bool(hints.shaped(Click)),
-        "strokes": hints.scribbles is not None or bool(hints.shaped(Stroke)),
-        "a mask that may teach": hints.mask is not None,
-        "a mask that may only judge": hints.mask is None and photo.truth is not None,
-    }
-    return ", ".join(kind for kind, there in said.items() if there)
-
-
-def _unjudged(photos: Sequence[Photo], judged: Collection[str]) -> list[str]:
-    """Say how many validation photos judge nothing."""
-    count = sum(photo.id in judged and photo.truth is None for photo in photos)
-    return [f"{count} validation photos left out: they have no true mask to judge by"] if count else []
+def _boxes(photos: Sequence[Photo]) -> list[bool]:
+    return [bool(photo.hints.shaped(Box)) for photo in photos]
 
 
 def _with_taught_masks(hint_set: HintSet, config: RunConfig) -> list[Photo]:
@@ -194,7 +137,7 @@ def begin(
     out: Path,
     config: RunConfig,
     hint_set: HintSet,
-    split: Split,
+    plan: Plan,
     watch: Watch,
     *,
     resume: bool = False,
@@ -211,12 +154,12 @@ def begin(
     """
     with owned(out, "run") as folder:
         run = RunFolder(out)
-        photos = _rows(split)
-        tags = [(p.id, p.hints.tags) for p in split.train if p.hints.tags is not None]
+        photos = _rows(plan)
+        tags = [(p.id, p.hints.tags) for p in plan.train if p.hints.tags is not None]
         partly = [[id, sorted(one.said)] for id, one in tags if len(one.said) < len(hint_set.classes)]
         hints = [hint_set.classes, hint_set.background, photos, partly]
         if config.data.learn_masks not in (None, "all", *hint_set.splits):  # a file, which may change
-            hints.append([p.id for p in split.train if p.hints.mask is not None])
+            hints.append([p.id for p in plan.train if p.hints.mask is not None])
         digest = hashlib.sha256(json.dumps(hints, sort_keys=True).encode()).hexdigest()
         begun = (out / "config.yaml").is_file()  # the last file that is written at the beginning
         if begun and resume:
@@ -227,7 +170,7 @@ def begin(
                 raise RunError(f"{out} is not empty; --resume goes on with it, --overwrite starts it afresh")
             refuse_inputs(out, _inputs(config, hint_set))
             folder.clear()
-            _write_beginning(run, config, hint_set, split, photos, digest)
+            _write_beginning(run, config, hint_set, plan, photos, digest)
         yield run
 
 
@@ -235,7 +178,7 @@ def _write_beginning(
     run: RunFolder,
     config: RunConfig,
     hint_set: HintSet,
-    split: Split,
+    plan: Plan,
     photos: list[dict[str, Any]],
     digest: str,
 ) -> None:
@@ -260,7 +203,7 @@ def _write_beginning(
                 classes=hint_set.classes,
                 background=hint_set.background,
                 notes=hint_set.notes,
-                plan=split.plan,
+                plan=plan.sentences,
                 hashes=hashes,
             ),
             stages={stage: StageFacts() for stage in STAGES if getattr(config, stage) is not None},
@@ -340,8 +283,8 @@ def _learns_from(config: RunConfig) -> Any:
     return "tags" if config.localize is not None or one_stage(config) else "masks"
 
 
-def _rows(split: Split) -> list[dict[str, Any]]:
-    return [_row(p, "train") for p in split.train] + [_row(p, "val") for p in split.val]
+def _rows(plan: Plan) -> list[dict[str, Any]]:
+    return [_row(p, "train") for p in plan.train] + [_row(p, "val") for p in plan.val]
 
 
 def _row(photo: Photo, split: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from hintseg.errors import PhotoError, RunError
 from hintseg.files.atomic import whole_file
 from hintseg.files.owned import OwnedFolder, owned
 from hintseg.pipeline.each_photo import on_threads
+from hintseg.pipeline.plan import combine, unboxed
 from hintseg.run.folder import RunFolder
 from hintseg.store.coco import write_coco
 from hintseg.store.instances import read_instances, write_objects
@@ -61,18 +62,27 @@ def clear(folder: OwnedFolder, overwrite: bool) -> None:
 
 def write_masks(run: RunFolder, target: OwnedFolder, overlays: bool, overwrite: bool, watch: Watch | None) -> Path:
     """Write the masks of a run's training photos."""
-    made = run.masks_of_photos()
+    made, by_boxes = run.masks_of_photos(), run.masks_of(("propose",))
     if made is None:
         raise RunError(f"{run.path} has no masks yet; `hintseg train ... --out {run.path} --resume` makes them")
     clear(target, overwrite)
-    store = MaskStore(made.folder, run.classes, run.background)
-    paths = {row.id: row.path for row in run.photos if row.split == "train"}  # a photo may be in both splits
-    names = [name for name in store.ids() if name in paths]
+    made_by = (by_boxes, run.masks_of(("refine", "localize", "segment") if by_boxes else (made.stage,)))
+    stores = [None if one is None else MaskStore(one.folder, run.classes, run.background) for one in made_by]
+    rows = {row.id: row for row in run.photos if row.split == "train"}  # a photo may be in both splits
+    paths = {name: row.path for name, row in rows.items()}
+    names = sorted({name for store in stores if store is not None for name in store.ids() if name in rows})
     files = {name: file_name(name, paths[name]) for name in names}
     objects = run.path / "propose" / "instances" if made.stage == "propose" else None
     with writing(target.root, run, files, overlays, objects) as write:
-        photos = [Photo(name, paths[name]) for name in names]
-        on_threads("writing masks", photos, lambda photo: write(photo, store.read(photo.id)), watch or Watch())
+
+        def one(photo: Photo) -> None:
+            row = rows[photo.id]
+            boxes, tags = (None if s is None or photo.id not in s else s.read(photo.id) for s in stores)
+            mask = combine(unboxed(row.tags, {label for label, *_ in row.boxes or ()}), boxes, tags)
+            if mask is not None:
+                write(photo, mask)
+
+        on_threads("writing masks", [Photo(name, paths[name]) for name in names], one, watch or Watch())
     return target.root
 
 

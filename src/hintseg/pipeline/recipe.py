@@ -17,9 +17,10 @@ from hintseg.hints import read_hints
 from hintseg.hints.check import look_alikes
 from hintseg.hints.masks import read_mask
 from hintseg.pipeline import stages
-from hintseg.pipeline.begin import Split, begin, one_stage, split_photos
+from hintseg.pipeline.begin import begin, make_plan, one_stage
 from hintseg.pipeline.from_tags import segment_from_tags
 from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
+from hintseg.pipeline.plan import Plan
 from hintseg.pipeline.propose import propose
 from hintseg.pipeline.stages import wrapper_class
 from hintseg.reporting import write_pictures, write_report
@@ -53,37 +54,35 @@ def run_recipe(
         unlabelled=data.unlabelled,
         background=data.background == "present",
     )
-    split = split_photos(hint_set, config)
+    plan = make_plan(hint_set, config)
     if config.wrapper is not None:
-        wrapper_class(config.wrapper.name).check(config, split.train, hint_set.classes)
+        wrapper_class(config.wrapper.name).check(config, plan.tagged, hint_set.classes)
     if machine.rank() != 0:  # a process that Lightning or torchrun started beside the first one
         machine.barrier()
         run = RunFolder.open(out)
         with owned(out, "run", alone=False):
-            _run(run, config, split, watch)
+            _run(run, config, plan, watch)
         machine.barrier()
         return run
-    with begin(out, config, hint_set, split, watch, resume=resume, overwrite=overwrite) as run:
-        every = {photo.id: photo for photo in (*split.train, *split.val)}  # a photo may be in both
+    with begin(out, config, hint_set, plan, watch, resume=resume, overwrite=overwrite) as run:
+        every = {photo.id: photo for photo in (*plan.train, *plan.val)}  # a photo may be in both
         _write_truth(run, [photo for photo in every.values() if photo.truth is not None])
-        facts = (
-            f"{len(split.train)} photos to learn from, {len(split.val)} to validate, {len(hint_set.classes)} classes"
-        )
+        facts = f"{len(plan.train)} photos to learn from, {len(plan.val)} to validate, {len(hint_set.classes)} classes"
         watch.line(f"data: {facts}, from {data.path}")
-        for sentence in split.plan:
+        for sentence in plan.sentences:
             watch.line(f"plan: {sentence}")
         tags = Counter(hint_set.classes[tag - 1] for photo in hint_set.photos for tag in photo.hints.tags or ())
         for question in look_alikes({name: tags[name] for name in hint_set.classes if tags[name]}):
             logger.warning(question)
         signals.offer_resume()
         machine.barrier()
-        _run(run, config, split, watch)
+        _run(run, config, plan, watch)
         watch.line(f"report: {write_report(run.path)}")
     machine.barrier()
     return run
 
 
-def _run(run: RunFolder, config: RunConfig, split: Split, watch: Watch) -> None:
+def _run(run: RunFolder, config: RunConfig, plan: Plan, watch: Watch) -> None:
     """Run every stage that is not done, in all processes."""
     wrapper = None if run.done("localize") else config.wrapper
     if wrapper is not None and wrapper.settings.baseline_first and wrapper.settings.baseline is None:
@@ -93,26 +92,28 @@ def _run(run: RunFolder, config: RunConfig, split: Split, watch: Watch) -> None:
         run_recipe(without, run.path / BASELINE, resume=True, watch=watch)
     for stage in STAGES:
         if getattr(config, stage) is not None and not run.done(stage):
-            _run_stage(run, stage, config, split, watch)
+            _run_stage(run, stage, config, plan, watch)
 
 
-def _run_stage(run: RunFolder, stage: Stage, config: RunConfig, split: Split, watch: Watch) -> None:
+def _run_stage(run: RunFolder, stage: Stage, config: RunConfig, plan: Plan, watch: Watch) -> None:
     began = time.perf_counter()
     reset_peak_memory()
+    looked_at = {"propose": plan.boxed, "localize": plan.tagged, "refine": plan.tagged, "segment": plan.train}
+    photos = looked_at[stage]
     if stage == "propose":
-        propose(run, config, split.train, watch)
+        propose(run, config, photos, watch)
     elif stage == "localize":
-        stages.localize(run, config, split.train, watch)
+        stages.localize(run, config, photos, watch)
     elif stage == "refine":
-        stages.refine(run, config, split.train, watch)
+        stages.refine(run, config, photos, watch)
     elif one_stage(config):
-        segment_from_tags(run, config, split.train, split.val, watch)
+        segment_from_tags(run, config, plan.train, plan.val, watch)
     else:
-        stages.segment(run, config, split.train, split.val, watch)
+        stages.segment(run, config, plan.train, plan.val, watch)
     machine.barrier()
     if machine.rank() == 0:
         seconds = time.perf_counter() - began
-        shown = split.val if stage == "segment" and not one_stage(config) else split.train
+        shown = plan.val if stage == "segment" and not one_stage(config) else photos
         ids = [photo.id for photo in shown[:: max(1, len(shown) // max(1, config.trainer.pictures))]]
         if config.trainer.pictures and ids:
             write_pictures(run.path, stage, ids[: config.trainer.pictures])
@@ -120,10 +121,10 @@ def _run_stage(run: RunFolder, stage: Stage, config: RunConfig, split: Split, wa
         run.update_stage(
             stage,
             method=getattr(config, stage).method,
-            photos=len(split.train),
+            photos=len(photos),
             done=True,
         )
-        watch.line(f"{stage}: {_how_good(run, stage)}{len(split.train)} photos, {seconds:.0f} s, {run.path / stage}")
+        watch.line(f"{stage}: {_how_good(run, stage)}{len(photos)} photos, {seconds:.0f} s, {run.path / stage}")
     machine.barrier()
 
 

@@ -19,12 +19,12 @@ from hintseg.config.settings import FitConfig, MethodConfig
 from hintseg.data.dataset import PhotoDataset
 from hintseg.data.photos import photo_size
 from hintseg.data.transforms import TrainingTransform, reduction
-from hintseg.errors import PhotoError, RunError
+from hintseg.errors import PhotoError, RunError, join
 from hintseg.hints.masks import read_taught
 from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.methods.method import Method
 from hintseg.methods.refiner import Refiner, RefinerConfig
-from hintseg.pipeline.each_photo import each_photo
+from hintseg.pipeline.each_photo import each_photo, on_threads
 from hintseg.pipeline.extras import write_pictures_of
 from hintseg.pipeline.learn import learn
 from hintseg.pipeline.maps import (
@@ -37,6 +37,7 @@ from hintseg.pipeline.maps import (
     tag_rows,
     write_class_maps,
 )
+from hintseg.pipeline.plan import combine, unboxed
 from hintseg.refine import dense_crf
 from hintseg.registry import REFINERS, WRAPPERS, resolve
 from hintseg.run.folder import RunFolder
@@ -45,7 +46,7 @@ from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png, write_mask
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import BACKGROUND, IGNORE, Photo
+from hintseg.types import BACKGROUND, IGNORE, Box, Photo
 from hintseg.wrappers.wrapper import Wrapper
 
 Bytes = npt.NDArray[np.uint8]
@@ -97,7 +98,7 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
     settings = config.segment
     if settings is None:
         raise RunError(f"recipe '{config.recipe}' has no segmenter")
-    labels, source = _labels_to_learn(run, photos)
+    labels, source = _labels_to_learn(run, photos, watch)
     method = train_on_photos(run, "segment", settings, photos, config, watch, labels)
     if val:
         store = MaskStore(run.stage("segment") / "masks", run.classes, run.background)
@@ -120,27 +121,42 @@ def _write_mask(store: MaskStore, photo: Photo, mask: Bytes, quality: float) -> 
     store.write(photo.id, mask, quality=quality)
 
 
-def _labels_to_learn(run: RunFolder, photos: Sequence[Photo]) -> tuple[Callable[[Photo], Bytes | None], str]:
-    """Return what reads the masks to learn from, and their source in words; a mask that a person gave wins.
+def _labels_to_learn(
+    run: RunFolder, photos: Sequence[Photo], watch: Watch
+) -> tuple[Callable[[Photo], Bytes | None], str]:
+    """Write what the segmenter learns from, ``RUN/labels``, and return what reads it, and its source in words.
+
+    A mask that a person gave wins; else what boxes and tags say is combined. Labels are apart from masks, which are
+    judged: a label may be 255 where nothing is known.
 
     Raises:
         RunError: There are none: no stage before made any, and no photo's own mask may be learned from.
     """
-    made, taught = run.masks_of_photos(), sum(photo.hints.mask is not None for photo in photos)
-    if made is None and not taught:
+    by_boxes, by_tags = run.masks_of(("propose",)), run.masks_of(("refine", "localize"))
+    taught = sum(photo.hints.mask is not None for photo in photos)
+    made = [found for found in (by_boxes, by_tags) if found is not None]
+    if not made and not taught:
         raise RunError(
             f"there are no masks in {run.path} to learn from, and true masks teach only where data.learn_masks says "
             "so; set it, or choose a recipe with a stage that makes masks"
         )
-    made_ones = None if made is None else _label_reader(made[1])
+    folder = run.path / "labels"
+    readers = [None if found is None else _label_reader(found.folder) for found in (by_boxes, by_tags)]
 
-    def read(photo: Photo) -> Bytes | None:
-        given = read_taught(photo, n_classes=len(run.classes), background=run.background)
-        return made_ones(photo) if given is None and made_ones is not None else given
+    def write(photo: Photo) -> None:
+        label = read_taught(photo, n_classes=len(run.classes), background=run.background)
+        if label is None:
+            rest = unboxed(photo.hints.tags, {mark.label for mark in photo.hints.shaped(Box)})
+            label = combine(rest, *(None if read is None else read(photo) for read in readers))
+        if label is not None:
+            write_mask(folder / f"{photo.id}.png", label)
 
-    if made is None:
-        return read, "true masks"
-    return read, f"masks of stage '{made[0]}'" + (f" and true masks of {taught} photos" if taught else "")
+    on_threads("labels", photos, write, watch, done=lambda photo: (folder / f"{photo.id}.png").is_file())
+    sources = [f"stage '{found.stage}'" for found in made]
+    words = [f"masks of {join(sources)}"] if sources else []
+    if taught:
+        words.append(f"true masks of {taught} photos" if sources else "true masks")
+    return _label_reader(folder), " and ".join(words)
 
 
 def predict_photos(

@@ -58,6 +58,7 @@ def parts(config: RunConfig) -> list[Part]:
     made: list[Part] = []
     files: tuple[str, ...]
     read: tuple[Key, ...] = ()
+    labels: list[Key] = []
     for stage in STAGES:
         settings = getattr(config, stage)
         if settings is None:
@@ -70,6 +71,10 @@ def parts(config: RunConfig) -> list[Part]:
         cut = {f"maps.{key}": raw["maps"][key] for key in ("area", "threshold")}
         test = {f"test.{key}": value for key, value in _flat(raw["test"])}
         learn: Key = (stage, "learn")
+        if stage == "localize":
+            read = ()  # it learns from tags, whatever became of the boxes
+        elif stage == "segment":
+            read = tuple(labels)
         if stage == "localize" and config.wrapper is not None:
             name, wrapper = config.wrapper
             learned |= {f"{name}.{key}": value for key, value in _flat(raw[name])}
@@ -80,7 +85,7 @@ def parts(config: RunConfig) -> list[Part]:
             made += [Part(learn, learned, read, ("propose/",)), Part((stage, "masks"), late, (learn,), files)]
         elif stage == "segment":
             learned["data.learn_masks"] = raw["data"]["learn_masks"]
-            made.append(Part(learn, learned, read, ("segment/",)))
+            made.append(Part(learn, learned, read, ("segment/", "labels/")))
             one_stage = isinstance(settings, MethodConfig) and settings.one_stage
             if one_stage:
                 made.append(Part((stage, "maps"), maps | late, (learn,), ("segment/maps/", "segment/seeds/")))
@@ -103,6 +108,7 @@ def parts(config: RunConfig) -> list[Part]:
         else:  # a function refines the maps
             made.append(Part((stage, "masks"), learned, read, (f"{stage}/",)))
         read = ((stage, "masks"),)
+        labels = [key for key in labels if key[0] != "localize"] + [*read]  # refined masks stand in for seeds
     return made
 
 

@@ -183,11 +183,14 @@ class RunFolder:
 
     def masks_of_photos(self) -> MadeMasks | None:
         """Return the last finished stage that made masks of the training photos, and their folder."""
-        order: tuple[Stage, ...] = ("refine", "localize", "propose", "segment")
+        # Only a one-stage segmenter makes masks of what it learned from.
+        return self.masks_of(("refine", "localize", "propose", *(("segment",) if self.one_stage else ())))
+
+    def masks_of(self, order: Sequence[Stage]) -> MadeMasks | None:
+        """Return the first of some stages that is finished and made masks of the training photos, and their folder."""
         for stage in order:
             if (self.path / stage / "masks").is_dir() and self.done(stage):
-                # Only a one-stage segmenter makes masks of what it learned from.
-                return MadeMasks(stage, self.path / stage / "masks") if stage != "segment" or self.one_stage else None
+                return MadeMasks(stage, self.path / stage / "masks")
         return None
 
     # Where it lies.
