@@ -27,7 +27,7 @@ from hintseg.training import checkpoint
 from hintseg.training.checkpoint import BEFORE, LAST, read_checkpoint, write_checkpoint
 from hintseg.training.fit import fit
 from hintseg.training.watch import Watch
-from hintseg.types import Hints, ParameterGroup, Photo, Supervision
+from hintseg.types import Hints, ParameterGroup, Photo, Supervision, Tags
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from kills import command, differing, run
@@ -79,7 +79,7 @@ def loader(tmp_path):
     for i in range(12):
         path = tmp_path / f"{i}.png"
         Image.fromarray(np.full((32, 32, 3), 20 * i, np.uint8)).save(path)
-        photos.append(Photo(str(i), path, Hints(tags=frozenset({1}))))
+        photos.append(Photo(str(i), path, Hints(Tags.complete({1}, 1))))
     (tmp_path / "5.png").write_bytes(b"no photo")
     dataset = PhotoDataset(photos, 1, TrainingTransform(32, (1.0, 1.0)))
     return train_loader(dataset, batch_size=2)

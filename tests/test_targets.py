@@ -22,7 +22,7 @@ from hintseg.methods.bmp import Bmp, BmpConfig
 from hintseg.methods.cfs import Cfs, CfsConfig
 from hintseg.nn.prior import ClassPrior
 from hintseg.refine.pseudo_labels import CropPar, only_said
-from hintseg.types import Hints, Photo, Progress, Supervision, Targets
+from hintseg.types import Hints, Photo, Progress, Supervision, Tags, Targets
 from made import batch_of, with_targets
 
 TINY = BackboneConfig(name="mit_tiny", weights="random")
@@ -45,7 +45,7 @@ def test_tags_that_were_not_said_are_not_known(tmp_path: Path) -> None:
     photos = []
     for name, tags in (("said", {2}), ("none", set()), ("silent", None)):
         Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(tmp_path / f"{name}.png")
-        hints = Hints(tags=None if tags is None else frozenset(tags))
+        hints = Hints(None if tags is None else Tags.complete(tags, 3))
         photos.append(Photo(name, tmp_path / f"{name}.png", hints))
     data = PhotoDataset(photos, 3, TrainingTransform(32, (1.0, 1.0)))
     batch = collate([data[i] for i in range(3)])
