@@ -119,7 +119,7 @@ def test_other_labels_and_left_out_stages_are_refused(finished, data, tmp_path):
         hintseg.train(data, run, recipe="vwe", settings=[*QUICK, "refine=null"], resume=True)
     other = tmp_path / "other"
     write_shapes(other, train=8, val=2, size=48, seed=1)
-    with pytest.raises(RunError, match="photos or labels changed"):
+    with pytest.raises(RunError, match="photos or labels are not those"):
         hintseg.train(other, run, recipe="vwe", settings=QUICK, resume=True)
 
 
@@ -145,3 +145,18 @@ def test_the_rate_of_a_training_under_way_may_change():
         (("refine", "learn"), True),
         (("segment", "learn"), False),
     ]
+
+
+def test_a_segmenter_that_was_begun_and_left_out_begins_anew(finished, data, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    RunFolder.open(run).update_stage("segment", done=False)
+    (run / "segment" / "last.ckpt").write_bytes(b"of other masks")
+    with (run / ".hintseg").open("a") as file:
+        file.write('\n["segment/last.ckpt", ""]')
+    hintseg.train(data, run, recipe="vwe", settings=[*QUICK, "segment=null"], resume=True)
+    assert not list((run / "segment").glob("*.*"))
+    assert not list((run / "labels").glob("*"))
+    hintseg.train(data, run, recipe="vwe", settings=QUICK, resume=True)
+    one, other = (files(r, "segment/model.safetensors")["segment/model.safetensors"][1] for r in (run, finished))
+    assert one == other

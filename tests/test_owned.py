@@ -215,11 +215,75 @@ def test_overwrite_removes_what_we_wrote_and_nothing_else(shapes, tmp_path):
 
 def test_a_run_that_was_killed_while_it_began_is_begun_again(shapes, tmp_path):
     run = boxes_run(shapes, tmp_path / "run")
-    (run / "config.yaml").unlink()
     for options in ({}, {"resume": True}, {"overwrite": True}):
+        (run / "config.yaml").unlink()
+        shutil.rmtree(run / "propose")
         boxes_run(shapes, run, **options)
         assert hintseg.load(run).metrics
-        (run / "config.yaml").unlink()
+
+
+def test_a_run_whose_settings_are_gone_is_not_begun_anew_unasked(shapes, tmp_path):
+    run = boxes_run(shapes, tmp_path / "run")
+    (run / "config.yaml").unlink()
+    before = tree(run)
+    for options in ({}, {"resume": True}):
+        with pytest.raises(RunError, match=r"config\.yaml is missing, but the folder holds what stages made"):
+            boxes_run(shapes, run, **options)
+    with pytest.raises(RunError, match=r"config\.yaml is missing; restore it"):
+        hintseg.masks(run)
+    assert tree(run) == before
+    boxes_run(shapes, run, overwrite=True)
+
+
+def test_a_link_inside_never_leads_us_to_files_of_others(shapes, tmp_path):
+    run = boxes_run(shapes, tmp_path / "run")
+    hintseg.masks(run)
+    (run / "masks").rename(tmp_path / "kept")
+    (run / "masks").symlink_to(tmp_path / "kept")
+    mended = sorted((tmp_path / "kept" / "png").glob("*.png"))[0]
+    mended.write_bytes(b"mended")
+    boxes_run(shapes, run, overwrite=True)
+    assert mended.read_bytes() == b"mended"
+    shutil.rmtree(run / "propose")
+    (tmp_path / "theirs" / "masks").mkdir(parents=True)
+    (tmp_path / "theirs" / "masks" / "train_0000.png").write_bytes(b"theirs")
+    (run / "propose").symlink_to(tmp_path / "theirs")
+    with pytest.raises(RunError, match=r"leads out of .* by a link"):
+        boxes_run(shapes, run, overwrite=True)
+    assert (tmp_path / "theirs" / "masks" / "train_0000.png").read_bytes() == b"theirs"
+
+
+BROKEN_LINES = ['["./", ""]', '["a\\u0000/b", ""]', f'["{"x" * 300}", ""]', f'["{"a/" * 3000}b", ""]', "[" * 9000]
+
+
+@pytest.mark.parametrize("line", BROKEN_LINES)
+def test_an_edited_mark_is_read_as_far_as_it_makes_sense(folder, line):
+    with (folder / MARK).open("a") as file:
+        file.write("\n" + line)
+    OwnedFolder(folder).clear()
+    assert tree(folder) == ["sub", "sub/notes.txt", "thesis.txt"]
+
+
+def test_marks_and_locks_of_somebody_else_are_left_alone(shapes, tmp_path):
+    for name in (MARK, LOCK):
+        out = tmp_path / name.strip(".")
+        out.mkdir()
+        (out / name).write_text("my notes")
+        with pytest.raises(RunError, match="did not write"):
+            boxes_run(shapes, out)
+        assert (out / name).read_text() == "my notes"
+    run = boxes_run(shapes, tmp_path / "run")
+    (tmp_path / "precious").write_text("precious")
+    (run / LOCK).symlink_to(tmp_path / "precious")
+    with pytest.raises(RunError, match="is in the way"):
+        boxes_run(shapes, run, resume=True)
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_masks_do_not_go_where_the_run_keeps_its_own(shapes, tmp_path):
+    run = boxes_run(shapes, tmp_path / "run")
+    with pytest.raises(RunError, match="where the run keeps what it makes"):
+        hintseg.masks(run, run / "refine")
 
 
 def test_overwrite_refuses_while_an_input_lies_in_the_folder(shapes, tmp_path):
@@ -271,6 +335,11 @@ def test_demo_never_takes_photos_of_somebody_else(tmp_path):
     with pytest.raises(RunError, match="is not empty; delete it or name another folder"):
         hintseg.demo(tmp_path / "demo")
     assert not (tmp_path / "demo").exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("theirs")
+    with pytest.raises(RunError, match="did not write there"):
+        hintseg.demo(tmp_path / "full")
+    assert tree(tmp_path) == ["demo-photos", "demo-photos/classes.txt", "full", "full/thesis.txt"]
 
 
 def test_an_exported_file_of_somebody_else_is_not_replaced(shapes, tmp_path):

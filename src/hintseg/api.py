@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hintseg.errors import ConfigError, PhotoError, RunError
-from hintseg.files.owned import adding, kind_of, refuse_inputs
+from hintseg.files.owned import adding, kind_of, refuse_foreign, refuse_inputs
 from hintseg.run.folder import RunFolder
 from hintseg.types import Photo
 
@@ -247,7 +247,7 @@ def predict(
         chosen = [Photo(photos.stem, photos)]
     else:
         chosen = [Photo(name, path) for name, path in find_photos(photos).paths.items()]
-    method, _, _ = load_weights(folder.path / "segment" / "model.safetensors")
+    method, _, _ = load_weights(_segmenter(folder))
     config = folder.config
     files = {photo.id: file_name(photo.id, photo.path) for photo in chosen}
     with masks_folder(Path(out)) as target:
@@ -305,7 +305,7 @@ def export(
     if min(size) < 32:
         raise ConfigError(f"size {size[0]} x {size[1]} given, at least 32 x 32 is needed; try --size 512 512")
     folder = RunFolder.open(run)
-    method, classes, background = load_weights(folder.path / "segment" / "model.safetensors")
+    method, classes, background = load_weights(_segmenter(folder))
     target = Path(out) if out is not None else folder.path / "model.onnx"
     if out is not None and target.exists() and not overwrite:
         raise RunError(f"{target} exists; choose another --out, or replace it with --overwrite")
@@ -364,12 +364,20 @@ def demo(
     from hintseg.data.shapes import write_shapes
 
     out = Path(out)
-    if not out.name:
+    if out.name in ("", ".."):
         raise RunError(f"{out} is no folder to make; name one, such as --out runs/demo")
+    refuse_foreign(out, "run")
     data = out.with_name(out.name + "-photos")
     if kind_of(data) != "photos":
         write_shapes(data)
     return train(data, out, recipe="demo", settings=settings, resume=resume, overwrite=overwrite, watch=watch)
+
+
+def _segmenter(run: RunFolder) -> Path:
+    """Return where the weights of a run's segmenter lie."""
+    if run.seen.segment is None:
+        raise RunError(f"{run.path} has no segmenter: its settings say segment=null; give a run that trains one")
+    return run.path / "segment" / "model.safetensors"
 
 
 def _paths(labels: Labels) -> list[str]:

@@ -41,6 +41,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     beside = path.with_name(f".{short}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if beside.is_symlink():
+            beside.unlink()
         with beside.open("wb") as file:
             yield file
         enter(path, beside)

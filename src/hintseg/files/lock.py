@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hintseg.errors import RunError
-from hintseg.files.parse import parse_json
+from hintseg.files.parse import is_file, parse_json
 
 logger = logging.getLogger("hintseg")
 
@@ -46,6 +46,8 @@ def locked(folder: Path) -> Iterator[None]:
     path = real / LOCK
     if real in _held:
         raise _taken(folder, path)
+    if os.path.lexists(path) and not is_lock(path):
+        raise RunError(f"{path} is in the way: hintseg did not write it; move it away")
     made = not real.exists()
     try:
         real.mkdir(parents=True, exist_ok=True)
@@ -74,10 +76,29 @@ def locked(folder: Path) -> Iterator[None]:
             real.rmdir()
 
 
+def is_lock(path: Path) -> bool:
+    """Return whether a file is a lock of ours: held, or left by a crash."""
+    try:
+        if path.name != LOCK or path.is_symlink() or not is_file(path):
+            return False
+        content = path.read_bytes()
+        return not content or "process" in parse_json(content)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+_ALONE = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+"""Neither handed on to programs we start, nor opened through a link."""
+
+
+_ALONE = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+"""Neither handed on to programs we start, nor opened through a link."""
+
+
 def _acquire(path: Path) -> int | None:
     """Return the open, locked file; None where another process holds it."""
     while True:
-        number = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+        number = os.open(path, os.O_RDWR | os.O_CREAT | _ALONE, 0o644)
         try:
             if not _lock(number, path):
                 os.close(number)

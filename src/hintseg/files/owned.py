@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from hintseg.errors import RunError
-from hintseg.files.lock import LOCK, locked
+from hintseg.files.lock import is_lock, locked
 from hintseg.files.parse import is_file, parse_json
 
 Kind = Literal["run", "masks", "photos"]
@@ -27,7 +28,7 @@ Kind = Literal["run", "masks", "photos"]
 MARK = ".hintseg"
 """Name of the mark."""
 
-_LEFTOVERS = ".*.hintseg-tmp"
+_LEFTOVER = re.compile(r"\.([0-9a-f]{16}|hintseg)\.hintseg-tmp")
 
 _open: dict[Path, OwnedFolder] = {}
 """Folders this process writes into, by their real path."""
@@ -80,7 +81,7 @@ class OwnedFolder:
                 continue
             if isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry):
                 name, digest = entry
-                if ".." not in name.split("/") and not name.startswith("/"):
+                if _plain(name):
                     self.hashes[name].add(digest)
 
     def files(self) -> Iterator[tuple[str, Path]]:
@@ -90,7 +91,8 @@ class OwnedFolder:
             path = self._real / name
             if path.parent not in parents:
                 parents[path.parent] = Path(os.path.realpath(path.parent)) == path.parent
-            if parents[path.parent] and (path.is_dir() if name.endswith("/") else path.is_file()):
+            there = path.is_dir() and not path.is_symlink() if name.endswith("/") else path.is_file()
+            if parents[path.parent] and there:
                 yield name, path
 
     def changed(self) -> list[str]:
@@ -152,8 +154,9 @@ class OwnedFolder:
 
     def sweep(self) -> None:
         """Delete what a kill left half-written."""
-        for path in self._real.rglob(_LEFTOVERS):
-            path.unlink(missing_ok=True)
+        for path in self._real.rglob(".*.hintseg-tmp"):
+            if _LEFTOVER.fullmatch(path.name) and (path.is_file() or path.is_symlink()):
+                path.unlink(missing_ok=True)
 
     def add(self, name: str, digest: str = "") -> None:
         """Enter a file, or a folder (`name/`) with a mark of its own."""
@@ -173,6 +176,20 @@ def enter(path: Path, written: Path) -> None:
         if name not in folder.hashes and os.path.lexists(path):
             raise RunError(f"{path} is there and hintseg did not write it; move it away or choose another folder")
         folder.add(name, _digest(written))
+    elif (root := _folder_around(path)) is not None:
+        raise RunError(f"{path.parent} leads out of {root} by a link, to files that are not ours; remove the link")
+
+
+def _folder_around(path: Path) -> Path | None:
+    """Return the open folder that a path names as its own, whether a link leads out of it or not."""
+    return next((above for above in path.absolute().parents if Path(os.path.realpath(above)) in _open), None)
+
+
+def _plain(name: str) -> bool:
+    """Return whether a listed name is a path below its folder, as we write them."""
+    parts = name.removesuffix("/").split("/")
+    fits = all(part not in ("", ".", "..") and len(part.encode(errors="replace")) < 256 for part in parts)
+    return fits and "\0" not in name and len(name) < 4096
 
 
 def adopt(path: Path) -> None:
@@ -277,7 +294,7 @@ def refuse_foreign(root: Path, kind: Kind) -> None:
         raise RunError(f"{root} is a file; choose another --out")
     if found is not None:
         raise RunError(f"{root} is a folder of {_NAMES[found]}, not of {_NAMES[kind]}; choose another --out")
-    if any(path.name not in (MARK, LOCK) for path in root.iterdir()):
+    if not all(is_lock(path) or (path.name == MARK and not path.stat().st_size) for path in root.iterdir()):
         raise RunError(f"{root} holds files that hintseg did not write there; choose another --out")
 
 
@@ -303,6 +320,7 @@ def mark(root: Path, kind: Kind) -> None:
     """Give a folder our mark, with a list of nothing."""
     header = json.dumps({"hintseg": version("hintseg"), "kind": kind}).encode()
     beside = root / f"{MARK}.hintseg-tmp"
+    beside.unlink(missing_ok=True)  # it might be a link
     try:
         beside.write_bytes(header)
         beside.replace(root / MARK)

@@ -157,21 +157,31 @@ def begin(
         photos = _rows(plan)
         tags = [(p.id, p.hints.tags) for p in plan.train if p.hints.tags is not None]
         partly = [[id, sorted(one.said)] for id, one in tags if len(one.said) < len(hint_set.classes)]
-        hints = [hint_set.classes, hint_set.background, photos, partly]
+        teaching = [row for row in photos if row["split"] == "train"]
+        hints = [hint_set.classes, hint_set.background, teaching, partly]
         if config.data.learn_masks not in (None, "all", *hint_set.splits):  # a file, which may change
             hints.append([p.id for p in plan.train if p.hints.mask is not None])
-        digest = hashlib.sha256(json.dumps(hints, sort_keys=True).encode()).hexdigest()
+        digests = {"hints": _digest(hints), "judges": _digest([row for row in photos if row["split"] == "val"])}
         begun = (out / "config.yaml").is_file()  # the last file that is written at the beginning
+        if not begun and not overwrite and any(name.split("/")[0] in STAGES for name, _ in folder.files()):
+            raise RunError(
+                f"{out / 'config.yaml'} is missing, but the folder holds what stages made; restore the file, or start "
+                "the run afresh with --overwrite"
+            )
         if begun and resume:
-            _go_on(run, folder, config, digest, watch)
+            _go_on(run, folder, config, digests, photos, watch)
             add_event(out / "history.csv", "resumed")
         else:
             if begun and not overwrite:
                 raise RunError(f"{out} is not empty; --resume goes on with it, --overwrite starts it afresh")
             refuse_inputs(out, _inputs(config, hint_set))
             folder.clear()
-            _write_beginning(run, config, hint_set, plan, photos, digest)
+            _write_beginning(run, config, hint_set, plan, photos, digests)
         yield run
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _write_beginning(
@@ -180,9 +190,9 @@ def _write_beginning(
     hint_set: HintSet,
     plan: Plan,
     photos: list[dict[str, Any]],
-    digest: str,
+    digests: dict[str, str],
 ) -> None:
-    hashes = {"hints": digest}
+    hashes = dict(digests)
     for labels in config.data.labels:
         if labels.is_file():
             hashes[str(labels)] = hashlib.sha256(labels.read_bytes()).hexdigest()
@@ -218,11 +228,23 @@ def _write_config(run: RunFolder, config: RunConfig) -> None:
         file.write(dump_config(config).encode())
 
 
-def _go_on(run: RunFolder, folder: OwnedFolder, config: RunConfig, digest: str, watch: Watch) -> None:
+def _go_on(
+    run: RunFolder,
+    folder: OwnedFolder,
+    config: RunConfig,
+    digests: dict[str, str],
+    photos: list[dict[str, Any]],
+    watch: Watch,
+) -> None:
     """Take what other settings touch out of the run, so that it is made again; the rest stays."""
-    before = run.config
-    if run.data.hashes.get("hints") != digest:
-        raise RunError(f"the photos or labels changed since {run.path} was begun; choose another --out, or --overwrite")
+    before, hashes = run.config, run.data.hashes
+    _ = run.photos, run.metrics  # damage is told before anything is done
+    judged = before.segment is not None and config.segment is not None
+    if hashes.get("hints") != digests["hints"] or (judged and hashes.get("judges") != digests["judges"]):
+        raise RunError(
+            f"the photos or labels are not those that {run.path} was begun with: files changed, or the settings let "
+            "other photos teach; choose another --out, or --overwrite"
+        )
     gone = [stage for stage in STAGES if run.done(stage) and getattr(config, stage) is None]
     if gone:
         raise RunError(
@@ -245,9 +267,17 @@ def _go_on(run: RunFolder, folder: OwnedFolder, config: RunConfig, digest: str, 
         run.update_stage(stage, **dict(StageFacts() if part.key[1] == "learn" else facts) | {"done": False})
         run.add_metrics(stage, [])
         folder.remove(part.files)
+    manifest = run.manifest
     for stage in STAGES:
-        if getattr(config, stage) is not None and stage not in run.stages:
-            run.update_stage(stage, done=False)
+        if getattr(config, stage) is None and stage in manifest.stages:  # begun, and now left out
+            folder.remove((f"{stage}/", *(("labels/",) if stage == "segment" else ())))
+            del manifest.stages[stage]
+        elif getattr(config, stage) is not None:
+            manifest.stages.setdefault(stage, StageFacts())
+    data = manifest.data.model_copy(update={"hashes": manifest.data.hashes | digests})
+    if manifest.model_copy(update={"data": data}) != run.manifest:
+        write_json(run.path / "photos.json", photos)
+        run.write_manifest(manifest.model_copy(update={"data": data}))
     if config != before:
         _write_config(run, config)
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hintseg.config.run import STAGES
 from hintseg.data.photos import read_photo
 from hintseg.errors import PhotoError, RunError
 from hintseg.files.atomic import whole_file
-from hintseg.files.owned import OwnedFolder, owned
+from hintseg.files.owned import OwnedFolder, kind_of, owned
 from hintseg.pipeline.each_photo import on_threads
 from hintseg.pipeline.plan import combine, unboxed
-from hintseg.run.folder import RunFolder
+from hintseg.run.folder import BASELINE, RunFolder
 from hintseg.store.coco import write_coco
 from hintseg.store.instances import read_instances, write_objects
 from hintseg.store.masks import MaskStore
@@ -29,6 +30,9 @@ Bytes = npt.NDArray[np.uint8]
 
 logger = logging.getLogger("hintseg")
 
+RESERVED = (*STAGES, "truth", "labels", BASELINE)
+"""Folders of a run that no masks for people may be written to."""
+
 
 def file_name(id: str, path: Path) -> str:
     """Return a photo's file name; of two photos that differ in it only, the id has the suffix already."""
@@ -38,6 +42,8 @@ def file_name(id: str, path: Path) -> str:
 @contextmanager
 def masks_folder(out: Path) -> Iterator[OwnedFolder]:
     """Write masks into `out`, by all processes."""
+    if kind_of(out.parent) == "run" and out.name in RESERVED:
+        raise RunError(f"{out} is where the run keeps what it makes; choose another --out")
     first = machine.rank() == 0
     if not first:
         machine.barrier()  # the first one has marked the folder

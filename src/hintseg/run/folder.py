@@ -60,6 +60,8 @@ class RunFolder:
         """
         path = Path(path)
         if not (path / "config.yaml").is_file():
+            if (path / "manifest.json").is_file():
+                raise RunError(f"{path / 'config.yaml'} is missing; restore it, or start the run afresh (--overwrite)")
             raise RunError(
                 f"{path} is no run folder (no config.yaml in it); `hintseg train DATA --out {path}` makes one"
             )

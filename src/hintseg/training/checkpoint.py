@@ -13,7 +13,7 @@ import torch
 
 from hintseg.errors import RunError
 from hintseg.files.atomic import remove_quietly, whole_file
-from hintseg.files.owned import adopt
+from hintseg.files.owned import enter, foreign
 
 logger = logging.getLogger("hintseg")
 
@@ -44,8 +44,8 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
             file.write(raw)
             file.flush()
             if (folder / LAST).is_file():
+                enter(folder / BEFORE, folder / LAST)
                 (folder / LAST).replace(folder / BEFORE)
-                adopt(folder / BEFORE)
     except RunError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
             raise RunError(
@@ -65,7 +65,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     """
     damaged = False
     for path in (folder / LAST, folder / BEFORE):
-        if not path.is_file():
+        if not path.is_file() or foreign(path):
             continue
         state = _read(path)
         if state is not None:

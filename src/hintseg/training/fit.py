@@ -177,7 +177,7 @@ class _Training:
                 write_checkpoint(self.folder, state)
             except RunError as caught:
                 error = caught
-            for path in (self.folder / "tensorboard").rglob("*"):
+            for path in (self.folder / "tensorboard").glob("events.out.tfevents.*"):
                 adopt(path)
         machine.fail_together(error)
         self.saved = self.step
