@@ -148,11 +148,12 @@ class _Training:
     def _not_finite(self, text: str, wrong: str) -> RunError | None:
         if not wrong:
             return None
-        lower = f"{self.folder.name}.fit.lr={float(self.settings.lr) / 4:.2g} (now {float(self.settings.lr):.3g})"
+        rate = float(self.settings.lr)
+        lower, now = f"{self.folder.name}.fit.lr={rate / 4:.2g}", f"now {rate:.3g}"
         if self.saved is None:
-            way = f"no checkpoint was written yet: begin the stage again with a lower rate: `--resume {lower}`"
+            way = f"no checkpoint was written yet: begin the stage again with a lower rate: `--resume {lower}` ({now})"
         else:
-            way = f"the last good checkpoint is of step {self.saved}; go on from there: `--resume {lower}`"
+            way = f"the last good checkpoint is of step {self.saved}; go on from there: `--resume {lower}` ({now})"
         return RunError(f"{text}; {way}, or with {self.folder.name}.fit.clip=1.0")
 
     def save(self) -> None:
