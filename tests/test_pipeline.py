@@ -246,7 +246,7 @@ def test_a_refiner_that_does_not_learn_and_no_segmenter(data, tmp_path):
     mask = np.array(Image.open(run.path / "refine" / "masks" / "photo 1.png"))
     assert mask.shape == (56, 72)  # photos are reduced to 64 pixels, masks come back at their own size
     assert json.loads((run.path / "localize" / "sweep.json").read_text())["how"] == "given in the settings"
-    with pytest.raises(hintseg.HintsegError, match="no weights at"):
+    with pytest.raises(hintseg.HintsegError, match="has no segmenter"):
         run.export()
 
 

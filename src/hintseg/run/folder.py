@@ -185,8 +185,10 @@ class RunFolder:
 
     def masks_of_photos(self) -> MadeMasks | None:
         """Return the last finished stage that made masks of the training photos, and their folder."""
-        # Only a one-stage segmenter makes masks of what it learned from.
-        return self.masks_of(("refine", "localize", "propose", *(("segment",) if self.one_stage else ())))
+        found = self.masks_of(("refine", "localize", "propose"))
+        if found is None and (self.path / "segment" / "masks").is_dir() and self.one_stage:
+            return self.masks_of(("segment",))  # only a one-stage segmenter makes masks of what it learned from
+        return found
 
     def masks_of(self, order: Sequence[Stage]) -> MadeMasks | None:
         """Return the first of some stages that is finished and made masks of the training photos, and their folder."""
