@@ -199,21 +199,39 @@ def photos(tmp_path_factory):
     return folder / "run-photos"
 
 
-@pytest.mark.parametrize("recipe", ["vwe", "bmp", "boxes", "demo"])
-def test_a_killed_run_ends_with_the_same_files(recipe, photos):
+STAGES = {
+    "vwe": ("localize", "refine", "segment"),
+    "bmp": ("segment",),
+    "boxes": ("propose", "segment"),
+    "demo": ("localize", "refine", "segment"),
+}
+
+
+@pytest.mark.parametrize("recipe", STAGES)
+def test_a_run_that_is_killed_in_every_stage_ends_with_the_same_files(recipe, photos):
     out, chance = photos.with_name("run"), random.Random(recipe)
     begin = command(recipe, photos, out)
-    began = time.monotonic()
     code, said = run(begin)
     assert code == 0, said
-    seconds = time.monotonic() - began
     whole = out.rename(out.with_name(f"{recipe}-whole"))
-    run(begin, after=chance.uniform(0.4, 0.95) * seconds)
-    again = ["--resume"] if (out / "config.yaml").is_file() else []
+    again = []
+    for stage in STAGES[recipe]:
+        kill_in(out / stage, [*begin, *again], chance.uniform(0.0, 1.0))
+        again = ["--resume"]
     code, said = run([*begin, *again])
     assert code == 0, said
     assert not differing(whole, out)
     out.rename(out.with_name(f"{recipe}-killed"))
+
+
+def kill_in(stage, words, seconds):
+    """Start a run and kill it some seconds after it began a stage."""
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not stage.is_dir():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        time.sleep(seconds)
+        process.kill()
 
 
 @pytest.mark.parametrize(
