@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
             file.write(hashlib.sha256(raw).hexdigest().encode() + b"\n")
             file.write(raw)
             file.flush()
+            os.fsync(file.fileno())  # on the disk before the one before gives way, should the power fail
             if (folder / LAST).is_file():
                 enter(folder / BEFORE, folder / LAST)
                 (folder / LAST).replace(folder / BEFORE)
