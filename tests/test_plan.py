@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,7 +16,7 @@ from hintseg.config.loader import load_config
 from hintseg.data.shapes import write_shapes
 from hintseg.run.fingerprint import broken, parts
 from hintseg.run.folder import RunFolder
-from hintseg.store.masks import read_label_png
+from hintseg.store.masks import read_label_png, write_mask
 
 MIXED = [
     "localize.method=cam",
@@ -119,3 +120,16 @@ def test_what_tags_teach_does_not_depend_on_boxes():
     assert [part.key for part in broken(before, now)] == [("propose", "learn"), ("segment", "learn")]
     reads = {part.key: part.reads for part in parts(load_config("boxes", MIXED, data=data))}
     assert reads["segment", "learn"] == (("propose", "masks"), ("refine", "masks"))
+
+
+def test_a_mask_that_was_mended_before_the_segmenter_learned_is_what_it_learns(run, data, tmp_path):
+    mended = tmp_path / "run"
+    shutil.copytree(run.path, mended)
+    RunFolder.open(mended).update_stage("segment", done=False)
+    shutil.rmtree(mended / "segment")
+    mask = np.full((48, 48), 3, np.uint8)
+    write_mask(mended / "refine" / "masks" / "train_0007.png", mask)
+    settings = [*MIXED, f"data.learn_masks={data / 'masks.txt'}"]
+    labels = [data / "tags.csv", data / "boxes.csv"]
+    hintseg.train(data / "photos", mended, labels=labels, recipe="boxes", settings=settings, resume=True)
+    np.testing.assert_array_equal(read_label_png(mended / "labels" / "train_0007.png"), mask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -74,9 +74,9 @@ def make_plan(hint_set: HintSet, config: RunConfig) -> Plan:
     by: dict[str, Kind] = {id: kind for id, kind in found.items() if kind is not None}
     train = tuple(photo for photo in usable if photo.id in by)
     val = tuple(p for p in photos if p.id in judged and p.truth is not None)
-    if not train or (config.propose is not None and "boxes" in by.values() and not any(_boxes(train))):
-        needs = {"boxes": config.propose is not None, "tags, boxes or points": config.localize is not None or itself}
-        need = " or ".join(kind for kind, wanted in needs.items() if wanted) or "a mask"
+    boxless = config.propose is not None and not any(photo.hints.shaped(Box) for photo in usable)
+    if not train or boxless:
+        need = "boxes" if boxless else "tags, boxes or points" if config.localize is not None or itself else "a mask"
         raise LabelError(
             f"none of the {len(usable)} training photos of {config.data.path} has {need}, which recipe "
             f"'{config.recipe}' learns from; `hintseg check {config.data.path}` shows what is there"
@@ -84,10 +84,6 @@ def make_plan(hint_set: HintSet, config: RunConfig) -> Plan:
     if not any(by[photo.id] == "masks" or photo.hints.tags or photo.hints.shaped(Box) for photo in train):
         raise LabelError(f"all {len(train)} training photos are negatives: no photo shows any of the classes")
     return Plan(train, val, by, sentences(usable, by, photos, judged, config))
-
-
-def _boxes(photos: Sequence[Photo]) -> list[bool]:
-    return [bool(photo.hints.shaped(Box)) for photo in photos]
 
 
 def _with_taught_masks(hint_set: HintSet, config: RunConfig) -> list[Photo]:

@@ -15,7 +15,7 @@ from hintseg.config.run import RunConfig
 from hintseg.data.photos import photo_size
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.evaluation.sweep import SeedSweep
-from hintseg.hints.cooccurrence import one_hot
+from hintseg.hints import implied
 from hintseg.methods.method import Method
 from hintseg.pipeline.each_photo import each_photo, on_threads
 from hintseg.run.folder import RunFolder, by_class
@@ -35,7 +35,7 @@ MAP_STRIDE = 4
 
 def tag_rows(photos: Sequence[Photo], classes: int) -> Tensor:
     """Return the tags of photos, (B, K) float32 of 0 and 1."""
-    return torch.from_numpy(one_hot([photo.hints.tags or () for photo in photos], classes)).float()
+    return torch.from_numpy(implied.tag_rows([photo.hints for photo in photos], classes)[0])
 
 
 def write_class_maps(

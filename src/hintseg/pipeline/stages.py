@@ -151,7 +151,7 @@ def _labels_to_learn(
         if label is not None:
             write_mask(folder / f"{photo.id}.png", label)
 
-    on_threads("labels", photos, write, watch, done=lambda photo: (folder / f"{photo.id}.png").is_file())
+    on_threads("labels", photos, write, watch)  # always: masks may have been mended by hand since
     sources = [f"stage '{found.stage}'" for found in made]
     words = [f"masks of {join(sources)}"] if sources else []
     if taught:
