@@ -154,7 +154,14 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from hintseg.files.lock import locked
-with locked(Path(sys.argv[1])):
+from hintseg.files.owned import owned
+try:
+    with owned(Path(sys.argv[1]), "run"):
+        with locked(Path(sys.argv[1])):
+            pass
+except Exception:
+    pass
+with owned(Path(sys.argv[1]), "run"):
     print("held", flush=True)
     time.sleep(60)
 """

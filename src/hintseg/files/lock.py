@@ -40,7 +40,7 @@ def locked(folder: Path) -> Iterator[None]:
         ...     pass
         Traceback (most recent call last):
             ...
-        hintseg.errors.RunError: ... is being written to by process ... on ... (since ...); wait for it or stop it, ...
+        hintseg.errors.RunError: ... is being written to by process ... on ..., this one; wait for it, ...
     """
     real = Path(os.path.realpath(folder))
     path = real / LOCK
@@ -78,6 +78,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 def is_lock(path: Path) -> bool:
     """Return whether a file is a lock of ours: held, or left by a crash."""
+    if path.name == LOCK and Path(os.path.realpath(path.parent)) in _held:
+        return True  # not to be opened: closing any handle of a file ends this process's locks on it
     try:
         if path.name != LOCK or path.is_symlink() or not is_file(path):
             return False
@@ -149,6 +151,9 @@ else:
 
 
 def _taken(folder: Path, path: Path) -> RunError:
+    if path.parent in _held:  # by this process, which must not open the file again
+        who = f"process {os.getpid()} on {socket.gethostname()}, this one"
+        return RunError(f"{folder} is being written to by {who}; wait for it, or choose another folder (--out)")
     try:
         who = parse_json(path.read_bytes())
         name = f"process {who['process']} on {who['machine']} (since {who['since']})"
