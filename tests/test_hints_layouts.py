@@ -275,7 +275,7 @@ class TestCoco:
             "annotation 2: category_id 4 is not in `categories` (3, 90, ...)",
             "annotation 3: bbox [1, nan, 2, 2] holds something that is not a number",
             "annotation 4: annotations that have their corners the other way round",
-            "annotation 5: box (5, 5, 35, 7) lies outside of its photo of 20 x 10",
+            "annotation 5: annotations that reach outside of the photo and are cut off",
             "annotation 6: a polygon has 4 numbers",
             "annotation 7: the run lengths sum to 7, but the mask has 10 x 20 = 200 pixels",
             "annotation 8: the run-length mask is 20 x 9, but its picture is 20 x 10",
