@@ -260,7 +260,7 @@ class TestCoco:
             {"id": 5, "image_id": 5, "category_id": 3, "bbox": [5, 5, 30, 2]},
             {"id": 6, "image_id": 5, "category_id": 3, "segmentation": [[1, 2, 3, 4]]},
             {"id": 7, "image_id": 5, "category_id": 3, "segmentation": {"size": [10, 20], "counts": [7]}},
-            {"id": 8, "image_id": 5, "category_id": 3, "segmentation": {"size": [9, 20], "counts": [180]}},
+            {"id": 8, "image_id": 5, "category_id": 3, "segmentation": {"size": [9, 20], "counts": [0, 180]}},
             {"id": 9, "image_id": 5, "category_id": 3, "segmentation": {"size": [10, 20], "counts": "ab~"}},
             {"id": 10, "image_id": 5, "category_id": 3},
             {"id": 11, "image_id": 5, "category_id": 3, "bbox": [1, 2, 3]},
