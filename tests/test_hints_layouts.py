@@ -269,7 +269,7 @@ class TestCoco:
         content["images"] += [{"id": 5, "file_name": "zzz.jpg"}, {"id": 10, "file_name": "a.jpg"}]
         message = refusal(self.write(folder, content))
         for expected in (
-            "12 problems in instances.json:",
+            "13 problems in instances.json:",
             "image 5: this id occurs twice",
             "annotation 1: image_id 7 is not in `images`",
             "annotation 2: category_id 4 is not in `categories` (3, 90, ...)",
