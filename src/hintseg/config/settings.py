@@ -28,19 +28,32 @@ class BackboneConfig(Settings):
             `segformer_head` also the Mix Transformers `mit_b0` to `mit_b5` and `mit_tiny`, whose official weights are
             for research only.
         weights: `pretrained` (timm's own, downloaded), `random`, or a local .safetensors / .pth file.
-        output_stride: Image pixels per cell of the last feature map.
+        output_stride: Image pixels per cell of the last feature map. Photos are resized so that a patch of a plain
+            vision transformer covers as many; 8 makes them larger, with four times the cells.
         levels: How many feature levels to keep, from the finest; None keeps all the weights have.
+        blocks: Which blocks of a plain vision transformer the last level is read from, counted from 1; `auto`: the two
+            before the last one, which is bent towards what the network was trained for.
+        join: How several blocks are joined: `mean`, or `concat`, side by side.
+        norm: Whether the network's own last norm is applied to each block that is read.
+        drop_path: Largest share of the photos for which training leaves out a block of a vision transformer, the last.
+        layer_decay: Factor on the learning rate from each block of a vision transformer to the one before; 1: none.
         freeze: `none` trains all; `norm` keeps batch-norm statistics; `early` also stops the gradient before the last
-            two levels, as IRN's classifier does; `auto` is `early` with pretrained weights and `none` with random ones.
-            A Mix Transformer has layer norms: `norm` keeps their factors and offsets and is what `auto` becomes with
-            learned weights.
+            two levels, as IRN's classifier does (a vision transformer: before the second half of its blocks); `all`
+            trains nothing of it; `auto` is `early` with pretrained weights and `none` with random ones. A Mix
+            Transformer has layer norms: `norm` keeps their factors and offsets and is what `auto` becomes with learned
+            weights.
     """
 
     name: str = "resnet50"
     weights: str = "pretrained"
-    output_stride: Literal[8, 16, 32] = 16
+    output_stride: Literal[8, 14, 16, 32] = 16
     levels: Count | None = None
-    freeze: Literal["auto", "none", "norm", "early"] = "auto"
+    blocks: Annotated[tuple[Count, ...], Field(min_length=1)] | Auto = "auto"
+    join: Literal["mean", "concat"] = "mean"
+    norm: bool = True
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    freeze: Literal["auto", "none", "norm", "early", "all"] = "auto"
 
 
 class FitConfig(Settings):

@@ -30,7 +30,7 @@ from hintseg.config.settings import Auto, Count, Positive
 from hintseg.errors import ConfigError
 from hintseg.losses.affinity import affinity_loss, labels_on_grid, pair_ends, pair_labels
 from hintseg.methods.refiner import Refiner, RefinerConfig
-from hintseg.nn.backbones import Backbone
+from hintseg.nn.encoders import build_encoder, encoder_groups
 from hintseg.nn.scale import FeatureScale
 from hintseg.refine.dense_crf import DenseCrf
 from hintseg.refine.random_walk import pair_transition, path_offsets, random_walk
@@ -226,7 +226,7 @@ class AffinityNet(Refiner):
         """
         super().__init__()
         self.config, self.background = config, background
-        self.backbone = Backbone(config.backbone)
+        self.backbone = build_encoder(config.backbone)
         channels = self.backbone.channels[-3:]
         if len(channels) < 3:
             raise ConfigError(
@@ -267,7 +267,7 @@ class AffinityNet(Refiner):
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the backbone at the configured learning rate and the affinity layers at ``fit.head_lr`` times it."""
         return [
-            ParameterGroup(list(self.backbone.parameters())),
+            *encoder_groups(self.backbone),
             ParameterGroup([*self.reduce.parameters(), *self.mix.parameters()], head=True),
         ]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hintseg.config.settings import MethodConfig
 from hintseg.losses.classification import tag_loss
 from hintseg.methods.method import Method
-from hintseg.nn.backbones import Backbone
+from hintseg.nn.encoders import build_encoder, encoder_groups
 from hintseg.nn.pooling import POOLED_NORM, pool
 from hintseg.nn.prior import ClassPrior
 from hintseg.nn.scale import FeatureScale
@@ -58,7 +58,7 @@ class Cam(Method):
         """
         super().__init__()
         self.config = config
-        self.backbone = Backbone(config.backbone)
+        self.backbone = build_encoder(config.backbone)
         channels = self.backbone.channels[-1]
         self.feature_scale = FeatureScale(rms=POOLED_NORM / channels**0.5)
         self.prior = ClassPrior(classes)
@@ -93,7 +93,7 @@ class Cam(Method):
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the backbone at the configured learning rate and the classifier at ``fit.head_lr`` times it."""
         return [
-            ParameterGroup(list(self.backbone.parameters())),
+            *encoder_groups(self.backbone),
             ParameterGroup(list(self.classifier.parameters()), head=True),
         ]
 

@@ -21,8 +21,8 @@ from hintseg.config.settings import Auto, Count, MethodConfig, Positive
 from hintseg.errors import ConfigError
 from hintseg.losses.cross_entropy import pixel_cross_entropy
 from hintseg.methods.method import Method
-from hintseg.nn.backbones import Backbone
 from hintseg.nn.decoders import GuidedUNet
+from hintseg.nn.encoders import build_encoder, encoder_groups
 from hintseg.nn.scale import FeatureScale
 from hintseg.types import Batch, ParameterGroup, Progress, Supervision
 
@@ -103,7 +103,7 @@ class Cfs(Method):
         """
         super().__init__()
         self.config, self.classes = config, classes
-        self.backbone = Backbone(config.backbone, extra=1 + classes)
+        self.backbone = build_encoder(config.backbone, extra=1 + classes)
         channels, strides = self.backbone.channels, self.backbone.strides
         self.scales = nn.ModuleList(FeatureScale() for _ in channels)
         self.decoder = GuidedUNet(channels, strides, classes, 2, config.widths, config.finest)
@@ -152,7 +152,7 @@ class Cfs(Method):
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return backbone (1x) and decoder (`fit.head_lr`)."""
         return [
-            ParameterGroup(list(self.backbone.parameters())),
+            *encoder_groups(self.backbone),
             ParameterGroup(list(self.decoder.parameters()), head=True),
         ]
 

@@ -24,9 +24,8 @@ from hintseg.config.settings import Auto, Count, Positive
 from hintseg.errors import ConfigError
 from hintseg.losses.pixels import resize_to
 from hintseg.methods.segmenter import Segmenter, SegmenterConfig
-from hintseg.nn.backbones import Backbone
 from hintseg.nn.decoders import AtrousPyramid, MlpHead
-from hintseg.nn.mit import build_encoder
+from hintseg.nn.encoders import build_encoder, encoder_groups
 from hintseg.nn.scale import FeatureScale
 from hintseg.types import Batch, ParameterGroup, Prediction, Targets
 
@@ -64,7 +63,7 @@ class DeepLabV2(Segmenter):
     def __init__(self, config: DeepLabV2Config, classes: int, background: bool) -> None:
         super().__init__()
         self.config, self.background = config, background
-        self.backbone = Backbone(config.backbone)
+        self.backbone = build_encoder(config.backbone)
         self.scale = FeatureScale()
         rates = pyramid_rates(config.rates, self.backbone.strides[-1], config.fit.crop)
         self.head = AtrousPyramid(self.backbone.channels[-1], classes + background, rates, config.init_std)
@@ -95,7 +94,7 @@ class DeepLabV2(Segmenter):
         weights = [value for name, value in self.head.named_parameters() if name.endswith("weight")]
         biases = [value for name, value in self.head.named_parameters() if name.endswith("bias")]
         return [
-            ParameterGroup(list(self.backbone.parameters())),
+            *encoder_groups(self.backbone),
             ParameterGroup(weights, head=True),
             ParameterGroup(biases, 2.0, head=True, weight_decay=0.0),
         ]
@@ -156,7 +155,7 @@ class SegFormerHead(Segmenter):
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return backbone (1x) and head (`fit.head_lr`)."""
         return [
-            ParameterGroup(list(self.backbone.parameters())),
+            *encoder_groups(self.backbone),
             ParameterGroup(list(self.head.parameters()), head=True),
         ]
 

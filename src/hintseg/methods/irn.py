@@ -28,7 +28,7 @@ from hintseg.config.settings import Auto, Positive
 from hintseg.errors import ConfigError, ShapeError
 from hintseg.losses.affinity import affinity_loss, displacement_loss, labels_on_grid, pair_labels
 from hintseg.methods.refiner import Refiner, RefinerConfig
-from hintseg.nn.backbones import Backbone
+from hintseg.nn.encoders import build_encoder
 from hintseg.refine.dense_crf import DenseCrf, label_probabilities
 from hintseg.refine.random_walk import Path, edge_transition, path_offsets, random_walk
 from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Progress, Supervision
@@ -246,7 +246,7 @@ class Irn(Refiner):
     def __init__(self, config: IrnConfig, classes: int, background: bool) -> None:
         super().__init__()
         self.config, self.background = config, background
-        self.backbone = Backbone(config.backbone).requires_grad_(False)
+        self.backbone = build_encoder(config.backbone).requires_grad_(False)
         self.edge = _EdgeBranch(self.backbone.channels)
         self.displacement = (
             _DisplacementBranch(self.backbone.channels, self.backbone.strides) if config.displacement else None

@@ -31,8 +31,8 @@ from hintseg.methods.deeplab import pyramid_rates, training_levels, with_backgro
 from hintseg.methods.method import Pictures
 from hintseg.methods.segmenter import Segmenter, SegmenterConfig
 from hintseg.nn.attention import Attended, Lgsa, NonLocal, cascade
-from hintseg.nn.backbones import Backbone
 from hintseg.nn.decoders import AtrousPyramid
+from hintseg.nn.encoders import build_encoder, encoder_groups
 from hintseg.nn.scale import FeatureScale
 from hintseg.types import IGNORE, Batch, ParameterGroup, Prediction, Targets
 
@@ -97,7 +97,7 @@ class LgsaDeepLabV2(Segmenter):
     def __init__(self, config: LgsaConfig, classes: int, background: bool) -> None:
         super().__init__()
         self.config, self.background = config, background
-        self.backbone = Backbone(config.backbone)
+        self.backbone = build_encoder(config.backbone)
         self.scale = FeatureScale()
         channels = self.backbone.channels[-1]
         inner = None if config.inner == "auto" else config.inner
@@ -182,7 +182,7 @@ class LgsaDeepLabV2(Segmenter):
         weights = [value for name, value in self.head.named_parameters() if name.endswith("weight")]
         biases = [value for name, value in self.head.named_parameters() if name.endswith("bias")]
         return [
-            ParameterGroup(list(self.backbone.parameters())),
+            *encoder_groups(self.backbone),
             ParameterGroup([*self.attention.parameters(), *weights], head=True),
             ParameterGroup(biases, 2.0, head=True, weight_decay=0.0),
         ]

@@ -22,7 +22,8 @@ from hintseg.methods.deeplab import NEVER, with_background
 from hintseg.methods.method import ExtraLabels, Method, frozen
 from hintseg.nn.affinity import AffinityHead
 from hintseg.nn.decoders import MlpHead
-from hintseg.nn.mit import Attention, Mit, build_encoder
+from hintseg.nn.encoders import build_encoder, encoder_groups
+from hintseg.nn.mit import Attention, Mit
 from hintseg.nn.pooling import gmp
 from hintseg.nn.prior import ClassPrior
 from hintseg.nn.scale import FeatureScale
@@ -294,7 +295,7 @@ class OneStage(Method):
         """Return the encoder at the configured rate, and all heads at `fit.head_lr` times it."""
         heads = [self.classifier, self.decoder, *([self.affinity_head] if self.affinity_head is not None else [])]
         return [
-            ParameterGroup(list(self.backbone.parameters())),
+            *encoder_groups(self.backbone),
             ParameterGroup([p for head in heads for p in head.parameters()], head=True),
         ]
 

@@ -19,7 +19,7 @@ from hintseg.cam.maps import EPSILON
 from hintseg.config.settings import Count, MethodConfig, Positive
 from hintseg.losses.classification import multi_label_soft_margin, tag_loss
 from hintseg.methods.method import Method
-from hintseg.nn.backbones import Backbone
+from hintseg.nn.encoders import build_encoder, encoder_groups
 from hintseg.nn.pooling import POOLED_NORM, gap, pool
 from hintseg.nn.prior import ClassPrior
 from hintseg.nn.scale import FeatureScale
@@ -76,7 +76,7 @@ class Vwe(Method):
         """
         super().__init__()
         self.config = config
-        self.backbone = Backbone(config.backbone)
+        self.backbone = build_encoder(config.backbone)
         channels = self.backbone.channels[-1]
         self.feature_scale = FeatureScale(rms=POOLED_NORM / channels**0.5)
         self.prior = ClassPrior(classes)
@@ -133,7 +133,7 @@ class Vwe(Method):
         """Return the backbone at the configured learning rate and all else at ``fit.head_lr`` times it."""
         heads = (self.encoder, self.image_classifier, self.word_classifier, self.word_to_image)
         return [
-            ParameterGroup(list(self.backbone.parameters())),
+            *encoder_groups(self.backbone),
             ParameterGroup([p for head in heads for p in head.parameters()], head=True),
         ]
 

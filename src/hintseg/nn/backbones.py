@@ -72,6 +72,11 @@ class Backbone(nn.Module):
             WeightsError: The weight file cannot be read or belongs to another network.
         """
         super().__init__()
+        if config.blocks != "auto" or config.join != "mean" or config.drop_path:
+            raise ConfigError(
+                f"backbone.blocks, join and drop_path are those of vision transformers, and '{config.name}' is none; "
+                "leave them out"
+            )
         net, self.pretrained = build(config, partial(_create, config))
         mean, std = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
         names = _parameters_by_level(net)
@@ -101,12 +106,14 @@ class Backbone(nn.Module):
 
         self.last_norm = _closing_norm(net, count)
         net.prune_intermediate_layers(list(range(count)), prune_norm=True, prune_head=True)
-        widened = _widen(net, extra) if extra else []
+        widened = widen(net, extra) if extra else []
         self.net = net.to(memory_format=torch.channels_last)  # 1.4 times as fast in bfloat16, on a CPU as on a GPU
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
         # Parameters no level needs would stop distributed training, which waits for the gradient of every one.
         trained = set().union(*names[count - 2 if freeze == "early" and count > 2 else 0 : count])
+        if freeze == "all":
+            trained = set()
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(name in trained)
         for conv in widened:
@@ -194,7 +201,7 @@ def _create(config: BackboneConfig, pretrained: bool) -> Any:
         side = net.pretrained_cfg["input_size"][-1]
         raise ConfigError(
             f"'{config.name}' takes images of {side} x {side} pixels only; choose a network for any size, such as "
-            "resnet50 or convnext_tiny"
+            "resnet50, convnext_tiny or vit_small_patch14_dinov2"
         )
     return net
 
@@ -220,7 +227,7 @@ def _parameters_by_level(net: Any) -> list[set[str]]:
     return result
 
 
-def _widen(net: nn.Module, extra: int) -> list[nn.Conv2d]:
+def widen(net: nn.Module, extra: int) -> list[nn.Conv2d]:
     """Let every convolution that reads the image read `extra` channels more, with weights of zero."""
     convs = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3 and m.groups == 1]
     if not convs:

@@ -24,7 +24,7 @@ from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 
 from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ConfigError, HintsegWarning, WeightsError, list_problems
-from hintseg.nn.backbones import PREFIXES, Backbone, read_weights, some
+from hintseg.nn.backbones import PREFIXES, read_weights, some
 
 logger = logging.getLogger("hintseg")
 
@@ -176,11 +176,6 @@ class Mit(nn.Module):
             x = _grid(cells, height, width).contiguous()
             levels.append(x)
         return levels, Attention(torch.cat(queries[-2:], dim=1), torch.cat(keys[-2:], dim=1))
-
-
-def build_encoder(config: BackboneConfig) -> Backbone | Mit:
-    """Return the Mix Transformer of a name in `SIZES`, or timm's network of any other name."""
-    return Mit(config) if config.name in SIZES else Backbone(config)
 
 
 class _PatchEmbed(nn.Module):
