@@ -24,7 +24,7 @@ from hintseg.types import ParameterGroup, Progress
 from made import rand
 from one_stage import TINY, batch, load_published, normalised, windows_of
 from published import reference
-from test_pipeline import write_photos
+from small_runs import ONE_STAGE
 
 
 def afa(classes=3, **settings):
@@ -332,23 +332,9 @@ def test_schedule_jumps_from_the_warm_up_to_the_curve():
 
 # --- the whole way --------------------------------------------------------------------------------------------------
 
-QUICK = [
-    "backbone.name=mit_tiny",
-    "backbone.weights=random",
-    "trainer.workers=0",
-    "trainer.precision=32-true",
-    "segment.width=16",
-    "segment.scales=[1.0]",
-    "segment.fit.batch_size=4",
-    "segment.fit.crop=64",
-    "maps.scales=[1.0]",
-    "test.scales=[1.0]",
-]
 
-
-def test_recipe_end_to_end(tmp_path):
-    data = write_photos(tmp_path / "data")
-    run = hintseg.train(data, tmp_path / "run", recipe="afa", settings=[*QUICK, "segment.fit.epochs=1"])
+def test_recipe_end_to_end(squares, tmp_path):
+    run = hintseg.train(squares, tmp_path / "run", recipe="afa", settings=[*ONE_STAGE, "segment.fit.epochs=1"])
     kinds = {(row["kind"], row["split"]) for row in run.metrics}
     assert kinds == {
         ("seed", "train"),

@@ -27,8 +27,7 @@ from hintseg.types import Progress
 from made import batch_of, rand
 from one_stage import TINY, batch, load_published, normalised, windows_of
 from published import reference
-from test_afa import QUICK
-from test_pipeline import write_photos
+from small_runs import ONE_STAGE, write_squares
 
 CODE = {  # what the authors' code does otherwise
     "sigma_c": 0.5,
@@ -381,14 +380,9 @@ def test_recipes_hold_the_papers_settings():
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_photos(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
-    settings = [*QUICK, "segment.fit.epochs=2", "trainer.pictures=2"]
-    return hintseg.train(data, tmp_path_factory.mktemp("runs") / "bmp", recipe="bmp", settings=settings)
+def run(squares, tmp_path_factory):
+    settings = [*ONE_STAGE, "segment.fit.epochs=2", "trainer.pictures=2"]
+    return hintseg.train(squares, tmp_path_factory.mktemp("runs") / "bmp", recipe="bmp", settings=settings)
 
 
 def test_every_branch_has_its_row(run):
@@ -416,7 +410,7 @@ def test_masks_are_those_of_training_photos_and_keep_to_their_tags(run, tmp_path
         assert labels <= {0, *photos[name]["tags"]}
 
 
-def test_curves_report_and_predict(run, data, tmp_path):
+def test_curves_report_and_predict(run, squares, tmp_path):
     with (run.path / "segment" / "curves.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == [0, 1]
@@ -427,40 +421,40 @@ def test_curves_report_and_predict(run, data, tmp_path):
     assert "in one stage" in page
     assert "From the true masks" not in page
     assert (run.path / "segment" / "pictures.png").is_file()
-    assert len(list((run.predict(data / "JPEGImages", tmp_path / "out") / "png").glob("*.png"))) == 12
+    assert len(list((run.predict(squares / "JPEGImages", tmp_path / "out") / "png").glob("*.png"))) == 12
     method, classes, _ = load_weights(run.path / "segment" / "model.safetensors")
     assert isinstance(method, Bmp)
     assert classes == ("red", "blue")
 
 
-def test_a_stopped_run_goes_on(run, data):
+def test_a_stopped_run_goes_on(run, squares):
     mask = next((run.path / "segment" / "branch_c").glob("*.png"))
     manifest = run.path / "manifest.json"
     before, facts = mask.read_bytes(), json.loads(manifest.read_text())
     facts["stages"]["segment"]["done"] = False
     manifest.write_text(json.dumps(facts))
     mask.unlink()
-    settings = [*QUICK, "segment.fit.epochs=2", "trainer.pictures=2"]
-    again = hintseg.train(data, run.path, recipe="bmp", settings=settings, resume=True)
+    settings = [*ONE_STAGE, "segment.fit.epochs=2", "trainer.pictures=2"]
+    again = hintseg.train(squares, run.path, recipe="bmp", settings=settings, resume=True)
     assert mask.read_bytes() == before
     assert len(again.metrics) == 6
 
 
-def test_tags_are_needed_not_masks(data, tmp_path):
-    bare = write_photos(tmp_path / "bare", 8)
+def test_tags_are_needed_not_masks(tmp_path):
+    bare = write_squares(tmp_path / "bare", 8)
     for path in (bare / "SegmentationClass").iterdir():
         path.unlink()
     (bare / "SegmentationClass").rmdir()
-    settings = [*QUICK, "segment.fit.epochs=1", "data.val=auto", "trainer.pictures=0"]
+    settings = [*ONE_STAGE, "segment.fit.epochs=1", "data.val=auto", "trainer.pictures=0"]
     run = hintseg.train(bare, tmp_path / "run", recipe="bmp", settings=settings)
     assert run.metrics == []
     assert len(list((run.path / "segment" / "masks").glob("*.png"))) == 4
     assert not (run.path / "segment" / "curves.csv").exists()
 
 
-def test_data_without_background_has_masks_without_it(data, tmp_path):
-    settings = [*QUICK, "segment.fit.epochs=1", "data.background=none", "trainer.pictures=2"]
-    run = hintseg.train(data, tmp_path / "run", recipe="bmp", settings=settings)
+def test_data_without_background_has_masks_without_it(squares, tmp_path):
+    settings = [*ONE_STAGE, "segment.fit.epochs=1", "data.background=none", "trainer.pictures=2"]
+    run = hintseg.train(squares, tmp_path / "run", recipe="bmp", settings=settings)
     assert len(run.metrics) == 5  # no oracle threshold: there is none
     for folder in ("seeds", "branch_c", "masks"):
         masks = [read_label_png(path) for path in (run.path / "segment" / folder).glob("*.png")]

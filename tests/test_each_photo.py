@@ -16,23 +16,17 @@ from hintseg.methods.lgsa import inner_points
 from hintseg.pipeline.each_photo import each_photo
 from hintseg.training.watch import Watch
 from hintseg.types import Photo
-from test_pipeline import QUICK
+from small_runs import ONE_STAGE, QUICK, TINY
 
 BY_STAGE = {  # folders that each_photo fills, below the run; the last file of a photo says that it is done
     "vwe": ("localize/maps", "refine/labels", "refine/maps", "segment/masks"),
     "bmp": ("segment/maps", "segment/branch_c", "segment/masks"),
     "boxes": ("propose/grabcut", "propose/instances"),
 }
-TINY = {
+SETTINGS = {
     "vwe": QUICK,
-    "bmp": [
-        *("backbone.name=mit_tiny", "segment.width=16", "segment.scales=[1.0]", "segment.bsp_start=0"),
-        *(word for word in QUICK if word.startswith(("backbone.weights", "trainer", "segment", "maps", "test"))),
-    ],
-    "boxes": [
-        *("propose.size=32", "propose.smallest_side=0", "propose.fit.epochs=1", "segment=null"),
-        *(word for word in QUICK if word.startswith(("backbone", "trainer"))),
-    ],
+    "bmp": [*ONE_STAGE, "segment.fit.epochs=2", "segment.bsp_start=0"],
+    "boxes": [*TINY, "propose.size=32", "propose.smallest_side=0", "propose.fit.epochs=1", "segment=null"],
 }
 
 
@@ -43,7 +37,7 @@ def runs(tmp_path_factory):
     data = folder / "data"
     write_shapes(data, train=18, val=6, seed=0, size=48)
     made = {}
-    for recipe, settings in TINY.items():
+    for recipe, settings in SETTINGS.items():
         form = "voc" if recipe == "boxes" else "auto"
         made[recipe] = hintseg.train(data, folder / recipe, recipe=recipe, format=form, settings=settings).path
     return data, made
@@ -68,7 +62,7 @@ def test_files_do_not_depend_on_which_photos_are_done(runs, recipe, tmp_path):
             for file in chance.sample(sorted(files), len(files) // 2):
                 (out / name / file).unlink()
         form = "voc" if recipe == "boxes" else "auto"
-        hintseg.train(data, out, recipe=recipe, format=form, settings=TINY[recipe], resume=True)
+        hintseg.train(data, out, recipe=recipe, format=form, settings=SETTINGS[recipe], resume=True)
         for name, files in before.items():
             after = contents(out / name)
             assert after.keys() == files.keys()

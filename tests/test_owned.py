@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import hintseg
-from hintseg.data.shapes import write_shapes
 from hintseg.errors import HintsegError, RunError
 from hintseg.files.atomic import whole_file
 from hintseg.files.lock import LOCK, locked
@@ -192,13 +191,6 @@ def test_forked_workers_of_a_killed_process_hold_no_lock(tmp_path):
             pass
 
 
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory) -> Path:
-    data = tmp_path_factory.mktemp("owned") / "shapes"
-    write_shapes(data, train=4, val=1, size=48)
-    return data
-
-
 FILLED = ["propose.method=filled", "trainer.pictures=1"]
 
 
@@ -206,8 +198,18 @@ def boxes_run(data: Path, out: Path, **options: bool) -> Path:
     return hintseg.train(data, out, recipe="boxes", settings=[*FILLED, "segment=null"], **options).path
 
 
-def test_overwrite_removes_what_we_wrote_and_nothing_else(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+@pytest.fixture(scope="module")
+def finished(shapes, tmp_path_factory) -> Path:
+    return boxes_run(shapes, tmp_path_factory.mktemp("owned-run") / "run")
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Path:
+    """A finished run that a test may do with as it likes."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_overwrite_removes_what_we_wrote_and_nothing_else(run, shapes):
     hintseg.masks(run)
     (run / "notes.txt").write_text("theirs")
     (run / "propose" / "masks" / "mine.png").write_bytes(b"theirs")
@@ -220,8 +222,7 @@ def test_overwrite_removes_what_we_wrote_and_nothing_else(shapes, tmp_path):
     assert all(p.read_bytes() == b for p, b in made_anew.items())
 
 
-def test_a_run_that_was_killed_while_it_began_is_begun_again(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_a_run_that_was_killed_while_it_began_is_begun_again(run, shapes):
     for options in ({}, {"resume": True}, {"overwrite": True}):
         (run / "config.yaml").unlink()
         shutil.rmtree(run / "propose")
@@ -229,8 +230,7 @@ def test_a_run_that_was_killed_while_it_began_is_begun_again(shapes, tmp_path):
         assert hintseg.load(run).metrics
 
 
-def test_a_run_whose_settings_are_gone_is_not_begun_anew_unasked(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_a_run_whose_settings_are_gone_is_not_begun_anew_unasked(run, shapes):
     (run / "config.yaml").unlink()
     before = tree(run)
     for options in ({}, {"resume": True}):
@@ -242,8 +242,7 @@ def test_a_run_whose_settings_are_gone_is_not_begun_anew_unasked(shapes, tmp_pat
     boxes_run(shapes, run, overwrite=True)
 
 
-def test_a_link_inside_never_leads_us_to_files_of_others(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_a_link_inside_never_leads_us_to_files_of_others(run, shapes, tmp_path):
     hintseg.masks(run)
     (run / "masks").rename(tmp_path / "kept")
     (run / "masks").symlink_to(tmp_path / "kept")
@@ -271,7 +270,7 @@ def test_an_edited_mark_is_read_as_far_as_it_makes_sense(folder, line):
     assert tree(folder) == ["sub", "sub/notes.txt", "thesis.txt"]
 
 
-def test_marks_and_locks_of_somebody_else_are_left_alone(shapes, tmp_path):
+def test_marks_and_locks_of_somebody_else_are_left_alone(run, shapes, tmp_path):
     for name in (MARK, LOCK):
         out = tmp_path / name.strip(".")
         out.mkdir()
@@ -279,7 +278,6 @@ def test_marks_and_locks_of_somebody_else_are_left_alone(shapes, tmp_path):
         with pytest.raises(RunError, match="did not write"):
             boxes_run(shapes, out)
         assert (out / name).read_text() == "my notes"
-    run = boxes_run(shapes, tmp_path / "run")
     (tmp_path / "precious").write_text("precious")
     (run / LOCK).symlink_to(tmp_path / "precious")
     with pytest.raises(RunError, match="is in the way"):
@@ -287,14 +285,12 @@ def test_marks_and_locks_of_somebody_else_are_left_alone(shapes, tmp_path):
     assert (tmp_path / "precious").read_text() == "precious"
 
 
-def test_masks_do_not_go_where_the_run_keeps_its_own(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_masks_do_not_go_where_the_run_keeps_its_own(run):
     with pytest.raises(RunError, match="where the run keeps what it makes"):
         hintseg.masks(run, run / "refine")
 
 
-def test_overwrite_refuses_while_an_input_lies_in_the_folder(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_overwrite_refuses_while_an_input_lies_in_the_folder(run, shapes):
     inside = run / "data"
     shutil.copytree(shapes, inside)
     for data, settings in ((inside, []), (shapes, ["backbone.weights=" + str(run / "w.safetensors")])):
@@ -303,8 +299,7 @@ def test_overwrite_refuses_while_an_input_lies_in_the_folder(shapes, tmp_path):
     assert hintseg.load(run).metrics
 
 
-def test_masks_that_were_mended_by_hand_are_not_replaced_unasked(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_masks_that_were_mended_by_hand_are_not_replaced_unasked(run, tmp_path):
     out = hintseg.masks(run, tmp_path / "masks")
     assert hintseg.masks(run, out) == out
     mended = sorted((out / "png").glob("*.png"))[0]
@@ -328,8 +323,7 @@ def test_masks_from_boxes_keep_their_run_and_foreign_files(shapes, tmp_path):
     assert "mine" not in (out / "coco.json").read_text()
 
 
-def test_a_second_run_in_a_folder_is_refused(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_a_second_run_in_a_folder_is_refused(run, shapes):
     with locked(run):
         for options in ({"resume": True}, {"overwrite": True}):
             with pytest.raises(RunError, match="is being written to by process"):
@@ -349,8 +343,7 @@ def test_demo_never_takes_photos_of_somebody_else(tmp_path):
     assert tree(tmp_path) == ["demo-photos", "demo-photos/classes.txt", "full", "full/thesis.txt"]
 
 
-def test_an_exported_file_of_somebody_else_is_not_replaced(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_an_exported_file_of_somebody_else_is_not_replaced(run, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"theirs")
     with pytest.raises(HintsegError):
         hintseg.export(run, tmp_path / "model.onnx")

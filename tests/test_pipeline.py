@@ -17,61 +17,13 @@ import hintseg
 from hintseg.errors import LabelError, PhotoError, RunError
 from hintseg.methods.vwe import Vwe
 from hintseg.training.weights import load_weights
-
-QUICK = [
-    "backbone.name=resnet10t",
-    "backbone.weights=random",
-    "trainer.workers=0",
-    "trainer.precision=32-true",
-    "localize.fit.epochs=2",
-    "localize.fit.batch_size=4",
-    "localize.fit.crop=64",
-    "maps.scales=[1.0]",
-    "refine.fit.epochs=1",
-    "refine.fit.batch_size=4",
-    "refine.fit.crop=64",
-    "segment.fit.epochs=2",
-    "segment.fit.batch_size=4",
-    "segment.fit.crop=64",
-    "test.scales=[1.0]",
-]
-
-
-def write_photos(folder: Path, count: int = 12, *, background: bool = True) -> Path:
-    """Coloured squares (class `red`) and discs (class `blue`) on noise, in a VOC layout with masks and splits."""
-    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (folder / name).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    tags = []
-    for i in range(count):
-        rgb = rng.integers(90, 160, (56, 72, 3), dtype=np.uint8)
-        mask = np.zeros((56, 72), np.uint8) if background else np.full((56, 72), 1, np.uint8)
-        names = []
-        if i % 2 == 0 or not background:
-            rgb[10:34, 6:30] = (220, 30, 30)
-            mask[10:34, 6:30] = 1
-            names.append("red")
-        if i % 3 == 0:
-            y, x = np.mgrid[:56, :72]
-            disc = (y - 34) ** 2 + (x - 52) ** 2 < 150
-            rgb[disc] = (30, 30, 220)
-            mask[disc] = 2
-            names.append("blue")
-        Image.fromarray(rgb).save(folder / "JPEGImages" / f"photo {i}.png")
-        Image.fromarray(mask).save(folder / "SegmentationClass" / f"photo {i}.png")
-        tags.append(",".join([f"photo {i}", *names]))
-    (folder / "tags.csv").write_text("\n".join(tags) + "\n")
-    (folder / "classes.txt").write_text("red\nblue\n")
-    ids = [f"photo {i}" for i in range(count)]
-    (folder / "ImageSets/Segmentation/train.txt").write_text("\n".join(ids[:-4]) + "\n")
-    (folder / "ImageSets/Segmentation/val.txt").write_text("\n".join(ids[-4:]) + "\n")
-    return folder
+from small_runs import QUICK, write_squares
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """The photos, and among those to learn from one that is cut short."""
-    folder = write_photos(tmp_path_factory.mktemp("data"))
+    folder = write_squares(tmp_path_factory.mktemp("data"))
     whole = (folder / "JPEGImages" / "photo 0.png").read_bytes()
     (folder / "JPEGImages" / "broken.png").write_bytes(whole[: len(whole) // 2])
     with (folder / "tags.csv").open("a") as file:
@@ -164,14 +116,15 @@ def test_photos_of_both_splits_get_masks_and_twins_their_names(run, tmp_path):
     assert names == {"a.jpg", "a.png"}
 
 
-def test_finished_runs_are_not_overwritten_unasked(run, data):
+def test_finished_runs_are_not_overwritten_unasked(run, data, tmp_path):
+    again = Path(shutil.copytree(run.path, tmp_path / "run"))
     with pytest.raises(RunError, match="--resume goes on with it, --overwrite starts it afresh"):
-        hintseg.train(data, run.path, settings=QUICK)
+        hintseg.train(data, again, settings=QUICK)
     with pytest.raises(RunError, match=r"nothing of .* would stay \(seed was 0, is \d+\)"):
-        hintseg.train(data, run.path, settings=[*QUICK, "seed=5"], resume=True)
-    before = (run.path / "localize" / "model.safetensors").stat().st_mtime_ns
-    hintseg.train(data, run.path, settings=QUICK, resume=True)
-    assert (run.path / "localize" / "model.safetensors").stat().st_mtime_ns == before
+        hintseg.train(data, again, settings=[*QUICK, "seed=5"], resume=True)
+    before = (again / "localize" / "model.safetensors").stat().st_mtime_ns
+    hintseg.train(data, again, settings=QUICK, resume=True)
+    assert (again / "localize" / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_a_class_that_looks_misspelt_is_asked_about(tmp_path, caplog):
@@ -226,7 +179,7 @@ def test_resume_goes_on_from_the_last_finished_epoch(data, tmp_path, monkeypatch
 
 
 def test_data_without_background(tmp_path):
-    data = write_photos(tmp_path / "data", background=False)
+    data = write_squares(tmp_path / "data", background=False)
     run = hintseg.train(data, tmp_path / "run", settings=[*QUICK, "data.background=none"])
     assert not any(row["oracle"] for row in run.metrics)
     mask = np.array(Image.open(run.path / "segment" / "masks" / "photo 9.png"))

@@ -16,9 +16,10 @@ from hintseg.run.fingerprint import broken
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import Shown
 from hintseg.wrappers.wrapper import Wrapper
+from small_runs import TINY
 
 SETTINGS = [
-    *("backbone.name=resnet10t", "backbone.weights=random", "trainer.workers=0", "trainer.precision=32-true"),
+    *TINY,
     *("localize.fit.epochs=1", "localize.fit.batch_size=4", "localize.fit.crop=48", "maps.scales=[1.0]"),
     *("refine=null", "segment=null", "trainer.pictures=1"),
 ]
