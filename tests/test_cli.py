@@ -1,8 +1,11 @@
 """The command line, as a person types it."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from small_runs import typed
 
 
 @pytest.fixture
-def photos(tmp_path):
+def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -24,7 +27,7 @@ def photos(tmp_path):
     return folder
 
 
-def test_help_names_every_verb():
+def test_help_names_every_verb() -> None:
     command = [sys.executable, "-m", "hintseg", "--help"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for verb in ("check", "train", "masks", "predict", "evaluate", "report", "export", "list", "demo"):
@@ -35,12 +38,12 @@ def test_help_names_every_verb():
     ("kind", "name"),
     [("methods", "vwe"), ("recipes", "paper/vwe-voc12"), ("refiners", "dense_crf"), ("formats", "yolo")],
 )
-def test_list(kind, name):
+def test_list(kind: str, name: str) -> None:
     lines = typed("list", kind).stdout.splitlines()
     assert any(line.split()[0] == name and len(line.split()) > 3 for line in lines)
 
 
-def test_check_prints_a_table_and_json(photos):
+def test_check_prints_a_table_and_json(photos: Path) -> None:
     text = typed("check", photos).stdout
     assert "3 photos, 2 classes" in text
     assert "fewer than 20 photos of bird (2), dog (2)" in text
@@ -49,7 +52,7 @@ def test_check_prints_a_table_and_json(photos):
     assert facts["cooccurrence"] == [[2, 1], [1, 2]]
 
 
-def test_mistakes_end_in_one_message_and_code_2(photos, tmp_path):
+def test_mistakes_end_in_one_message_and_code_2(photos: Path, tmp_path: Path) -> None:
     (photos / "classes.txt").write_text("bird\ndog\n")
     (photos / "tags.csv").write_text("a.png,brid\nb.png,dog\nmissing.png,dog\nb.png,bird\n")
     for words in (["check", photos], ["train", photos, "--out", tmp_path / "run"]):
@@ -61,7 +64,7 @@ def test_mistakes_end_in_one_message_and_code_2(photos, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_mistake_ends_the_process_with_code_2(photos, tmp_path):
+def test_a_mistake_ends_the_process_with_code_2(photos: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -87,14 +90,14 @@ def test_a_mistake_ends_the_process_with_code_2(photos, tmp_path):
         (["--format", "vok"], "did you mean 'voc'?"),
     ],
 )
-def test_wrong_settings(photos, tmp_path, words, part):
+def test_wrong_settings(photos: Path, tmp_path: Path, words: list[str], part: str) -> None:
     done = typed("train", photos, "--out", tmp_path / "run", *words)
     assert done.returncode == 2
     assert part in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_demo_names_resume_and_takes_it(tmp_path):
+def test_demo_names_resume_and_takes_it(tmp_path: Path) -> None:
     write_shapes(tmp_path / "demo-photos", train=4, val=2, size=32)  # small ones in place of those it would draw
     quick = ["backbone.name=resnet10t", "backbone.levels=3", "localize.fit.epochs=1", "refine=null", "segment=null"]
     words = ["demo", "--out", tmp_path / "demo", *quick, "maps.scales=[1.0]", "trainer.workers=0"]
@@ -107,7 +110,7 @@ def test_demo_names_resume_and_takes_it(tmp_path):
     assert (tmp_path / "demo" / "localize" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_demo_deletes_nothing(tmp_path):
+def test_demo_deletes_nothing(tmp_path: Path) -> None:
     (tmp_path / "cats-photos").mkdir()
     (tmp_path / "cats-photos" / "tom.jpg").write_text("the only one")
     done = typed("demo", "--out", tmp_path / "cats")
@@ -128,7 +131,7 @@ def test_demo_deletes_nothing(tmp_path):
         (["propose.smallest=1", "--recipe", "boxes"], "propose.smallest"),
     ],
 )
-def test_values_that_nothing_can_follow(photos, tmp_path, words, part):
+def test_values_that_nothing_can_follow(photos: Path, tmp_path: Path, words: list[str], part: str) -> None:
     done = typed("train", photos, "--out", tmp_path / "run", *words)
     assert done.returncode == 2
     assert part in done.stderr
@@ -137,14 +140,14 @@ def test_values_that_nothing_can_follow(photos, tmp_path, words, part):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there(photos, tmp_path):
+def test_a_gpu_that_is_not_there(photos: Path, tmp_path: Path) -> None:
     done = typed("train", photos, "--out", tmp_path / "run", "trainer.accelerator=gpu")
     assert done.returncode == 2
     assert "sees no GPU" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
-def test_own_recipes_that_are_not_in_order(photos, tmp_path):
+def test_own_recipes_that_are_not_in_order(photos: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "own.yaml"
     recipe.write_text("data: photos\nlocalize: {method: cam}\n")
     done = typed("train", photos, "--out", tmp_path / "run", "--recipe", recipe)
@@ -156,13 +159,13 @@ def test_own_recipes_that_are_not_in_order(photos, tmp_path):
     assert "did you mean 'par'?" in done.stderr
 
 
-def test_export_needs_a_size(tmp_path):
+def test_export_needs_a_size(tmp_path: Path) -> None:
     done = typed("export", tmp_path, "--size", "0", "0")
     assert done.returncode == 2
     assert "at least 32 x 32" in done.stderr
 
 
-def test_class_names_are_no_markup(photos):
+def test_class_names_are_no_markup(photos: Path) -> None:
     (photos / "tags.csv").write_text("a.png,tree [dead]\nb.png,fish [/b]\nc.png,fish [/b]\n")
     done = typed("check", photos)
     assert done.returncode == 0, done.stderr
@@ -170,14 +173,14 @@ def test_class_names_are_no_markup(photos):
     assert "fish [/b]" in done.stdout
 
 
-def test_unwritable_run_folder(photos, tmp_path):
+def test_unwritable_run_folder(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = typed("train", photos, "--out", tmp_path / "file" / "run")
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
 
 
-def test_evaluate(tmp_path):
+def test_evaluate(tmp_path: Path) -> None:
     truth, masks = tmp_path / "truth", tmp_path / "masks"
     truth.mkdir()
     masks.mkdir()

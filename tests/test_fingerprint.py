@@ -45,7 +45,7 @@ class Lines(Watch):
 
 
 @pytest.fixture(scope="module")
-def finished(shapes, tmp_path_factory) -> Path:
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("fingerprint-run") / "run"
     hintseg.train(shapes, out, recipe="vwe", settings=QUICK)
     return out
@@ -68,7 +68,7 @@ def resumed(
     return run, lines, before
 
 
-def test_how_a_segmenter_is_tested_never_trains_anything_again(finished, shapes, tmp_path):
+def test_how_a_segmenter_is_tested_never_trains_anything_again(finished: Path, shapes: Path, tmp_path: Path) -> None:
     run, lines, before = resumed(finished, shapes, tmp_path, "test.flip=false")
     assert lines.again == ["segment is made again from its masks on, its maps stay: test.flip was True, is False"]
     after = files(run, "*/model.safetensors", "*/maps/*", "*/masks/*")
@@ -78,7 +78,9 @@ def test_how_a_segmenter_is_tested_never_trains_anything_again(finished, shapes,
     assert sum(row["stage"] == "segment" for row in hintseg.load(run).metrics) == 1
 
 
-def test_a_walk_setting_keeps_the_refiner_and_renews_what_learned_from_its_masks(finished, shapes, tmp_path):
+def test_a_walk_setting_keeps_the_refiner_and_renews_what_learned_from_its_masks(
+    finished: Path, shapes: Path, tmp_path: Path
+) -> None:
     run, lines, before = resumed(finished, shapes, tmp_path, "refine.beta=3.0")
     assert [text.split(":")[0] for text in lines.again] == [
         "refine is made again from its maps on, its network stays",
@@ -91,7 +93,7 @@ def test_a_walk_setting_keeps_the_refiner_and_renews_what_learned_from_its_masks
     assert any(before[name][1] != after[name][1] for name in before if name.startswith("refine/maps/"))
 
 
-def test_a_run_made_again_in_part_equals_one_made_at_once(finished, shapes, tmp_path):
+def test_a_run_made_again_in_part_equals_one_made_at_once(finished: Path, shapes: Path, tmp_path: Path) -> None:
     run, _, _ = resumed(finished, shapes, tmp_path, "maps.area=0.2", "refine.beta=3.0")
     whole = hintseg.train(
         shapes, tmp_path / "whole", recipe="vwe", settings=[*QUICK, "maps.area=0.2", "refine.beta=3.0"]
@@ -101,13 +103,13 @@ def test_a_run_made_again_in_part_equals_one_made_at_once(finished, shapes, tmp_
     assert {name for name in differing if not name.endswith((".hintseg", "history.csv", "report.html"))} == set()
 
 
-def test_the_same_settings_make_nothing_again(finished, shapes, tmp_path):
+def test_the_same_settings_make_nothing_again(finished: Path, shapes: Path, tmp_path: Path) -> None:
     run, lines, before = resumed(finished, shapes, tmp_path)
     assert lines.again == []
     assert files(run, "*/model.safetensors", "*/maps/*", "*/masks/*") == before
 
 
-def test_other_labels_and_left_out_stages_are_refused(finished, shapes, tmp_path):
+def test_other_labels_and_left_out_stages_are_refused(finished: Path, shapes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     with pytest.raises(RunError, match="has finished refine, which the settings leave out"):
@@ -121,7 +123,7 @@ def test_other_labels_and_left_out_stages_are_refused(finished, shapes, tmp_path
 @pytest.mark.parametrize(
     "recipe", ["cam", "vwe", "full", "bmp", "afa", "boxes", "mctformer", "csd_irn", "csd_mct", "demo"]
 )
-def test_every_setting_of_every_recipe_belongs_to_a_part(recipe):
+def test_every_setting_of_every_recipe_belongs_to_a_part(recipe: str) -> None:
     """A setting that no part depends on would be changed in silence."""
     config = load_config(recipe, data={"path": "photos"})
     known = {key for part in parts(config) for key in part.settings}
@@ -133,7 +135,7 @@ def test_every_setting_of_every_recipe_belongs_to_a_part(recipe):
             assert unused or any(key == f"{stage}.{name}" or key.startswith(f"{stage}.{name}.") for key in known)
 
 
-def test_the_rate_of_a_training_under_way_may_change():
+def test_the_rate_of_a_training_under_way_may_change() -> None:
     data = {"path": "photos"}
     before, now = (load_config("vwe", [f"refine.fit.lr={rate}"], data=data) for rate in (0.1, 0.01))
     assert [(part.key, part.rate_only) for part in broken(before, now)] == [
@@ -142,7 +144,7 @@ def test_the_rate_of_a_training_under_way_may_change():
     ]
 
 
-def test_a_segmenter_that_was_begun_and_left_out_begins_anew(finished, shapes, tmp_path):
+def test_a_segmenter_that_was_begun_and_left_out_begins_anew(finished: Path, shapes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     RunFolder.open(run).update_stage("segment", done=False)
