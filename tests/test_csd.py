@@ -26,7 +26,6 @@ from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import ConfigError, LabelError, PhotoError, RunError, ShapeError
 from hintseg.hints.check import check
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
-from hintseg.losses.consistency import consistency, covered, with_dummy
 from hintseg.methods.cam import Cam, CamConfig
 from hintseg.methods.irn import Irn, IrnConfig
 from hintseg.methods.mctformer import MctConfig, MctFormer
@@ -40,6 +39,7 @@ from hintseg.run.folder import RunFolder
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
 from hintseg.types import IGNORE, Hints, HintSet, ParameterGroup, Photo, Progress, Tags
+from hintseg.wrappers.consistency import consistency, covered, with_dummy
 from hintseg.wrappers.csd import Csd, CsdConfig, make_pastes, reliable
 from hintseg.wrappers.decoupling import Decoupling, check_data
 from made import batch_of, rand, with_targets

@@ -1,7 +1,7 @@
 """Segmenters that learn from (pseudo) masks: DeepLabv2 and a light all-MLP head, on any backbone.
 
 DeepLabv2 (Chen et al., TPAMI 2018): a stride-8 network and a pyramid of four atrous convolutions on its last level,
-summed. It is the segmenter of the VWE, IRN, CSD and CFS papers, whose numbers come from its PyTorch port.
+summed. Most papers here that end in a segmenter end in this one; their numbers come from its PyTorch port.
 SegFormer's head (Xie et al., NeurIPS 2021): every level mapped to one width, resized to the finest and mixed per cell;
 it sees fine levels, so it draws sharper borders than a stride-16 pyramid, at a small cost.
 
