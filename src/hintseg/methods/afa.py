@@ -13,13 +13,13 @@ from functools import partial
 from typing import Literal
 
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from hintseg.losses.balanced_cross_entropy import BalancedCrossEntropy
 from hintseg.losses.classification import tag_loss
 from hintseg.losses.window_affinity import WindowAffinity
 from hintseg.methods.one_stage import OneStage, OneStageConfig, Share, Weight
 from hintseg.nn.affinity import spread
+from hintseg.nn.resize import grow
 from hintseg.refine.pseudo_labels import CropPar, affinity_labels, only_said
 from hintseg.types import Batch, Progress
 
@@ -62,7 +62,7 @@ class Afa(OneStage):
         colour = self.colour_labels(par, look.maps, targets)
         labels = colour
         if walks and look.affinity is not None:
-            grid = interpolate(look.maps, size=look.grid, mode="bilinear", align_corners=False)
+            grid = grow(look.maps, look.grid)
             walk = partial(spread, affinity=look.affinity)
             labels = affinity_labels(par, grid, targets.possible, targets.windows, walk, **self.cuts)
             labels = self.known(only_said(labels, targets))

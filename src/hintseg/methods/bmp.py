@@ -25,11 +25,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hintseg.cam.maps import grow, stretch
+from hintseg.cam.maps import stretch
 from hintseg.losses.classification import tag_loss
 from hintseg.losses.mutual import C2s, S2c
 from hintseg.losses.window_affinity import WindowAffinity
 from hintseg.methods.one_stage import Look, OneStage, OneStageConfig, Share, Weight
+from hintseg.nn.resize import grow
 from hintseg.refine.pseudo_labels import CropPar, background_aware, inside, only_said
 from hintseg.types import BACKGROUND, IGNORE, Batch, Progress, Targets
 

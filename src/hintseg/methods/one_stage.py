@@ -12,9 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
-from hintseg.cam.maps import grow, merge_twins, stretch
+from hintseg.cam.maps import merge_twins, stretch
 from hintseg.config.auto import Facts, epochs
 from hintseg.config.settings import Count, MethodConfig, Positive
 from hintseg.errors import ConfigError
@@ -25,6 +24,7 @@ from hintseg.nn.decoders import MlpHead
 from hintseg.nn.mit import Attention, Mit, build_encoder
 from hintseg.nn.pooling import gmp
 from hintseg.nn.prior import ClassPrior
+from hintseg.nn.resize import grow, resize
 from hintseg.nn.scale import FeatureScale
 from hintseg.refine.pseudo_labels import CropPar, background_aware, only_said, par_labels
 from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Prediction, Supervision, Targets
@@ -194,7 +194,7 @@ class OneStage(Method):
         with frozen(self):
             for scale in self.config.scales:
                 shape = [max(1, round(side * scale)) for side in size]
-                scaled = interpolate(images, size=shape, mode="bilinear", align_corners=False) if scale != 1 else images
+                scaled = resize(images, shape) if scale != 1 else images
                 seen = self.branches(torch.cat([scaled, scaled.flip(3)]), decode=decode)
                 maps = maps + torch.relu(merge_twins(seen.maps, size, "max"))
                 if seen.logits is not None:
