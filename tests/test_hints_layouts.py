@@ -243,10 +243,15 @@ class TestCoco:
         assert hints["b"] == Hints(Tags.complete((), len(hint_set.classes)))
         assert hints["c"] == Hints()
 
-    def test_a_crowd_alone_is_no_tag(self, folder: Path) -> None:
+    @pytest.mark.parametrize(("kept", "present"), [(slice(2, 3), {1}), (slice(0, 3, 2), {1, 2})])
+    def test_the_class_of_a_crowd_is_there_though_it_is_no_object(
+        self, folder: Path, kept: slice, present: set[int]
+    ) -> None:
         content = coco_json()
-        content["annotations"] = content["annotations"][2:3]
-        assert hints_of(read_hints(self.write(folder, content)))["a"].tags == Tags.complete((), 2)
+        content["annotations"] = content["annotations"][kept]
+        hints = hints_of(read_hints(self.write(folder, content)))["a"]
+        assert hints.tags == Tags.complete(present, 2)
+        assert {mark.label for mark in hints.objects} == present - {1}
 
     def test_all_problems_at_once(self, folder: Path) -> None:
         nan = float("nan")
