@@ -30,6 +30,9 @@ Bytes = npt.NDArray[np.uint8]
 
 logger = logging.getLogger("hintseg")
 
+OBJECTS = "objects"
+"""Folder of the objects in masks for people, where not all photos have any."""
+
 RESERVED = (*STAGES, "truth", "labels", BASELINE)
 """Folders of a run that no masks for people may be written to."""
 
@@ -78,7 +81,9 @@ def write_masks(run: RunFolder, target: OwnedFolder, overlays: bool, overwrite: 
     paths = {name: row.path for name, row in rows.items()}
     names = sorted({name for store in stores if store is not None for name in store.ids() if name in rows})
     files = {name: file_name(name, paths[name]) for name in names}
-    objects = run.path / "propose" / "instances" if made.stage == "propose" else None
+    boxed = [] if stores[0] is None else [name for name in names if name in stores[0]]
+    objects = {name: run.path / "propose" / "instances" / f"{name}.npz" for name in boxed}
+    watch = watch or Watch()
     with writing(target.root, run, files, overlays, objects) as write:
 
         def one(photo: Photo) -> None:
@@ -88,18 +93,23 @@ def write_masks(run: RunFolder, target: OwnedFolder, overlays: bool, overwrite: 
             if mask is not None:
                 write(photo, mask)
 
-        on_threads("writing masks", [Photo(name, paths[name]) for name in names], one, watch or Watch())
+        on_threads("writing masks", [Photo(name, paths[name]) for name in names], one, watch)
+    if 0 < len(objects) < len(files) and machine.rank() == 0:
+        watch.line(
+            f"objects of {len(objects)} photos are in {target.root / OBJECTS}; {len(files) - len(objects)} photos have "
+            "no boxes, so their objects are not known apart"
+        )
     return target.root
 
 
 @contextmanager
 def writing(
-    out: Path, run: RunFolder, files: Mapping[str, str], overlays: bool, objects: Path | None = None
+    out: Path, run: RunFolder, files: Mapping[str, str], overlays: bool, objects: Mapping[str, Path] | None = None
 ) -> Iterator[Callable[[Photo, Bytes], None]]:
     """Yield what writes a photo's mask as PNG and overlay; at the end all are written as COCO too.
 
-    `files` holds the photos' file names by id, `objects` the folder of their objects, where there is one: those are
-    written in the forms other tools read.
+    `files` holds the photos' file names by id, `objects` the files of objects of those that have any: they are written
+    in the forms other tools read, beside the masks, or in a folder of their own where some photos have only masks.
     """
     store = MaskStore(out / "png", run.classes, run.background)
 
@@ -115,12 +125,13 @@ def writing(
     yield write
     if machine.rank() == 0:
         store.finish()
-        if objects is None:
+        known = objects or {}
+        of_all = 0 < len(known) == len(files)
+        if not of_all:
             write_coco(out / "coco.json", store, files=files)
-        else:
-            write_objects(
-                out, ((id, name, read_instances(objects / f"{id}.npz")) for id, name in files.items()), run.classes
-            )
+        if known:
+            found = ((id, files[id], read_instances(path)) for id, path in known.items())
+            write_objects(out if of_all else out / OBJECTS, found, run.classes)
         with whole_file(out / "classes.txt") as file:
             file.write(("\n".join(run.classes) + "\n").encode())
     machine.barrier()
