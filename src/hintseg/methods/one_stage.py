@@ -27,6 +27,7 @@ from hintseg.nn.prior import ClassPrior
 from hintseg.nn.resize import grow, resize
 from hintseg.nn.scale import FeatureScale
 from hintseg.refine.pseudo_labels import CropPar, background_aware, only_said, par_labels
+from hintseg.run.schema import Show
 from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Prediction, Supervision, Targets
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -239,6 +240,12 @@ class OneStage(Method):
         cut = "BSP with Branch-S's background" if self.uses_background else "PAR with a constant background"
         how = f"Branch-C (Table VI): {cut}, scales {list(self.config.scales)} with flips; tags used at test time"
         return {"branch_c": ExtraLabels("Branch-C", how)}
+
+    @property
+    def shows(self) -> tuple[Show, ...]:
+        """The background of Branch-S, where Branch-C's labels were cut with it."""
+        prior = Show(folder="background", title="background prior", kind="heat")
+        return (prior,) if self.uses_background else ()
 
     def extras(self, images: Tensor, tags: Tensor) -> dict[str, Tensor]:
         """Return Y^c of photos (see `label_photos`) and, where it was cut with it, the background of Branch-S."""

@@ -265,7 +265,8 @@ def _go_on(
             watch.line(f"{stage} is made again{_FROM[part.key[1]]}: {part.why}")
         run.update_stage(stage, **dict(StageFacts() if part.key[1] == "learn" else facts) | {"done": False})
         run.add_metrics(stage, [])
-        folder.remove(part.files)
+        drawn = [f"{stage}/{show.folder}/" for show in facts.shows if show.kind == "rows"]  # of the masks
+        folder.remove((*part.files, *drawn))
     manifest = run.manifest
     for stage in STAGES:
         if getattr(config, stage) is None and stage in manifest.stages:  # begun, and now left out

@@ -35,6 +35,7 @@ from hintseg.pipeline.extras import write_extras
 from hintseg.pipeline.maps import choose, cut_maps, record, score, tag_rows, write_class_maps
 from hintseg.pipeline.stages import predict_photos, read_out, train_on_photos
 from hintseg.run.folder import RunFolder
+from hintseg.run.schema import Show
 from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.training import machine
 from hintseg.training.watch import Watch
@@ -44,6 +45,17 @@ Bytes = npt.NDArray[np.uint8]
 
 CURVE_POINTS = 25
 """Times at most that both branches are measured during a training."""
+
+
+SEEDS = Show(folder="seeds", title="seed", kind="mask")
+CURVES = Show(
+    folder="curves.csv",
+    title="Two branches",
+    note="Seeds of the classification branch (tags known) and masks of the segmentation branch (no tags), measured on "
+    "a few photos with a truth after some epochs: one scale, no flips. The truth is judged with, never learned.",
+    kind="curve",
+    labels={"branch_c": "Branch-C, seeds", "branch_s": "Branch-S, segmentation"},
+)
 
 
 def segment_from_tags(
@@ -87,6 +99,8 @@ def segment_from_tags(
     rows += score(run, "segment", "pseudo mask", "train", f"{how}; tags used at test time", None, photos=learned)
     rows += score(run, "segment", "segmentation", "val", f"{how}; no tags at test time", None, photos=val)
     record(run, "segment", rows)
+    labels_shown = [Show(folder=name, title=made.kind, kind="mask") for name, made in method.extra_labels.items()]
+    run.update_stage("segment", shows=(SEEDS, *method.shows, *labels_shown, CURVES))
 
 
 def _curves(
