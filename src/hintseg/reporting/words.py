@@ -279,7 +279,7 @@ def protocol(run: RunFolder) -> list[tuple[str, str]]:
         (
             "Photos",
             f"{splits.count('train')} to learn from, {splits.count('val')} to evaluate on; {truth} have true masks"
-            + ("" if _learns_from_truth(run) else ", which were used for evaluation only")
+            + (", which were used for evaluation only" if run.seen.data.learn_masks is None else "")
             + ".",
         )
     )
@@ -316,10 +316,6 @@ def threshold_sentence(run: RunFolder, stage: Stage) -> str:
     if sweep.oracle is not None:
         sentence += f" Ground truth would have chosen {sweep.oracle:.2f} (oracle, for comparison only)."
     return sentence
-
-
-def _learns_from_truth(run: RunFolder) -> bool:
-    return list(run.stages) == ["segment"] and not run.one_stage
 
 
 def _stage_sentence(facts: StageFacts, settings: StageSettings | None) -> str:

@@ -248,11 +248,18 @@ class WrapperSettings(BaseModel):
     baseline: Path | None = None
 
 
+class DataSettings(BaseModel):
+    """What reports read of the settings of the data."""
+
+    learn_masks: str | None = None
+
+
 class SeenSettings(BaseModel):
     """``config.yaml`` as far as reports read it: no method is looked up, so no network library is imported."""
 
     recipe: str
     seed: int
+    data: DataSettings = DataSettings()
     backbone: NetworkSettings
     propose: StageSettings | None = None
     localize: StageSettings | None = None
