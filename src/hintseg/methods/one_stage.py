@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hintseg.cam.maps import merge_twins, stretch
 from hintseg.config.auto import Facts, epochs
+from hintseg.config.objective import MoreObjectives
 from hintseg.config.settings import Count, MethodConfig, Positive
 from hintseg.errors import ConfigError
 from hintseg.methods.deeplab import NEVER, with_background
@@ -51,6 +52,8 @@ class OneStageConfig(MethodConfig):
         background_score: Background score where one number must do: Y^c of whole photos, where Branch-S's background
             does not stand in for it.
         par_iterations: Steps of PAR; AFA takes 10 for VOC and 15 for COCO.
+        objectives: Losses of Branch-S beside the paper's own, from the first step on: blocks as for other segmenters
+            (`hintseg list objectives`). They judge by what is said of pixels, such as the masks of `data.learn_masks`.
         curve_photos: Photos with a true mask on which both branches are measured during training (never learned from);
             0 measures nothing.
     """
@@ -65,6 +68,7 @@ class OneStageConfig(MethodConfig):
     low: Share = 0.35
     background_score: Share = 0.45
     par_iterations: Count = 10
+    objectives: MoreObjectives = ()
     curve_photos: Annotated[int, Field(ge=0)] = 40
 
     @property
