@@ -205,7 +205,7 @@ class Lines:
         file = labels or path / "lines.txt"
         return Fit.YES if file.name == "lines.txt" and file.is_file() else Fit.NO
 
-    def read(self, path, labels, *, unlabelled=None, background=True):
+    def read(self, path, labels, reading):
         folder, problems, hints = find_photos(path), Problems(), {}
         for number, line in enumerate(read_text(labels or path / "lines.txt").splitlines(), start=1):
             name, label, *values = line.split()
@@ -213,7 +213,7 @@ class Lines:
             mark = Mark(("ant", "bee").index(label) + 1, Stroke(tuple(map(float, values))))
             hints[photo] = Hints(marks=(mark,))
         return assemble(path, folder, ("ant", "bee"), hints, source="lines.txt", problems=problems, notes=[],
-                        splits={}, background=background)
+                        splits={}, background=reading.background)
 """
 
 

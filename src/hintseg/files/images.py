@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image
 
 from hintseg.files.parse import is_file
+
+
+@cache
+def with_heif() -> bool:
+    """Teach PIL to read HEIC photos where the extra ``hintseg[heic]`` is installed, and return whether it is."""
+    if find_spec("pillow_heif") is None:
+        return False
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()  # PIL then opens them like any photo
+    return True
 
 
 def open_image(path: Path) -> Image.Image:
@@ -19,4 +32,5 @@ def open_image(path: Path) -> Image.Image:
     if not is_file(path):
         path.stat()  # raises where it is missing, and says why
         raise OSError("it is no plain file")
+    with_heif()
     return Image.open(path)

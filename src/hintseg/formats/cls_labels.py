@@ -23,6 +23,7 @@ from hintseg.formats.codec import Fit
 from hintseg.formats.layout import CLASS_LIST, VOC_CLASSES, assemble, find_truth, read_classes, read_splits
 from hintseg.formats.photos import PhotoFolder, find_photos
 from hintseg.formats.problems import Problems
+from hintseg.formats.records import Reading
 from hintseg.formats.voc import voc_root
 from hintseg.types import Hints, HintSet, Supervision, Tags
 
@@ -42,20 +43,18 @@ class ClsLabels:
             return Fit.WEAK if labels.suffix.lower() == ".npy" else Fit.NO
         return Fit.YES if (path / FILE).is_file() else Fit.NO
 
-    def read(
-        self, path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True
-    ) -> HintSet:
+    def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read tags from a `cls_labels.npy`.
 
         Args:
             path: Folder of the data set, also one in Pascal VOC layout.
             labels: The file; None takes `cls_labels.npy` in `path`.
-            unlabelled: Value of true masks beside it (SegmentationClass) that means "nothing known here".
-            background: Whether pixels may belong to no class.
+            reading: How it is to be read.
 
         Raises:
             LabelError: The file holds something else than such a dict, or all its problems at once.
         """
+        unlabelled, background = reading.unlabelled, reading.background
         file = labels or path / FILE
         root = voc_root(path) or path
         vectors = load(file)

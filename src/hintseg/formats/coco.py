@@ -10,21 +10,19 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from hintseg.errors import LabelError, shown
+from hintseg.errors import LabelError, join, shown
 from hintseg.files.parse import is_file, read_json
 from hintseg.formats.codec import Fit, holds
-from hintseg.formats.layout import Found, assemble, boxes_and_truth, check_classes, is_background, read_splits
-from hintseg.formats.photos import PhotoFolder, find_photos, size_or_none
+from hintseg.formats.gather import gather
+from hintseg.formats.layout import is_background, read_splits
+from hintseg.formats.photos import find_photos
 from hintseg.formats.problems import Problems
+from hintseg.formats.records import Item, Labels, Reading, Record
 from hintseg.geometry import runs
-from hintseg.geometry.boxes import fit_box
 from hintseg.types import Box, HintSet, Region, Rle, Supervision
 
 PLACES = ("instances*.json", "annotations/instances*.json", "*/_annotations.coco.json", "*.json", "annotations/*.json")
 """Where the files are looked for below the data set's folder; the first that fits counts."""
-
-OPENED = 500
-"""Photos of a file, spread evenly, whose own size is compared with the stated one."""
 
 LARGEST = 10**9
 """Larger numbers are no pixels: refused, so that no sum or product of them overflows."""
@@ -61,16 +59,13 @@ class Coco:
             return Fit.YES if find_json(path) else Fit.NO
         return Fit.WEAK if labels.suffix.lower() == ".json" or holds(labels, ".json") else Fit.NO
 
-    def read(
-        self, path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True
-    ) -> HintSet:
+    def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read COCO instances; several files (such as instances_train.json and instances_val.json) become splits.
 
         Args:
             path: Folder of the data set.
             labels: The JSON file or the folder of them; None looks in `PLACES`.
-            unlabelled: Not used; this format has no index images.
-            background: Whether pixels may belong to no class.
+            reading: How it is to be read.
 
         Raises:
             LabelError: There is no label file, or all problems of the files at once.
@@ -83,34 +78,23 @@ class Coco:
             raise LabelError(f"there is no COCO JSON in {labels or path}; name the label file with labels=FILE")
         problems, notes = Problems(), list[str]()
         contents = {file: _load(file) for file in files}
-        folder = find_photos(path)
-        classes, ids = _classes(contents, problems, notes, background=background)
+        folder = find_photos(path, missing=reading.missing)
+        classes, ids = _classes(contents, problems, notes, background=reading.background)
         problems.raise_all()
-        objects: dict[str, list[Found]] = {}
-        parts: dict[str, tuple[str, ...]] = {}
-        for file, content in contents.items():
-            found = _Reader(file, content, folder, ids, problems).objects(notes)
-            for photo in found.keys() & objects.keys():
-                problems.add(file.name, f"photo '{photo}' is also in another of the label files")
-            objects |= found
-            places = [(name, word) for name in (file.name, file.parent.name) for word in _SPLIT_WORDS]
-            word = next((word for name, word in places if word in name), file.stem)
-            parts[word] = (*parts.get(word, ()), *sorted(found))
-        splits = parts if len(files) > 1 else read_splits(path, folder, problems)
-        source = ", ".join(file.name for file in files)
-        hints, truth = boxes_and_truth(objects, len(classes))
-        return assemble(
-            path,
-            folder,
-            classes,
-            hints,
-            truth=truth,
-            source=source,
-            problems=problems,
-            notes=notes,
-            splits=splits,
-            background=background,
+        records = tuple(
+            record
+            for file, content in contents.items()
+            for record in _records(file, content, ids, _split(file) if len(files) > 1 else None, problems, notes)
         )
+        splits = {} if len(files) > 1 else read_splits(path, folder, problems)
+        said = Labels(records, join([file.name for file in files]), classes, splits, notes=tuple(notes))
+        return gather(path, folder, said, reading, problems)
+
+
+def _split(file: Path) -> str:
+    """Return the split a file's own name, or else that of its folder, speaks of."""
+    places = [(name, word) for name in (file.name, file.parent.name) for word in _SPLIT_WORDS]
+    return next((word for name, word in places if word in name), file.stem)
 
 
 def _load(file: Path) -> dict[str, Any]:
@@ -126,160 +110,153 @@ def _load(file: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def _id(value: Any) -> str | None:
+    """Return an id as text: 1, "1" and 1.0 are one; None where it is no id."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
+def _order(id_: str) -> tuple[bool, int, str]:
+    """Sort ids that are numbers as such, before others."""
+    number = id_.isdecimal() and len(id_) < 20
+    return not number, int(id_) if number else 0, id_
+
+
 def _classes(
     contents: dict[Path, dict[str, Any]], problems: Problems, notes: list[str], *, background: bool
-) -> tuple[tuple[str, ...], dict[Any, int]]:
-    """Return the class names and the class id 1..K of every category id; all files must agree."""
-    first: dict[Any, str] = {}
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the class names in the order of the ids, and the name of every category id; all files must agree."""
+    first: dict[str, str] = {}
+    groups: set[str] = set()
+    used: set[str | None] = set()
     for number, (file, content) in enumerate(contents.items()):
-        own: dict[Any, str] = {}
+        own: dict[str, str] = {}
         names: set[str] = set()
         for item in content["categories"]:
-            if (
-                not isinstance(item, dict)
-                or not isinstance(item.get("id"), int)
-                or not str(item.get("name", "")).strip()
-            ):
-                problems.add(file.name, f"category {shown(item)} needs a whole number `id` and a `name`")
+            id_, name = _id(item.get("id")), " ".join(str(item.get("name", "")).split())
+            if id_ is None or not name:
+                problems.add(file.name, f"category {shown(item)} needs an `id`, a number or text, and a `name`")
                 continue
-            name = str(item["name"]).strip()
-            if item["id"] in own or name in names:
-                problems.add(file.name, f"category {shown(item['id'])} '{shown(name)}' occurs twice")
-            own[item["id"]] = name
+            if id_ in own or name in names:
+                problems.add(file.name, f"category {shown(id_)} '{shown(name)}' occurs twice")
+            own[id_] = name
             names.add(name)
+            groups.add(str(item.get("supercategory")))
+        used |= {_id(item.get("category_id")) for item in content["annotations"]}
         if number == 0:
             first = own
-        for id_ in sorted(own.items() ^ first.items()):
-            problems.add(file.name, f"category {shown(id_[0])} '{shown(id_[1])}' is not the same in all label files")
-    if background:
-        zero = {id_ for id_, name in first.items() if is_background(name)}
-        notes.extend(f"category {shown(id_)} '{first.pop(id_)}' is background and no class" for id_ in zero)
-    order = sorted(first)
-    classes = tuple(first[id_] for id_ in order)
-    check_classes(classes, ", ".join(file.name for file in contents), problems)
-    if order != list(range(1, len(order) + 1)):
+        for changed in sorted(own.items() ^ first.items()):
+            problems.add(
+                file.name, f"category {shown(changed[0])} '{shown(changed[1])}' is not the same in all label files"
+            )
+    names_of = dict(first)
+    for id_, name in names_of.items():
+        if background and is_background(name):
+            notes.append(f"category {shown(id_)} '{name}' is background and no class")
+            del first[id_]
+        elif name in groups and id_ not in used and len(first) > 1:
+            notes.append(f"category {shown(id_)} '{name}' groups others, has no annotation, and is no class")
+            del first[id_]
+    order = sorted(first, key=_order)
+    if order != [str(number) for number in range(1, len(order) + 1)]:
         some = ", ".join(f"{shown(id_)} -> {new}" for new, id_ in enumerate(order[:4], start=1))
         notes.append(f"category ids are mapped to 1..{len(order)} in their order: {some}, ...")
-    return classes, {id_: new for new, id_ in enumerate(order, start=1)}
+    return tuple(first[id_] for id_ in order), names_of
 
 
-class _Reader:
-    """Reads one JSON file."""
-
-    def __init__(
-        self, file: Path, content: dict[str, Any], folder: PhotoFolder, ids: dict[Any, int], problems: Problems
-    ) -> None:
-        self.where = file.name
-        self.content = content
-        self.folder = folder
-        self.ids = ids
-        self.problems = problems
-
-    def objects(self, notes: list[str]) -> dict[str, list[Found]]:
-        """Return the objects of all photos the file lists."""
-        photos = self._photos()
-        boxes: dict[Any, list[Found]] = defaultdict(list)
-        empty = 0
-        for item in self.content["annotations"]:
-            line = f"annotation {shown(item.get('id', '?'))}"
-            image, category = item.get("image_id"), item.get("category_id")
-            if not isinstance(image, int | str) or image not in photos:
-                self.problems.add(self.where, f"{line}: image_id {shown(image)} is not in `images`")
-                continue
-            if not isinstance(category, int) or category not in self.ids:
-                known = ", ".join(shown(id_) for id_ in list(self.ids)[:5])
-                self.problems.add(
-                    self.where, f"{line}: category_id {shown(category)} is not in `categories` ({known}, ...)"
-                )
-                continue
+def _records(
+    file: Path, content: dict[str, Any], ids: dict[str, str], split: str | None, problems: Problems, notes: list[str]
+) -> list[Record]:
+    """Return what one file says of each photo it lists."""
+    where = file.name
+    images: dict[str, dict[str, Any]] = {}
+    for image in content["images"]:
+        id_, name = _id(image.get("id")), image.get("file_name")
+        if id_ is None or not isinstance(name, str) or not name:
+            problems.add(where, f"image {shown(image)} needs an `id` and a `file_name`")
+        elif id_ in images:
+            problems.add(where, f"image {shown(id_)}: this id occurs twice in `images`")
+        else:
+            images[id_] = image
+    items: dict[str, list[Item]] = defaultdict(list)
+    empty = 0
+    for annotation in content["annotations"]:
+        line = f"annotation {shown(annotation.get('id', '?'))}"
+        image_id, category = _id(annotation.get("image_id")), _id(annotation.get("category_id"))
+        if image_id not in images:
+            problems.add(where, f"{line}: image_id {shown(annotation.get('image_id'))} is not in `images`")
+        elif category not in ids:
+            known = ", ".join(shown(one) for one in sorted(ids, key=_order)[:5])
+            given = shown(annotation.get("category_id"))
+            problems.add(where, f"{line}: category_id {given} is not in `categories` ({known}, ...)")
+        else:
             try:
-                box = self._box(item, self.ids[category], photos[image][1])
+                item = _item(annotation, ids[category], line)
             except LabelError as error:
-                self.problems.add(self.where, f"{line}: {error}")
-                continue
-            if box is None:
+                item = Item(ids[category], Box(0, 0, 0, 0), line=line, wrong=str(error))
+            if item is None:
                 empty += 1
             else:
-                boxes[image].append(box)
-        if empty:
-            notes.append(f"{empty} annotations without any area in {self.where} are left out")
-        return {photo: boxes[image] for image, (photo, _) in photos.items() if photo is not None}
+                items[image_id].append(item)
+    if empty:
+        notes.append(f"{empty} annotations without any area in {where} are left out")
+    return [
+        Record(
+            image["file_name"],
+            tuple(items[id_]),
+            size=_size(image),
+            split=split,
+            where=where,
+            line=f"image {shown(id_)}",
+        )
+        for id_, image in images.items()
+    ]
 
-    def _photos(self) -> dict[Any, tuple[str | None, tuple[int, int] | None]]:
-        """Return the photo id and (height, width) of every image id."""
-        photos: dict[Any, tuple[str | None, tuple[int, int] | None]] = {}
-        seen: dict[str, Any] = {}
-        every = max(1, len(self.content["images"]) // OPENED)
-        for number, item in enumerate(self.content["images"]):
-            image, name = item.get("id"), item.get("file_name")
-            line = f"image {shown(image)}"
-            if not isinstance(image, int | str) or not isinstance(name, str) or not name:
-                self.problems.add(self.where, f"image {shown(item)} needs an `id` and a `file_name`")
-                continue
-            if image in photos:
-                self.problems.add(self.where, f"{line}: this id occurs twice in `images`")
-            photo = self.folder.locate(name, self.problems, self.where, line)
-            if photo is not None and photo in seen:
-                self.problems.add(self.where, f"{line}: '{shown(name)}' is also image {shown(seen[photo])}")
-            if photo is not None:
-                seen.setdefault(photo, image)
-            height, width = item.get("height"), item.get("width")
-            size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-            if photo is not None and (size is None or number % every == 0):
-                own = size_or_none(self.folder.paths[photo])
-                if size is not None and own is not None and size != own:
-                    self.problems.add(
-                        self.where,
-                        f"{line}: '{shown(name)}' is {own[1]} x {own[0]} pixels (EXIF applied), but the file says "
-                        f"{shown(width)} x {shown(height)}; its boxes would lie elsewhere: give the photos they were "
-                        "drawn on, or scale the boxes",
-                    )
-                size = size or own
-            photos.setdefault(image, (photo, size))
-        return photos
 
-    def _box(self, item: dict[str, Any], label: int, size: tuple[int, int] | None) -> Found | None:
-        """Return one object, or None where it has no area."""
-        outline = _outline(item.get("segmentation"), size)
-        corners: tuple[float, float, float, float] | None = None
-        if item.get("bbox"):
-            x, y, width, height = _numbers(item["bbox"], "bbox", count=4)
-            if 0.0 in (width, height):
-                return None
-            corners = (x, y, x + width, y + height)
-        elif outline is not None and outline.rle is not None:
-            corners = runs.bounds(outline.rle)
-        elif outline is not None:
-            xs = [v for ring in outline.polygons for v in ring[0::2]]
-            ys = [v for ring in outline.polygons for v in ring[1::2]]
-            corners = (min(xs), min(ys), max(xs), max(ys))
-        else:
-            raise LabelError("has neither a bbox nor a segmentation")
-        if corners is None:
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    height, width = image.get("height"), image.get("width")
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _item(annotation: dict[str, Any], name: str, line: str) -> Item | None:
+    """Return one object; None where it has no area."""
+    box, crowd = annotation.get("bbox"), bool(annotation.get("iscrowd", 0))
+    outline, mended = None, ""
+    try:
+        outline = _outline(annotation.get("segmentation"))
+    except LabelError as error:
+        if not box:
+            raise
+        mended = f"have an outline that cannot be used, so their box alone counts ({error})"
+    if box:
+        x, y, width, height = _numbers(box, "bbox", count=4)
+        if 0.0 in (width, height):
             return None
-        return Found(label, Box(*fit_box(corners, size)), outline, crowd=bool(item.get("iscrowd", 0)))
+        return Item(name, Box(x, y, x + width, y + height), outline, crowd, line=line, mended=mended)
+    if outline is None:
+        raise LabelError("has neither a bbox nor a segmentation")
+    if outline.rle is not None and runs.bounds(outline.rle) is None:
+        return None
+    return Item(name, outline, None, crowd, line=line)
 
 
-def _outline(segmentation: Any, size: tuple[int, int] | None) -> Region | None:
+def _outline(segmentation: Any) -> Region | None:
     """Return what a `segmentation` entry holds; None where it is empty."""
     if not segmentation:
         return None
     if isinstance(segmentation, list):
         rings = [segmentation] if isinstance(segmentation[0], int | float) else segmentation
-        polygons = tuple(_numbers(ring, "polygon") for ring in rings)
-        for ring in polygons:
-            if len(ring) < 6 or len(ring) % 2:
-                raise LabelError(f"a polygon has {len(ring)} numbers; at least 3 points (x, y) are needed")
-        return Region(polygons)
+        return Region(tuple(_numbers(ring, "polygon") for ring in rings))
     if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
         raise LabelError("segmentation is neither a list of polygons nor a run-length mask with `size` and `counts`")
     height, width = (int(v) for v in _numbers(segmentation["size"], "size", count=2))
     counts = segmentation["counts"]
+    if isinstance(counts, str) and counts[:2] in ("b'", 'b"') and counts[-1:] == counts[1]:
+        counts = counts[2:-1].replace("\\\\", "\\")  # Python's way to show bytes, written as text
     parsed = runs.parse_counts(counts) if isinstance(counts, str) else tuple(int(v) for v in _numbers(counts, "counts"))
     mask = Rle(height, width, parsed)
     runs.check_runs(mask)
-    if size is not None and (height, width) != tuple(size):
-        raise LabelError(f"the run-length mask is {width} x {height}, but its image is {size[1]} x {size[0]}")
     return Region(rle=mask)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from hintseg.formats.records import Reading
 from hintseg.types import HintSet, Supervision
 
 
@@ -41,10 +43,8 @@ class Codec(Protocol):
         """
         ...
 
-    def read(
-        self, path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True
-    ) -> HintSet:
-        """Read a labelled folder.
+    def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
+        """Read a labelled folder. Codecs return what `formats.gather.gather` makes of their `Labels`.
 
         Tags are what the file says of whole photos; what boxes, points and scribbles imply about a photo's classes is
         worked out later, for all formats alike (`hints.implied`).
@@ -52,11 +52,47 @@ class Codec(Protocol):
         Args:
             path: Folder of the data set.
             labels: Label file or folder; None looks for it in `path`.
-            unlabelled: The value of index images that means "nothing known here".
-            background: Whether pixels may belong to no class.
+            reading: How it is to be read.
 
         Raises:
             LabelError: All problems of the label files at once.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a codec wrote.
+
+    Attributes:
+        labels: The label file or folder, as `Codec.read` takes it.
+        lost: What the format cannot hold, or not as it was, one sentence each.
+    """
+
+    labels: Path
+    lost: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """A codec that also writes its format.
+
+    Attributes:
+        writes: The kinds of hints it writes; a photo's full mask (`Photo.truth`, or `Hints.mask`) is `masks`. What a
+            hint set has beside them is said to be lost by `hints.convert`, for all formats alike.
+    """
+
+    writes: frozenset[Supervision]
+
+    def write(self, hint_set: HintSet, out: Path) -> Written:
+        """Write label files; photos stay where they are.
+
+        What is read again with the photos' folder and `Written.labels` equals what was written, as far as `writes` and
+        `Written.lost` go. Files appear whole or not at all (`files.atomic.whole_file`).
+
+        Args:
+            hint_set: What is said of the photos.
+            out: An empty folder.
         """
         ...
 

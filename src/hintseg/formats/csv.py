@@ -29,6 +29,7 @@ from hintseg.formats.layout import (
 )
 from hintseg.formats.photos import PhotoFolder, find_photos, size_or_none
 from hintseg.formats.problems import Problems
+from hintseg.formats.records import Reading
 from hintseg.formats.tables import (
     FILE_COLUMNS,
     LABEL_COLUMNS,
@@ -68,20 +69,18 @@ class Csv:
             return Fit.YES if any((path / name).is_file() for name in FILES) else Fit.NO
         return Fit.WEAK if is_table(labels) and kind_of(read_rows(labels)) != "points" else Fit.NO
 
-    def read(
-        self, path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True
-    ) -> HintSet:
+    def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read a CSV of tags, a one-hot CSV or a CSV of boxes; its header tells which.
 
         Args:
             path: Folder of the data set.
             labels: The CSV file; None looks for one of `FILES` in `path`.
-            unlabelled: Value of true masks beside it (SegmentationClass) that means "nothing known here".
-            background: Whether pixels may belong to no class.
+            reading: How it is to be read.
 
         Raises:
             LabelError: All problems of the file at once, with their lines.
         """
+        unlabelled, background = reading.unlabelled, reading.background
         file = find_table(path, labels, FILES)
         rows = read_rows(file)
         kind = kind_of(rows)

@@ -13,6 +13,7 @@ from hintseg.formats.codec import Fit
 from hintseg.formats.layout import TRUTH_FOLDERS, assemble, check_classes
 from hintseg.formats.photos import MASK_FOLDERS, PHOTO_FOLDERS, PhotoFolder, is_ours, leads_back, photo_files
 from hintseg.formats.problems import Problems
+from hintseg.formats.records import Reading
 from hintseg.types import Hints, HintSet, Supervision, Tags
 
 NEGATIVE_FOLDERS = ("negatives", "negative", "_negative", "_negatives")
@@ -46,20 +47,18 @@ class Folders:
         names = {child.name for part in split_folders(path) for child in class_folders(part)}
         return Fit.WEAK if names - {*PHOTO_FOLDERS, *MASK_FOLDERS, *TRUTH_FOLDERS, *NEGATIVE_FOLDERS} else Fit.NO
 
-    def read(
-        self, path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True
-    ) -> HintSet:
+    def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read a folder per class: every photo has the one tag its folder says. Classes are in alphabetical order.
 
         Args:
             path: Folder of the class folders.
             labels: None; this format has no label file.
-            unlabelled: Not used; this format has no index images.
-            background: Whether pixels may belong to no class.
+            reading: How it is to be read.
 
         Raises:
             LabelError: `labels` is given, or there is no class folder with photos.
         """
+        background = reading.background
         if labels is not None:
             raise LabelError(f"the format 'folders' has no label file, but labels={labels} is given; leave it out")
         parts = split_folders(path)

@@ -28,6 +28,7 @@ from hintseg.formats.layout import (
 )
 from hintseg.formats.photos import MASK_FOLDERS, find_photos, is_ours
 from hintseg.formats.problems import Problems
+from hintseg.formats.records import Reading
 from hintseg.formats.voc import voc_root
 from hintseg.types import FullMask, Hints, HintSet, MaskFile, Supervision, Tags
 
@@ -57,16 +58,13 @@ class IndexPng:
             return Fit.NO
         return Fit.WEAK if masks.name in TRUTH_FOLDERS else Fit.YES
 
-    def read(
-        self, path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True
-    ) -> HintSet:
+    def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read index PNGs: scribbles where `unlabelled` is given, full masks otherwise.
 
         Args:
             path: Folder of the data set.
             labels: Folder of the PNGs; None looks for one of `FOLDERS`.
-            unlabelled: The value that means "nothing known here", 0..255.
-            background: Whether pixels may belong to no class.
+            reading: How it is to be read.
 
         Raises:
             LabelError: There are no PNGs, no class list, or all problems of the PNGs at once.
@@ -74,6 +72,7 @@ class IndexPng:
         Cost:
             Every PNG is read: some milliseconds each.
         """
+        unlabelled, background = reading.unlabelled, reading.background
         masks_folder = find_folder(path, labels)
         if masks_folder is None:
             looked = labels or ", ".join(FOLDERS)

@@ -195,10 +195,7 @@ def boxes_and_truth(
         numbers = count(1)
         labels = [(IGNORE, None) if one.crowd else (one.label, next(numbers)) for one in found]
         marks = tuple(Mark(label, one.box, number) for one, (label, number) in zip(found, labels, strict=True))
-        # A crowd's mark is no object and implies no tag, but its class is there.
-        said = not marks or any(one.crowd for one in found)
-        tags = Tags.complete({one.label for one in found}, n_classes) if said else None
-        hints[photo] = Hints(tags=tags, marks=marks)
+        hints[photo] = Hints(tags=None if marks else Tags.complete((), n_classes), marks=marks)
         if outlined and all(one.crowd or one.outline for one in found):
             shapes = [one.outline or one.box for one in found]
             truth[photo] = tuple(Mark(*pair) for pair in zip([label for label, _ in labels], shapes, strict=True))

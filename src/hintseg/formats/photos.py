@@ -1,19 +1,21 @@
-"""Find photos on disk and match the names that label files use for them."""
+"""Find photos on disk, and how large they are."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
 from hintseg.errors import LabelError, PhotoError, list_problems, printable, shown
-from hintseg.files.images import open_image
+from hintseg.files.images import open_image, with_heif
 from hintseg.files.owned import MARK, kind_of
 from hintseg.files.parse import is_file
+from hintseg.formats.names import Names
 from hintseg.formats.problems import Problems
 
 PHOTO_FOLDERS = ("JPEGImages", "images", "photos", "imgs")
@@ -21,6 +23,21 @@ PHOTO_FOLDERS = ("JPEGImages", "images", "photos", "imgs")
 
 LABEL_FOLDERS = ("SegmentationClass", "SegmentationClassAug", "SegmentationObject", "Annotations", "annotations")
 MASK_FOLDERS = ("masks", "labels", "scribbles")
+
+NO_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+"""Names of folders that systems and network disks put among others': thumbnails, deleted files."""
+
+UNREAD = {
+    **dict.fromkeys((".heic", ".heif"), "pip install 'hintseg[heic]' reads them, or convert them to JPEG"),
+    **dict.fromkeys(
+        (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"),
+        "raw files of cameras: develop them to JPEG or PNG first",
+    ),
+    **dict.fromkeys((".psd", ".svg", ".ai"), "convert them to PNG first"),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "videos: take frames out of them first"),
+    **dict.fromkeys((".dcm", ".nii", ".npy", ".npz"), "arrays and volumes: write their slices as PNG first"),
+}
+"""What may be meant as photos by its suffix and is not read, and what to do then."""
 
 LONGEST_NAME = 240
 """The most bytes of a photo's file name: masks, maps and overlays are named after it, and file systems take 255."""
@@ -41,6 +58,7 @@ _NOT_PHOTOS = {
 @cache
 def photo_suffixes() -> frozenset[str]:
     """Return the file suffixes of all photo formats PIL opens, lower case with the dot."""
+    with_heif()
     Image.init()
     extensions = Image.registered_extensions().items()
     return frozenset(suffix for suffix, kind in extensions if kind in Image.OPEN and kind not in _NOT_PHOTOS)
@@ -84,9 +102,9 @@ def photo_root(path: Path) -> Path:
 def walk(root: Path, *, skip: Collection[str] = (), notes: list[str] | None = None) -> Iterator[Path]:
     """Yield the plain files below `root`, each folder's before those of its sub-folders, by name.
 
-    Left out are hidden files and folders, and folders that hintseg itself wrote (runs, masks). A link to a folder is
-    followed once, and not where it leads to a folder above it or back into `root`, so the walk ends. Pipes, sockets and
-    devices are no files: opening one could wait for ever.
+    Left out are hidden files and folders, `NO_FOLDERS`, and folders that hintseg itself wrote (runs, masks). A link to
+    a folder is followed once, and not where it leads to a folder above it or back into `root`, so the walk ends. Pipes,
+    sockets and devices are no files: opening one could wait for ever.
 
     Args:
         root: The folder.
@@ -110,7 +128,7 @@ def walk(root: Path, *, skip: Collection[str] = (), notes: list[str] | None = No
                 continue
             path = folder / entry.name
             if path.is_dir() if entry.is_symlink() else entry.is_dir():
-                if not leads_back(path, root) and not entry.name.startswith("__MACOSX"):
+                if not leads_back(path, root) and entry.name not in NO_FOLDERS:
                     below.append(path)
             elif is_file(path) if entry.is_symlink() else entry.is_file():
                 yield path
@@ -138,8 +156,8 @@ def photo_files(root: Path, *, skip: Collection[str] = (), notes: list[str] | No
             yield path
 
 
-def photo_size(path: Path) -> tuple[int, int]:
-    """Return the photo's (height, width) in pixels after its EXIF rotation; only the file's head is read.
+def photo_head(path: Path) -> tuple[tuple[int, int], int]:
+    """Return the photo's (height, width) as stored, pixels, and its EXIF orientation, 1..8; only its head is read.
 
     Raises:
         PhotoError: The file is missing or no photo.
@@ -147,10 +165,20 @@ def photo_size(path: Path) -> tuple[int, int]:
     try:
         with open_image(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+            turned = image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise PhotoError(f"cannot read the photo {path}: {error}") from error
-    return (width, height) if turned else (height, width)
+    return (height, width), turned if turned in range(1, 9) else 1
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """Return the photo's (height, width) in pixels after its EXIF rotation; only the file's head is read.
+
+    Raises:
+        PhotoError: The file is missing or no photo.
+    """
+    (height, width), turned = photo_head(path)
+    return (width, height) if turned >= 5 else (height, width)
 
 
 def size_or_none(photo: Path) -> tuple[int, int] | None:
@@ -168,58 +196,95 @@ class PhotoFolder:
         root: The folder.
         paths: Photo file by id, sorted by id. The id is the path below `root` without suffix; where two photos differ
             by their suffix only, it keeps the suffix.
-        notes: What was left out, one sentence each.
+        unread: Files that may be meant as photos and are not read, see `UNREAD`.
+
+    Args:
+        root: The folder.
+        skip: Names of its direct sub-folders to leave out.
+        missing: What `locate` does where there is no such photo.
 
     Raises:
         LabelError: Names that cannot be written into label files, reports or the names of masks, all at once; or the
             folder is one that hintseg wrote.
     """
 
-    def __init__(self, root: Path, *, skip: Collection[str] = ()) -> None:
+    def __init__(self, root: Path, *, skip: Collection[str] = (), missing: Literal["error", "skip"] = "error") -> None:
         refuse_ours(root)
         self.root = root
-        self.notes: list[str] = []
-        names = {path.relative_to(root).as_posix(): path for path in photo_files(root, skip=skip, notes=self.notes)}
+        self._notes: list[str] = []
+        self._missing: dict[str, None] = {}
+        self._skip_missing = missing == "skip"
+        self._named: dict[tuple[str, str], tuple[str, bool]] = {}
+        names, unread = dict[str, Path](), list[Path]()
+        for path in walk(root, skip=skip, notes=self._notes):
+            suffix = os.path.splitext(path.name)[1].lower()  # noqa: PTH122 (10x quicker)
+            if suffix in photo_suffixes():
+                names[path.relative_to(root).as_posix()] = path
+            elif suffix in UNREAD:
+                unread.append(path)
+        self.unread = tuple(unread)
         check_names(root, names)
         stems = {name: name.rpartition(".")[0] for name in names}
         count = Counter(stems.values())
         ids = {name: stem if count[stem] == 1 and stem not in names else name for name, stem in stems.items()}
         self.paths: dict[str, Path] = {ids[name]: names[name] for name in sorted(names, key=lambda name: ids[name])}
-        # Names a label file may use, the most exact first.
-        self._tiers: tuple[dict[str, list[str]], ...] = tuple(defaultdict(list) for _ in range(4))
-        for name, stem in stems.items():
-            keys = (name, stem, name.rpartition("/")[2], stem.rpartition("/")[2])
-            for tier, key in zip(self._tiers, keys, strict=True):
-                tier[key].append(ids[name])
+        self._names = Names(ids, root.name)
 
-    def find(self, name: str) -> list[str]:
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, and what was found by less than its exact name, one sentence each."""
+        kinds = Counter(path.suffix.lower() for path in self.unread)
+        left = (f"{count} {suffix} files are left out; {UNREAD[suffix]}" for suffix, count in sorted(kinds.items()))
+        gone = len(self._missing)
+        some = ", ".join(f"'{shown(name)}'" for name in list(self._missing)[:3]) + (", ..." if gone > 3 else "")
+        missing = [f"{gone} photos that the labels name are not there and are left out: {some}"] if gone else []
+        return (*self._notes, *left, *self._names.notes(), *missing)
+
+    def find(self, name: str, within: str = "") -> list[str]:
         """Return the ids of the photos that `name` may mean.
 
         A name is a path below the folder with or without suffix, also with the folder's own name (and what stands
-        before it) in front. A name without folders also finds a photo in a sub-folder.
-        """
-        parts = [part for part in name.strip().replace("\\", "/").split("/") if part not in ("", ".")]
-        if self.root.name in parts[:-1]:
-            below = len(parts) - parts[::-1].index(self.root.name)
-            candidates = ["/".join(parts), "/".join(parts[below:])]
-        else:
-            candidates = ["/".join(parts)]
-        for tier in self._tiers:
-            for candidate in candidates:
-                if candidate in tier:
-                    return tier[candidate]
-        return []
+        before it) in front. A name without folders also finds a photo in a sub-folder. Where that finds none, letter
+        case, Unicode form, percent signs, the suffix and folders in front may differ, each with a note.
 
-    def locate(self, name: str, problems: Problems, where: str, line: str) -> str | None:
-        """Return the id of the one photo `name` means, or add a problem and return None."""
-        found = self.find(name)
+        Args:
+            name: The name.
+            within: Name of a folder that is preferred where several photos fit, such as a split's.
+        """
+        return self._names.search(name, within)[0]
+
+    def locate(
+        self, name: str, problems: Problems, where: str, line: str, *, within: str = "", also: Collection[str] = ()
+    ) -> str | None:
+        """Return the id of the one photo `name` means; None where there is none, which is a problem or left out.
+
+        Args:
+            name: The name, as for `find`.
+            problems: Gets a sentence where no photo fits, or several do.
+            where: The label file.
+            line: Where in it.
+            within: As for `find`.
+            also: Other names, tried in their order where there is no photo `name`.
+        """
+        found, how = next((hit for one in (name, *also) if (hit := self._names.search(one, within))[0]), ([], ""))
         if len(found) == 1:
+            other, loosely = self._named.setdefault((where, found[0]), (name, bool(how)))
+            if other != name and (how or loosely):  # by its base name one photo fits names from different folders
+                problems.add(
+                    where, f"{line}: '{shown(name)}' and '{shown(other)}' both fit the photo {found[0]}; write its path"
+                )
             return found[0]
         if found:
             some = ", ".join(found[:3])
             problems.add(where, f"{line}: '{shown(name)}' fits {len(found)} photos ({some}); write its path and suffix")
+        elif self._skip_missing:
+            self._missing[name] = None
         else:
-            problems.add(where, f"{line}: there is no photo '{shown(name)}' below {self.root}")
+            problems.add(
+                where,
+                f"{line}: there is no photo '{shown(name)}' below {self.root}{self._names.nearest(name)}; add it, or "
+                "go on without such photos: --missing skip",
+            )
         return None
 
 
@@ -239,15 +304,20 @@ def check_names(root: Path, names: Collection[str]) -> None:
         raise LabelError(list_problems(f"the names of the photos below {root}", wrong))
 
 
-def find_photos(path: Path) -> PhotoFolder:
+def find_photos(path: Path, *, missing: Literal["error", "skip"] = "error") -> PhotoFolder:
     """Return the photos of a data set's folder; folders that hold labels are left out.
+
+    Args:
+        path: The folder.
+        missing: What happens where labels name photos that are not there.
 
     Raises:
         LabelError: There is no photo, or the names of some cannot be used.
     """
     refuse_ours(path)
     root = photo_root(path)
-    folder = PhotoFolder(root, skip=(*LABEL_FOLDERS, *MASK_FOLDERS) if root == path else ())
+    folder = PhotoFolder(root, skip=(*LABEL_FOLDERS, *MASK_FOLDERS) if root == path else (), missing=missing)
     if not folder.paths:
-        raise LabelError(f"there is no photo below {root}; name the folder that holds them")
+        left = "".join(f"; {note}" for note in folder.notes)
+        raise LabelError(f"there is no photo below {root}; name the folder that holds them{left}")
     return folder

@@ -32,6 +32,7 @@ from hintseg.formats.layout import (
 )
 from hintseg.formats.photos import LABEL_FOLDERS, PhotoFolder, find_photos, size_or_none
 from hintseg.formats.problems import Problems
+from hintseg.formats.records import Reading
 from hintseg.formats.tables import read_rows, table_classes
 from hintseg.geometry.boxes import fit_box
 from hintseg.types import Box, Hints, HintSet, Supervision, Tags
@@ -65,16 +66,13 @@ class Voc:
         root = voc_root(path)
         return Fit.WHOLE if root is not None and any((root / name).is_dir() for name in LABEL_FOLDERS) else Fit.NO
 
-    def read(
-        self, path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True
-    ) -> HintSet:
+    def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read a folder in Pascal VOC layout.
 
         Args:
             path: Folder of the data set.
             labels: Folder of XML files; None takes `Annotations`.
-            unlabelled: Value of the masks that means "nothing known here", besides 255.
-            background: Whether pixels may belong to no class.
+            reading: How it is to be read.
 
         Raises:
             LabelError: There are no labels, or all problems of the label files at once.
@@ -82,6 +80,7 @@ class Voc:
         Cost:
             Without XML files and tags.csv every mask is read: some milliseconds each.
         """
+        unlabelled, background = reading.unlabelled, reading.background
         root = voc_root(path)
         if root is None:
             raise LabelError(f"there is no one folder JPEGImages in {path}; name the folder that holds it")

@@ -26,6 +26,7 @@ from hintseg.formats.layout import (
 )
 from hintseg.formats.photos import PhotoFolder, find_photos, photo_size
 from hintseg.formats.problems import Problems, read_text
+from hintseg.formats.records import Reading
 from hintseg.geometry.boxes import fit_box
 from hintseg.types import Box, HintSet, Region, Supervision
 
@@ -54,16 +55,13 @@ class Yolo:
             return Fit.WEAK if labels.suffix.lower() in (".yaml", ".yml") or holds(labels, ".txt") else Fit.NO
         return Fit.YES if find_config(path, None) or next((path / "labels").rglob("*.txt"), None) else Fit.NO
 
-    def read(
-        self, path: Path, labels: Path | None, *, unlabelled: int | None = None, background: bool = True
-    ) -> HintSet:
+    def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read a YOLO data set, for detection or for segmentation.
 
         Args:
             path: Folder of the data set.
             labels: The `data.yaml`, or the folder of the .txt files; None looks for both below `path`.
-            unlabelled: Not used; this format has no index images.
-            background: Whether pixels may belong to no class.
+            reading: How it is to be read.
 
         Raises:
             LabelError: There are no class names or no .txt files, or all problems of the files at once.
@@ -71,6 +69,7 @@ class Yolo:
         Cost:
             The head of every labelled photo is read for its size.
         """
+        background = reading.background
         config = find_config(path, labels)
         label_folder = labels if labels is not None and labels.is_dir() else None
         problems, notes = Problems(), list[str]()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 from hintseg.errors import ConfigError, LabelError
 from hintseg.formats.photos import refuse_ours
 from hintseg.formats.recognise import codec, recognise
+from hintseg.formats.records import Colour, Reading
 from hintseg.hints.implied import with_implied
 from hintseg.hints.merge import merge
 from hintseg.types import HintSet, Supervision
@@ -22,6 +25,8 @@ def read_hints(
     format: str = "auto",
     unlabelled: int | None = None,
     background: bool = True,
+    missing: Literal["error", "skip"] = "error",
+    colours: Mapping[Colour, str] = MappingProxyType({}),
 ) -> HintSet:
     r"""Read a labelled folder.
 
@@ -33,6 +38,8 @@ def read_hints(
         unlabelled: The value of index images that means "nothing known here", 0..255; needed for scribbles.
             With several labels it is that of the images of scribbles, where there are any.
         background: Whether pixels may belong to no class.
+        missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
+        colours: Class of each colour (red, green, blue) of colour masks; empty: as the data set's own table says.
 
     Raises:
         ConfigError: No such format.
@@ -62,7 +69,8 @@ def read_hints(
         parts = []
         for one, file, has_strokes in zip(codecs, files, strokes, strict=True):
             value = unlabelled if has_strokes or not any(strokes) else None
-            parts.append((_name(file, given), one.read(path, file, unlabelled=value, background=background)))
+            reading = Reading(value, background, missing, colours)
+            parts.append((_name(file, given), one.read(path, file, reading)))
     except OSError as error:  # a folder that may not be listed, a name in a label file that no file system takes
         raise LabelError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
     hint_set = with_implied(merge(parts))

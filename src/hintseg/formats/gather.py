@@ -1,0 +1,395 @@
+"""What label files say becomes a hint set: photos found, classes numbered, shapes fitted, and all of it checked.
+
+All readers pass here, so every guard stands once: names of photos that differ in letter case or folders, stated sizes
+that are not the photo's, photos turned by EXIF or broken, shapes that cannot be right, classes that no list has, tags
+that tools write for an empty cell. One bad annotation is left out and counted; where more than `MANY` of a file's do
+not fit, the file is refused: it was made for other photos, or is of another format.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hintseg.errors import LabelError, PhotoError, did_you_mean, shown
+from hintseg.formats.fitting import fit
+from hintseg.formats.layout import CLASS_LIST, assemble, check_classes, is_background
+from hintseg.formats.photos import PhotoFolder, photo_head
+from hintseg.formats.problems import Problems
+from hintseg.formats.records import Item, Labels, Reading, Record
+from hintseg.geometry.frames import Frame
+from hintseg.types import BACKGROUND, IGNORE, Box, Click, FullMask, Hints, HintSet, Mark, Region, Shape, Stroke, Tags
+
+MANY = 1 / 3
+"""A file more of whose annotations do not fit their photos is refused."""
+
+SHARES = 2.0
+"""Larger numbers are no shares of a photo's width or height."""
+
+NOTHING = frozenset({"nan", "none", "null", "-", "--", "n/a", "na", "nil", "#n/a", "?", "undefined", "<na>"})
+"""What tools write for an empty cell: no class, unless a class list says so."""
+
+_SEVERAL = (";", "|", ",")
+"""What separates names in one cell."""
+
+
+def gather(path: Path, folder: PhotoFolder, labels: Labels, reading: Reading, problems: Problems) -> HintSet:
+    """Put together what label files say.
+
+    Args:
+        path: Folder of the data set.
+        folder: Its photos.
+        labels: What the files say.
+        reading: How they are to be read.
+        problems: What the reader found; what is found here is added.
+
+    Raises:
+        LabelError: All problems at once, or nothing is said about any photo.
+    """
+    classes = _classes(labels, reading, problems)
+    said = _Gathered(folder, classes, reading, problems)
+    for record in labels.records:
+        said.add(record)
+    notes = [*labels.notes, *said.fitted()]
+    hints, truth = said.hints()
+    splits = {name: tuple(members) for name, members in labels.splits.items()}
+    for split, members in said.splits.items():
+        splits[split] = tuple(sorted({*splits.get(split, ()), *members}))
+    return assemble(
+        path,
+        folder,
+        classes,
+        hints,
+        truth={**truth, **labels.truth},
+        source=labels.source,
+        problems=problems,
+        notes=notes,
+        splits=splits,
+        background=reading.background,
+    )
+
+
+def _classes(labels: Labels, reading: Reading, problems: Problems) -> tuple[str, ...]:
+    """Return the class names: those listed, else those that occur."""
+    if labels.classes is not None:
+        classes = labels.classes
+    else:
+        names = {name for record in labels.records for name in (*(record.tags or ()), *record.absent)}
+        names |= {item.label for record in labels.records for item in record.items}
+        names = {plain for name in names if (plain := _plain(name))}
+        classes = tuple(sorted(n for n in names if not (reading.background and is_background(n))))
+        _ask_about(classes, labels, problems)
+    check_classes(classes, labels.source, problems)
+    return classes
+
+
+def _ask_about(classes: Iterable[str], labels: Labels, problems: Problems) -> None:
+    """Refuse names that are no classes to a person, though a file has them where it names classes."""
+    for name in classes:
+        inside = next((mark for mark in _SEVERAL if mark in name), None)
+        if name.lower() in NOTHING:
+            problems.add(
+                labels.source,
+                f"the tag '{shown(name)}' is what tools write for an empty cell; leave the cell empty where the photo "
+                f"shows none of the classes, or list '{shown(name)}' in {CLASS_LIST}",
+            )
+        elif inside is not None:
+            problems.add(
+                labels.source,
+                f"the tag '{shown(name)}' looks like several, separated by '{inside}'; write each tag in a cell of its "
+                f"own, or list '{shown(name)}' in {CLASS_LIST}",
+            )
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(name.split()))
+
+
+@dataclass(slots=True)
+class _Said:
+    """What the files say of one photo."""
+
+    tags: set[int] = field(default_factory=set)
+    absent: set[int] = field(default_factory=set)
+    tagged: bool = False
+    complete: bool = True
+    objects: dict[tuple[int, Shape], tuple[Mark[Shape], Region | None]] = field(default_factory=dict)
+    crowds: set[int] = field(default_factory=set)
+
+
+class _Gathered:
+    """What is said so far, and what of it does not fit."""
+
+    def __init__(self, folder: PhotoFolder, classes: tuple[str, ...], reading: Reading, problems: Problems) -> None:
+        self.folder = folder
+        self.classes = classes
+        self.reading = reading
+        self.problems = problems
+        self.splits: dict[str, set[str]] = defaultdict(set)
+        self._ids: dict[str, int] = {_plain(name): k for k, name in reversed([*enumerate(classes, start=1)])}
+        self._folded: dict[str, set[int]] = defaultdict(set)
+        for name, k in self._ids.items():
+            self._folded[name.casefold()].add(k)
+        self._photos: dict[str, _Said] = {}
+        self._heads: dict[str, tuple[tuple[int, int], int] | None] = {}
+        self._items: dict[str, int] = defaultdict(int)
+        self._bad: dict[str, list[str]] = defaultdict(list)
+        self._mended: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self._respelt: dict[str, int] = defaultdict(int)
+        self._moved: dict[str, list[str]] = defaultdict(list)
+        self._broken: dict[str, str] = {}
+        self._repeated = 0
+        self._largest: dict[str, float] = defaultdict(float)
+
+    def add(self, record: Record) -> None:
+        """Add what a file says of one photo."""
+        tags = self._numbers(record.tags or (), record)
+        absent = self._numbers(record.absent, record)
+        items = [(item, self._label(item, record)) for item in record.items]
+        photo = self.folder.locate(
+            record.photo, self.problems, record.where, record.line, within=record.split or "", also=record.also
+        )
+        if photo is None:
+            return
+        said = self._photos.setdefault(photo, _Said())
+        if record.split:
+            self.splits[record.split].add(photo)
+        said.tagged |= record.tags is not None or bool(record.absent)
+        said.complete &= record.complete
+        said.tags |= tags
+        said.absent |= absent
+        for both in sorted(said.tags & said.absent):
+            self._problem(
+                record, f"of '{self.classes[both - 1]}' it is said that it is in the photo, and that it is not"
+            )
+        if not items:
+            return
+        frame = self._frame(photo, record)
+        for item, label in items:
+            if label is not None:
+                self._add_item(said, photo, item, label, record, frame)
+
+    def _add_item(self, said: _Said, photo: str, item: Item, label: int, record: Record, frame: Frame | None) -> None:
+        if photo in self._broken:
+            return
+        where = record.where
+        self._items[where] += 1
+        line = ": ".join(part for part in (record.line, item.line) if part) or record.photo
+        try:
+            if item.wrong:
+                raise LabelError(item.wrong)
+            self._measure(item, record)
+            shape, outline = item.shape, item.outline
+            if frame is not None:
+                shape = frame.moved(shape)
+                outline = None if outline is None else _region(frame.moved(outline))
+            fitted = fit(shape, outline, None if frame is None else frame.upright)
+        except LabelError as error:
+            self._bad[where].append(f"{line}: {error}")
+            return
+        if mended := item.mended or fitted.mended:
+            kind, opened, why = mended.partition(" (")
+            self._mended[where, kind].append(line + opened + why)
+        key = (IGNORE if item.crowd else label, fitted.shape)
+        if key in said.objects and said.objects[key][1] == fitted.outline:
+            self._repeated += 1
+            return
+        if item.crowd:
+            said.crowds.add(label)
+        mark: Mark[Shape] = Mark(IGNORE if item.crowd else label, fitted.shape, item.object, trust=item.trust)
+        said.objects[key] = mark, fitted.outline
+
+    def _measure(self, item: Item, record: Record) -> None:
+        """Remember how large the coordinates of a file are: all below 1 are no pixels, those above 2 no shares."""
+        if isinstance(item.shape, Region) and item.shape.rle is not None:
+            self._largest[record.where] = max(self._largest[record.where], SHARES)
+            return
+        values = [value for value in _values(item.shape) if value == value]
+        largest = max(values, default=0.0)
+        if record.relative and largest > SHARES:
+            raise LabelError(f"{largest:g} is above 1; coordinates are shares of the photo's width and height")
+        self._largest[record.where] = max(self._largest[record.where], SHARES if record.relative else largest)
+
+    def _frame(self, photo: str, record: Record) -> Frame | None:
+        """Return where the picture that items were drawn on lies in the photo; None where nothing tells its size."""
+        stated = None if record.size is None or min(record.size) < 1 else record.size
+        if photo not in self._heads:
+            try:
+                self._heads[photo] = photo_head(self.folder.paths[photo])
+            except PhotoError as error:
+                self._heads[photo] = None
+                if record.relative:  # without its size nothing can be placed
+                    self._broken[photo] = str(error)
+        head = self._heads[photo]
+        if head is None:
+            return None if stated is None else Frame(stated, stated)
+        stored, turned = head
+        upright = (stored[1], stored[0]) if turned >= 5 else stored
+        if record.relative:
+            return Frame((1, 1), upright)
+        if stated is None or stated == upright:
+            return Frame(upright, upright)
+        given, own = f"{shown(stated[1])} x {shown(stated[0])}", f"{upright[1]} x {upright[0]}"
+        if stated == stored:
+            self._moved[record.where].append(
+                f"drawn on photos as they are stored, {given}, that EXIF turns to {own}, and are turned with them"
+            )
+            return Frame(stated, stored, turned)
+        if _alike(stated, upright):
+            self._moved[record.where].append(f"drawn on {given}, the photos are {own} now, and are scaled")
+            return Frame(stated, upright)
+        self._problem(
+            record,
+            f"'{shown(record.photo)}' is {own} pixels (EXIF applied), but the file says {given}; its boxes would lie "
+            "elsewhere: give the photos they were drawn on, or scale the boxes",
+        )
+        return Frame(upright, upright)
+
+    def _label(self, item: Item, record: Record) -> int | None:
+        """Return the class id of an item: 0 where it is background; None, and a problem, where no list has it."""
+        name = _plain(item.label)
+        if self.reading.background and is_background(name) and name not in self._ids:
+            return BACKGROUND
+        found = self._numbers([item.label], record, item.line)
+        return next(iter(found), None)
+
+    def _numbers(self, names: Iterable[str], record: Record, line: str = "") -> set[int]:
+        """Return the class ids of names; each unknown one is a problem that names the nearest class."""
+        found: set[int] = set()
+        for raw in names:
+            name = _plain(raw)
+            number = self._ids.get(name)
+            near = self._folded.get(name.casefold(), set())
+            if number is None and len(near) == 1:
+                (number,) = near
+                self._respelt[f"'{shown(raw)}' is taken to be '{self.classes[number - 1]}'"] += 1
+            if number is not None:
+                found.add(number)
+            elif not (self.reading.background and is_background(name)):
+                inside = ": ".join(part for part in (record.line, line) if part)
+                known = did_you_mean(name, self.classes)
+                what = f"unknown tag '{shown(raw)}'{known}" if name else "a class without a name"
+                self.problems.add(record.where, f"{inside}: {what}")
+        return found
+
+    def _problem(self, record: Record, what: str) -> None:
+        self.problems.add(record.where, f"{record.line}: {what}" if record.line else what)
+
+    def fitted(self) -> list[str]:
+        """Return what was mended or left out, one sentence for each kind; a file with too much of it is a problem."""
+        notes = []
+        for where, total in self._items.items():
+            bad = self._bad[where]
+            mended = {kind: lines for (file, kind), lines in self._mended.items() if file == where}
+            wrong = len(bad) + sum(map(len, mended.values()))
+            largest = self._largest[where]
+            if largest <= 1:
+                self.problems.add(
+                    where,
+                    "all coordinates are between 0 and 1; they must be pixels: multiply by the photo's width and "
+                    "height",
+                )
+            if wrong > MANY * total:
+                self._refuse(where, total, bad, mended)
+                continue
+            if bad:
+                notes.append(f"{len(bad)} of {total} annotations in {where} are left out: {_some(bad)}")
+            notes.extend(
+                f"{len(lines)} of {total} annotations in {where} {kind}: {_some(lines)}"
+                for kind, lines in mended.items()
+            )
+        for where, moved in self._moved.items():
+            notes.append(f"the annotations of {len(moved)} photos in {where} are {moved[0]}")
+        notes.extend(f"{count} times the class {how}" for how, count in self._respelt.items())
+        if self._repeated:
+            notes.append(f"{self._repeated} annotations that repeat another are left out")
+        if self._broken:
+            some = _some(list(self._broken.values()))
+            notes.append(
+                f"{len(self._broken)} photos cannot be read, so nothing is known of where their objects are: {some}"
+            )
+        return notes
+
+    def _refuse(self, where: str, total: int, bad: Sequence[str], mended: dict[str, list[str]]) -> None:
+        for sentence in bad:
+            self.problems.add(where, sentence)
+        for kind, lines in mended.items():
+            for line in lines:
+                self.problems.add(where, f"{line}: annotations that {kind}")
+        count = len(bad) + sum(map(len, mended.values()))
+        if total > count or count > 1:
+            self.problems.add(
+                where,
+                f"{count} of {total} annotations do not fit their photos; are these the photos they were drawn on, and "
+                "is it the format it was taken for (--format)?",
+            )
+
+    def hints(self) -> tuple[dict[str, Hints], dict[str, FullMask]]:
+        """Return the hints of each photo, and its full mask where every object of it has an outline.
+
+        A photo without objects is a negative. Its mask counts as known only where other photos have outlines: in a set
+        of plain boxes such photos alone would make a truth of background only.
+        """
+        outlined = any(region is not None for said in self._photos.values() for _, region in said.objects.values())
+        hints: dict[str, Hints] = {}
+        truth: dict[str, FullMask] = {}
+        for photo, said in self._photos.items():
+            if photo in self._broken:
+                continue
+            marks, full = _numbered(said)
+            hints[photo] = Hints(self._tags(said, marks), marks)
+            if outlined and full is not None and not said.tags - {mark.label for mark in full}:
+                truth[photo] = full
+        return hints, truth
+
+    def _tags(self, said: _Said, marks: Sequence[Mark[Shape]]) -> Tags | None:
+        """Return what is said of the whole photo; None where the marks alone tell."""
+        if marks and not (said.tagged or said.crowds) and said.complete:
+            return None
+        present = frozenset(said.tags | said.crowds | {mark.label for mark in marks} - {BACKGROUND, IGNORE})
+        if said.complete:
+            return Tags.complete(present, len(self.classes))
+        return Tags(present, present | said.absent)
+
+
+def _numbered(said: _Said) -> tuple[tuple[Mark[Shape], ...], tuple[Mark[Shape], ...] | None]:
+    """Return the marks with their objects numbered from 1, and the full mask; None where not all have an outline."""
+    marks, regions, numbers = list[Mark[Shape]](), list[Mark[Shape]](), dict[object, int]()
+    full = True
+    for mark, region in said.objects.values():
+        is_object = isinstance(mark.shape, Box) and mark.label not in (BACKGROUND, IGNORE)
+        own = mark.object if mark.object is not None else (mark if is_object else None)
+        mark = replace(mark, object=None if own is None else numbers.setdefault(own, len(numbers) + 1))
+        marks.append(mark)
+        if isinstance(mark.shape, Box):
+            full = full and (region is not None or mark.label == IGNORE)
+            regions.append(Mark(mark.label, region or mark.shape, mark.object))
+    return tuple(marks), tuple(regions) if full else None
+
+
+def _region(shape: Shape) -> Region:
+    if not isinstance(shape, Region):
+        raise TypeError(f"an outline became a {type(shape).__name__}")
+    return shape
+
+
+def _values(shape: Shape) -> Sequence[float]:
+    if isinstance(shape, Box):
+        return shape.corners
+    if isinstance(shape, Click):
+        return shape.x, shape.y
+    if isinstance(shape, Stroke):
+        return shape.points
+    return [value for ring in shape.polygons for value in ring]
+
+
+def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Return whether two sizes are of one picture at two scales, but for rounding to whole pixels."""
+    return abs(one[0] * other[1] - one[1] * other[0]) <= max(*one, *other)
+
+
+def _some(lines: Sequence[str]) -> str:
+    return "; ".join(lines[:3]) + ("; ..." if len(lines) > 3 else "")
