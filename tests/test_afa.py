@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import hintseg
 from hintseg.cam import merge_twins, stretch
 from hintseg.config.settings import BackboneConfig, FitConfig
-from hintseg.errors import ShapeError
+from hintseg.errors import ConfigError, ShapeError
 from hintseg.losses.balanced_cross_entropy import BalancedCrossEntropy, balanced_cross_entropy
 from hintseg.losses.window_affinity import window_affinity_loss
 from hintseg.methods import afa as module
@@ -24,12 +24,13 @@ from hintseg.methods.method import frozen
 from hintseg.nn.affinity import window
 from hintseg.refine import par
 from hintseg.refine.pseudo_labels import CropPar, affinity_labels, inside, par_labels, present
+from hintseg.run.folder import RunFolder
 from hintseg.training.optim import build_optimizer, learning_rate_factor
 from hintseg.types import ParameterGroup, Progress
 from made import given, rand
 from one_stage import TINY, batch, load_published, normalised, windows_of
 from published import reference
-from small_runs import ONE_STAGE
+from small_runs import ONE_STAGE, write_squares
 
 
 def afa(classes: int = 3, **settings: object) -> Afa:
@@ -369,3 +370,17 @@ def test_recipe_end_to_end(squares: Path, tmp_path: Path) -> None:
     }
     assert not (run.path / "segment" / "background").exists()  # AFA's background is a constant
     assert len(list((run.masks(tmp_path / "masks") / "png").glob("*.png"))) == 8
+
+
+def test_masks_that_may_teach_teach_branch_s_beside_the_tags(tmp_path: Path) -> None:
+    data = write_squares(tmp_path / "data")
+    (tmp_path / "masks.txt").write_text("photo 0\nphoto 1\n")
+    own = [f"data.learn_masks={tmp_path / 'masks.txt'}", "segment.objectives=[{name: cross_entropy}]"]
+    settings = [*ONE_STAGE, "segment.fit.epochs=2", *own]
+    run = hintseg.train(data, tmp_path / "run", recipe="afa", settings=settings)
+    columns = RunFolder.open(run.path).table("segment")
+    assert max(columns["segmentation"]) > 0
+    assert "loss_cls" in columns
+    assert "used for evaluation only" not in (run.path / "report.html").read_text()
+    with pytest.raises(ConfigError, match="objective 'cross_entropy' learns from masks, but the batch has none"):
+        hintseg.train(data, tmp_path / "none", recipe="afa", settings=[*ONE_STAGE, "segment.fit.epochs=1", own[1]])

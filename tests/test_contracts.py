@@ -338,7 +338,7 @@ STROKES = '''
 from typing import Literal
 
 from hintseg.config.objective import Objective
-from hintseg.losses.pixels import resize_to
+from hintseg.nn.resize import grow
 from hintseg.losses.cross_entropy import pixel_cross_entropy
 from hintseg.types import Supervision
 
@@ -350,7 +350,7 @@ class Strokes(Objective):
 
     def __call__(self, seen, targets, images, progress):
         pixels = self.pixels(targets)
-        logits = resize_to(seen.logits, pixels)
+        logits = grow(seen.logits, pixels.shape[-2:])
         smooth = logits.diff(dim=2).abs().mean() + logits.diff(dim=3).abs().mean()
         return {"strokes": self.weight * (pixel_cross_entropy(logits, pixels) + self.smooth * smooth)}
 '''

@@ -31,7 +31,6 @@ from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import ConfigError, LabelError, PhotoError, RunError, ShapeError
 from hintseg.hints.check import check
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
-from hintseg.losses.consistency import consistency, covered, with_dummy
 from hintseg.methods.cam import Cam, CamConfig
 from hintseg.methods.irn import Irn, IrnConfig
 from hintseg.methods.mctformer import MctConfig, MctFormer
@@ -40,11 +39,12 @@ from hintseg.methods.vwe import Vwe, VweConfig
 from hintseg.nn.vit import VitConfig
 from hintseg.pipeline.begin import make_plan
 from hintseg.registry import WRAPPERS
-from hintseg.reporting.pictures import PairPanel, write_pairs
+from hintseg.reporting.pictures import Panel, write_panels
 from hintseg.run.folder import RunFolder
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
 from hintseg.types import IGNORE, Batch, Hints, HintSet, ParameterGroup, Photo, Progress, Tags
+from hintseg.wrappers.consistency import consistency, covered, with_dummy
 from hintseg.wrappers.csd import Csd, CsdConfig, make_pastes, reliable
 from hintseg.wrappers.decoupling import Decoupling, check_data
 from made import batch_of, given, of, rand, with_targets
@@ -602,8 +602,8 @@ def test_check_shows_lonely_photos_and_the_prior(photos: list[Photo]) -> None:
 def test_pictures_of_pairs(tmp_path: Path) -> None:
     red = np.zeros((20, 20, 3), np.uint8)
     red[..., 0] = 255
-    panels = [PairPanel("source", red, None), PairPanel("map of source", red, np.ones((2, 2), np.float32))]
-    write_pairs(tmp_path / "pairs.png", [("a into b", panels)])
+    panels = [Panel("source", red, None), Panel("map of source", red, np.ones((2, 2), np.float32))]
+    write_panels(tmp_path / "pairs.png", [("a into b", panels)])
     picture = np.array(Image.open(tmp_path / "pairs.png"))
     assert (picture[90, 75] == (255, 0, 0)).all()
     assert (picture[90, 231] != (255, 0, 0)).any()
@@ -722,7 +722,7 @@ def test_pictures_of_pairs_show_what_was_pasted(
     config = load_config(run.path / "config.yaml", [f"csd.background={background}"])
     photos = make_plan(hintseg.hints.read_hints(pairable), config).train
     made = {}
-    monkeypatch.setattr("hintseg.wrappers.decoupling.write_pairs", lambda path, rows: made.update({path: rows}))
+    monkeypatch.setattr("hintseg.wrappers.decoupling.write_panels", lambda path, rows: made.update({path: rows}))
     Decoupling(folder, config, photos).draw(load_weights(run.path / "localize" / "model.safetensors")[0])
     (rows,) = made.values()
     assert ("objects and background were pasted" in given(folder.shown).text) == bool(background)

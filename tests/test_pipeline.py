@@ -20,6 +20,7 @@ from torch import Tensor
 import hintseg
 from hintseg.errors import LabelError, PhotoError, RunError
 from hintseg.methods.vwe import Vwe
+from hintseg.run.folder import RunFolder
 from hintseg.training.weights import load_weights
 from hintseg.types import Batch, Progress
 from small_runs import QUICK, write_squares
@@ -251,6 +252,24 @@ def test_true_masks_teach_where_it_is_said_and_the_rest_stays(
     assert not any("localize is made again" in message for message in caplog.messages)
     (row,) = (row for row in again.metrics if row["stage"] == "segment")
     assert "trained on masks of stage 'refine' and true masks of 8 photos" in row["protocol"]
+
+
+def test_a_list_of_masks_that_teach_may_come_later_and_is_held_to_after(
+    run: hintseg.Run, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "masks.txt").write_text("photo 0\nphoto 1\n")
+    settings = [*QUICK, f"data.learn_masks={tmp_path / 'masks.txt'}"]
+    with caplog.at_level("INFO", logger="hintseg"):
+        again = hintseg.train(data, tmp_path / "run", settings=settings, resume=True)
+    assert f"segment is made again: data.learn_masks was None, is {tmp_path / 'masks.txt'}" in caplog.messages
+    assert not any("localize is made again" in message for message in caplog.messages)
+    (row,) = (row for row in again.metrics if row["stage"] == "segment")
+    assert "trained on masks of stage 'refine' and true masks of 2 photos" in row["protocol"]
+    assert "2 photos teach by masks (deeplabv2)" in RunFolder.open(again.path).data.plan
+    (tmp_path / "masks.txt").write_text("photo 0\n")
+    with pytest.raises(RunError, match=r"are not those that .* was begun with"):
+        hintseg.train(data, tmp_path / "run", settings=settings, resume=True)
 
 
 def test_lost_masks_are_not_replaced_by_the_truth_in_silence(run: hintseg.Run, data: Path, tmp_path: Path) -> None:

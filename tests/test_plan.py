@@ -105,13 +105,26 @@ def test_each_photo_is_labelled_by_the_strongest_that_is_said_of_it(run: RunFold
         np.testing.assert_array_equal(labels[name], read_label_png(run.mask_path("refine", name)))
 
 
-def test_masks_for_people_are_of_all_photos(run: RunFolder, tmp_path: Path) -> None:
-    out = hintseg.masks(run.path, tmp_path / "masks")
+def test_masks_for_people_are_of_all_photos(run: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="hintseg"):
+        out = hintseg.masks(run.path, tmp_path / "masks")
     listed = json.loads((out / "coco.json").read_text())["images"]
     assert [image["file_name"] for image in listed] == [f"train_{number:04d}.png" for number in range(10)]
     name = "train_0004"
     np.testing.assert_array_equal(
         read_label_png(out / "png" / f"{name}.png"), read_label_png(run.mask_path("propose", name))
+    )
+
+    objects = json.loads((out / "objects" / "coco.json").read_text())
+    boxed = {row.id: row.boxes or () for row in run.photos if run.mask_path("propose", row.id).is_file()}
+    assert [image["file_name"] for image in objects["images"]] == [f"{name}.png" for name in sorted(boxed)]
+    assert 4 <= len(boxed) < 10
+    assert [one["category_id"] for one in objects["annotations"]] == [
+        box[0] for name in sorted(boxed) for box in boxed[name]
+    ]
+    assert (
+        f"objects of {len(boxed)} photos are in {out / 'objects'}; {10 - len(boxed)} photos have no boxes"
+        in caplog.text
     )
 
 

@@ -272,7 +272,10 @@ def test_run_that_has_only_begun_is_reported(tmp_path: Path) -> None:
 
 
 def test_fully_supervised_run_is_not_said_to_learn_from_tags(tmp_path: Path) -> None:
-    text = text_of(write_report(make_run(tmp_path, stages=("segment",))).read_text("utf-8"))
+    run = make_run(tmp_path, stages=("segment",))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"data": {"learn_masks": "all"}}))
+    text = text_of(write_report(run).read_text("utf-8"))
     assert "From the true masks of 20 training photos" in text
     assert "used for evaluation only" not in text
 

@@ -187,6 +187,42 @@ def test_one_stage_methods_learn_from_batches_with_photos_of_which_nothing_is_kn
     assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize(("kind", "config"), [(Afa, AfaConfig), (Bmp, BmpConfig)])
+@pytest.mark.parametrize("step", [0, 50])
+def test_objectives_of_a_recipe_judge_branch_s_of_one_stage_methods_beside_their_own_losses(
+    kind: type[Afa | Bmp], config: type[AfaConfig | BmpConfig], step: int
+) -> None:
+    own = {"backbone": TINY, "width": 16}
+    listed = {"objectives": [{"name": "cross_entropy", "weight": 2.0}]}
+    torch.manual_seed(0)
+    method = kind(config.model_validate(own | listed), 3, True).eval()
+    plain = kind(config.model_validate(own), 3, True).eval()
+    plain.load_state_dict(method.state_dict())
+    strokes = torch.full((2, 64, 64), 255, dtype=torch.uint8)
+    strokes[0, 10, 5:30] = 2
+    strokes[0, 50, 5:30] = 0
+    batch = batch_of(rand(2, 3, 64, 64), torch.tensor([[0.0, 1, 0], [0, 0, 1]]), strokes)
+    losses, before = (one.losses(batch, Progress(step, 100)) for one in (method, plain))
+    assert losses.keys() - before.keys() == {"segmentation"}
+    for name, loss in before.items():
+        assert torch.equal(losses[name], loss)
+    logits = torch.nn.functional.interpolate(method.segment(batch.images), size=(64, 64), mode="bilinear")
+    marked = strokes != 255
+    expected = -logits.log_softmax(dim=1).gather(1, strokes.long().clamp(max=3)[:, None])[:, 0][marked].mean()
+    torch.testing.assert_close(losses["segmentation"], 2 * expected)
+    with pytest.raises(ConfigError, match="objective 'cross_entropy' learns from masks, but the batch has none"):
+        method.losses(with_targets(batch, pixels=None), Progress(step, 100))
+
+
+def test_an_objective_of_the_name_of_a_papers_own_loss_is_refused() -> None:
+    listed = {"objectives": [{"name": "balanced_cross_entropy"}]}
+    method = Afa(AfaConfig.model_validate({"backbone": TINY, "width": 16} | listed), 3, True)
+    pixels = torch.zeros(2, 64, 64, dtype=torch.uint8)
+    batch = batch_of(rand(2, 3, 64, 64), torch.tensor([[0.0, 1, 0], [0, 0, 1]]), pixels)
+    with pytest.raises(ConfigError, match="gives a loss named loss_seg, and so does another"):
+        method.losses(batch, Progress(50, 100))
+
+
 def test_cfs_looks_at_one_box_in_each_crop() -> None:
     backbone = BackboneConfig(name="test_resnet", weights="random", output_stride=32)
     method = Cfs(CfsConfig(backbone=backbone, widths=(8,)), 3, True)

@@ -95,7 +95,7 @@ def test_a_wrapper_in_one_file(heavier: None, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     wrapped = hintseg.train(tmp_path / "data", tmp_path / "run", recipe="cam", settings=words).path
     plain = hintseg.train(tmp_path / "data", tmp_path / "plain", recipe="cam", settings=SETTINGS).path
-    first, other = (float(RunFolder(run).log("localize")["loss"][0]) for run in (wrapped, plain))
+    first, other = (float(RunFolder(run).table("localize")["loss"][0]) for run in (wrapped, plain))
     assert first == pytest.approx(4 * other, rel=1e-6)
     assert RunFolder(wrapped).config.wrapper == ("heavier", HeavierConfig(factor=4))
     assert RunFolder(plain).config.wrapper is None
