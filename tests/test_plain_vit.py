@@ -15,6 +15,9 @@ from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ConfigError, WeightsError
 from hintseg.nn.encoders import build_encoder, encoder_groups
 from hintseg.nn.plain_vit import PlainVit, is_plain_vit
+from hintseg.registry import METHODS, resolve
+from hintseg.types import Progress
+from made import batch_of
 
 SMALL = {"depth": 4, "embed_dim": 48, "num_heads": 3}
 FAMILIES = (
@@ -46,12 +49,17 @@ def config(name: str = "vit_tiny_patch16_224", **changes: Any) -> BackboneConfig
     return BackboneConfig(**{"name": name, "weights": "random", **changes})
 
 
+def vit(name: str = "vit_tiny_patch16_224", **changes: Any) -> PlainVit:
+    net = build_encoder(config(name, **changes))
+    assert isinstance(net, PlainVit)
+    return net
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_features_are_those_of_timm(name: str) -> None:
     torch.manual_seed(0)
     patch = 14 if "patch14" in name else 16
-    net = build_encoder(config(name, output_stride=patch, blocks=(2, 4))).eval()
-    assert isinstance(net, PlainVit)
+    net = vit(name, output_stride=patch, blocks=(2, 4)).eval()
     plain = timm.create_model(name, num_classes=0, dynamic_img_size=True).eval()
     plain.load_state_dict(net.net.state_dict(), strict=False)
     images = torch.rand(2, 3, 6 * patch, 4 * patch)
@@ -68,8 +76,7 @@ def test_features_are_those_of_timm(name: str) -> None:
 @pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3"])
 def test_attention_is_that_of_the_blocks(name: str) -> None:
     torch.manual_seed(0)
-    net = build_encoder(config(name, output_stride=16)).eval()
-    assert isinstance(net, PlainVit)
+    net = vit(name, output_stride=16).eval()
     images = torch.rand(2, 3, 64, 48)
     levels, affinity = net.affinity(images, blocks=2)
     torch.testing.assert_close(levels[-1], net(images)[-1], atol=1e-5, rtol=1e-4)
@@ -113,14 +120,12 @@ def test_what_is_frozen_has_no_gradient_and_nothing_else_lacks_one() -> None:
         ("early", {"blocks.1", "blocks.2", "norm"}),
         ("all", set()),
     ):
-        net = build_encoder(config(freeze=freeze, blocks=(3,)))
+        net = vit(freeze=freeze, blocks=(3,))
         net(torch.rand(1, 3, 32, 32))[-1].pow(2).sum().backward() if trained else None
         found = {n for n, p in net.net.named_parameters() if p.requires_grad}
         assert {".".join(n.split(".")[: 2 if n.startswith("blocks") else 1]) for n in found} == trained
         assert all(dict(net.net.named_parameters())[name].grad is not None for name in found)
-    assert not any(
-        "norm" in n for n, p in build_encoder(config(freeze="norm")).net.named_parameters() if p.requires_grad
-    )
+    assert not any("norm" in n for n, p in vit(freeze="norm").net.named_parameters() if p.requires_grad)
 
 
 def test_rates_fall_from_block_to_block() -> None:
@@ -136,7 +141,7 @@ def test_weights_of_a_file_are_resampled_to_the_network(tmp_path: Path) -> None:
     plain = timm.create_model("vit_tiny_patch16_224", num_classes=10, img_size=96)
     file = tmp_path / "weights.safetensors"
     save_file(plain.state_dict(), file)
-    net = build_encoder(config(weights=str(file), blocks=(4,))).eval()
+    net = vit(weights=str(file), blocks=(4,)).eval()
     assert net.pretrained
     assert net.config.freeze == "early"
     for name, tensor in plain.blocks.state_dict().items():
@@ -171,3 +176,20 @@ def test_each_photo_may_have_a_size_of_its_own_under_autocast() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             (level,) = partial(net)(torch.rand(1, 3, *size))
         assert level.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if entry.stage and name != "mctformer"])
+def test_every_method_stands_on_a_plain_vit(name: str) -> None:
+    torch.manual_seed(0)
+    kind = resolve("method", name, METHODS)
+    method = kind(kind.Config.model_validate({"backbone": config(levels=4).model_dump()}), 3, True).eval()
+    images, tags = torch.rand(2, 3, 64, 64), torch.tensor([[1.0, 0, 0], [0, 1, 1]])
+    pixels = torch.randint(0, 4, (2, 64, 64), dtype=torch.uint8)
+    if name == "cfs":
+        pixels = pixels.clamp(max=1)
+    batch = batch_of(images, tags, pixels, boxes=(torch.tensor([[1.0, 8, 8, 40, 40]]),) * 2)
+    method.prepare([batch])
+    losses = method.losses(batch, Progress(90, 100))
+    total = torch.stack(list(losses.values())).sum()
+    assert total.isfinite()
+    total.backward()

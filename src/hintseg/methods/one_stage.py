@@ -12,22 +12,25 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
-from hintseg.cam.maps import grow, merge_twins, stretch
+from hintseg.cam.maps import merge_twins, stretch
 from hintseg.config.auto import Facts, epochs
+from hintseg.config.objective import MoreObjectives
 from hintseg.config.settings import Count, MethodConfig, Positive
 from hintseg.errors import ConfigError
 from hintseg.methods.deeplab import NEVER, with_background
 from hintseg.methods.method import ExtraLabels, Method, frozen
 from hintseg.nn.affinity import AffinityHead
+from hintseg.nn.backbones import Backbone
 from hintseg.nn.decoders import MlpHead
 from hintseg.nn.encoders import build_encoder, encoder_groups
 from hintseg.nn.mit import Attention, Mit
 from hintseg.nn.pooling import gmp
 from hintseg.nn.prior import ClassPrior
+from hintseg.nn.resize import grow, resize
 from hintseg.nn.scale import FeatureScale
 from hintseg.refine.pseudo_labels import CropPar, background_aware, only_said, par_labels
+from hintseg.run.schema import Show
 from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Prediction, Supervision, Targets
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -51,6 +54,8 @@ class OneStageConfig(MethodConfig):
         background_score: Background score where one number must do: Y^c of whole photos, where Branch-S's background
             does not stand in for it.
         par_iterations: Steps of PAR; AFA takes 10 for VOC and 15 for COCO.
+        objectives: Losses of Branch-S beside the paper's own, from the first step on: blocks as for other segmenters
+            (`hintseg list objectives`). They judge by what is said of pixels, such as the masks of `data.learn_masks`.
         curve_photos: Photos with a true mask on which both branches are measured during training (never learned from);
             0 measures nothing.
     """
@@ -65,6 +70,7 @@ class OneStageConfig(MethodConfig):
     low: Share = 0.35
     background_score: Share = 0.45
     par_iterations: Count = 10
+    objectives: MoreObjectives = ()
     curve_photos: Annotated[int, Field(ge=0)] = 40
 
     @property
@@ -111,9 +117,9 @@ class Look(NamedTuple):
 
 
 class OneStage(Method):
-    """The network of AFA and BMP on a Mix Transformer or on any timm network.
+    """The network of AFA and BMP on a Mix Transformer, a plain vision transformer or any other timm network.
 
-    Without self-attention (timm's networks) the affinity head is left out: AFA then learns from PAR labels throughout.
+    Without self-attention (convolutions) the affinity head is left out: AFA then learns from PAR labels throughout.
     """
 
     supervision = frozenset({Supervision.TAGS})
@@ -143,7 +149,8 @@ class OneStage(Method):
         # Applied to pooled features it gives tag scores, applied to cells it gives class maps.
         self.classifier = nn.Conv2d(channels[-1], classes, kernel_size=1, bias=False)
         self.decoder = MlpHead([channels[i] for i in self.levels], classes + background, config.width, config.dropout)
-        self.affinity_head = AffinityHead() if isinstance(self.backbone, Mit) else None
+        heads = 0 if isinstance(self.backbone, Backbone) else self.backbone.attention_heads
+        self.affinity_head = AffinityHead(heads) if heads else None
 
     def branches(self, images: Tensor, *, decode: bool) -> Branches:
         """Run the encoder and Branch-C, and Branch-S only where `decode` asks for it.
@@ -153,10 +160,10 @@ class OneStage(Method):
             decode: Whether the decoder runs. It is the only part with batch-norm statistics of its own.
         """
         attention: Attention | None = None
-        if isinstance(self.backbone, Mit):
-            levels, attention = self.backbone.features(images)
-        else:
+        if isinstance(self.backbone, Backbone):
             levels = self.backbone(images)
+        else:
+            levels, attention = self.backbone.features(images)
         levels = [scale(levels[i]) for scale, i in zip(self.feature_scales, self.levels, strict=True)]
         maps = self.classifier(levels[-1])
         scores = self.prior(self.classifier(gmp(levels[-1])[:, :, None, None]).flatten(1))
@@ -195,7 +202,7 @@ class OneStage(Method):
         with frozen(self):
             for scale in self.config.scales:
                 shape = [max(1, round(side * scale)) for side in size]
-                scaled = interpolate(images, size=shape, mode="bilinear", align_corners=False) if scale != 1 else images
+                scaled = resize(images, shape) if scale != 1 else images
                 seen = self.branches(torch.cat([scaled, scaled.flip(3)]), decode=decode)
                 maps = maps + torch.relu(merge_twins(seen.maps, size, "max"))
                 if seen.logits is not None:
@@ -240,6 +247,12 @@ class OneStage(Method):
         cut = "BSP with Branch-S's background" if self.uses_background else "PAR with a constant background"
         how = f"Branch-C (Table VI): {cut}, scales {list(self.config.scales)} with flips; tags used at test time"
         return {"branch_c": ExtraLabels("Branch-C", how)}
+
+    @property
+    def shows(self) -> tuple[Show, ...]:
+        """The background of Branch-S, where Branch-C's labels were cut with it."""
+        prior = Show(folder="background", title="background prior", kind="heat")
+        return (prior,) if self.uses_background else ()
 
     def extras(self, images: Tensor, tags: Tensor) -> dict[str, Tensor]:
         """Return Y^c of photos (see `label_photos`) and, where it was cut with it, the background of Branch-S."""

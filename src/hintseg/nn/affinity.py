@@ -50,9 +50,9 @@ class AffinityHead(nn.Module):
         Ru et al., AFA, CVPR 2022, section 3.2.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, heads: int = ATTENTION_HEADS) -> None:
         super().__init__()
-        self.project = nn.Conv2d(ATTENTION_HEADS, 1, kernel_size=1)
+        self.project = nn.Conv2d(heads, 1, kernel_size=1)
         nn.init.kaiming_normal_(self.project.weight, a=5**0.5, mode="fan_out")
 
     def forward(self, attention: Attention, size: tuple[int, int], radius: int = RADIUS) -> Tensor:

@@ -126,6 +126,7 @@ class Mit(nn.Module):
             )
         last = config.output_stride // 16  # stock SegFormer: 2
         self.channels = list(size.channels)
+        self.attention_heads = 2 * HEADS[-1]
         self.strides = [4, 8, 16, 16 * last]
         drops = torch.linspace(0, DROP_PATH, sum(size.blocks)).tolist()
         previous = 3

@@ -111,6 +111,7 @@ class PlainVit(nn.Module):
         freeze = config.freeze
         if freeze == "auto":
             freeze = "early" if self.pretrained else "none"
+        self.attention_heads = ATTENTION_BLOCKS * int(net.blocks[-1].attn.num_heads)
         self.config = config.model_copy(
             update={"levels": count, "freeze": freeze, "blocks": tuple(block + 1 for block in self.blocks)}
         )
