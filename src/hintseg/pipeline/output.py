@@ -15,8 +15,9 @@ from hintseg.data.photos import read_photo
 from hintseg.errors import PhotoError, RunError
 from hintseg.files.atomic import whole_file
 from hintseg.files.owned import OwnedFolder, kind_of, owned
+from hintseg.labellers.labeller import Evidence
 from hintseg.pipeline.each_photo import on_threads
-from hintseg.pipeline.plan import combine, unboxed
+from hintseg.pipeline.plan import combine
 from hintseg.run.folder import BASELINE, RunFolder
 from hintseg.store.coco import write_coco
 from hintseg.store.instances import read_instances, write_objects
@@ -30,7 +31,7 @@ Bytes = npt.NDArray[np.uint8]
 
 logger = logging.getLogger("hintseg")
 
-RESERVED = (*STAGES, "truth", "labels", BASELINE)
+RESERVED = (*STAGES, "truth", "labels", "trust", BASELINE)
 """Folders of a run that no masks for people may be written to."""
 
 
@@ -67,24 +68,33 @@ def clear(folder: OwnedFolder, overwrite: bool) -> None:
 
 
 def write_masks(run: RunFolder, target: OwnedFolder, overlays: bool, overwrite: bool, watch: Watch | None) -> Path:
-    """Write the masks of a run's training photos."""
-    made, by_boxes = run.masks_of_photos(), run.masks_of(("propose",))
+    """Write the masks of a run's training photos; what marks and tags say is combined, and every pixel has a label.
+
+    Photos of which nothing is known have none.
+    """
+    made, by_marks = run.masks_of_photos(), run.masks_of(("propose",))
     if made is None:
         raise RunError(f"{run.path} has no masks yet; `hintseg train ... --out {run.path} --resume` makes them")
     clear(target, overwrite)
-    made_by = (by_boxes, run.masks_of(("refine", "localize", "segment") if by_boxes else (made.stage,)))
+    made_by = (by_marks, run.masks_of(("refine", "localize", "segment") if by_marks else (made.stage,)))
     stores = [None if one is None else MaskStore(one.folder, run.classes, run.background) for one in made_by]
     rows = {row.id: row for row in run.photos if row.split == "train"}  # a photo may be in both splits
     paths = {name: row.path for name, row in rows.items()}
     names = sorted({name for store in stores if store is not None for name in store.ids() if name in rows})
     files = {name: file_name(name, paths[name]) for name in names}
-    objects = run.path / "propose" / "instances" if made.stage == "propose" else None
+    folder = run.path / "propose" / "instances"
+    objects = folder if made.stage == "propose" and folder.is_dir() else None
     with writing(target.root, run, files, overlays, objects) as write:
 
         def one(photo: Photo) -> None:
             row = rows[photo.id]
-            boxes, tags = (None if s is None or photo.id not in s else s.read(photo.id) for s in stores)
-            mask = combine(unboxed(row.tags, {label for label, *_ in row.boxes or ()}), boxes, tags)
+            marks, tags = (None if s is None or photo.id not in s else s.read(photo.id) for s in stores)
+            path = run.objects_path("instances", photo.id)
+            known = read_instances(path) if marks is not None and path.is_file() else None
+            by_marks = None if marks is None else Evidence(marks, None, known)
+            # Without masks of tags a class that was not marked has no place: the masks of marks stand alone.
+            found = by_marks if tags is None else combine(row.tags, by_marks, Evidence(tags))
+            mask = None if found is None else found.complete(run.background)  # a person may have mended in some 255
             if mask is not None:
                 write(photo, mask)
 
