@@ -123,7 +123,7 @@ class Manifest(Facts):
         torch: Likewise.
         lightning: Likewise.
         seed: The run's seed.
-        learns_from: What kind of hint teaches.
+        learns_from: What kind of hint teaches, such as `boxes`, `tags`, `masks`.
         data: The data set.
         stages: What each stage did, by its name.
     """
@@ -133,7 +133,7 @@ class Manifest(Facts):
     torch: str
     lightning: str
     seed: int
-    learns_from: Literal["boxes", "tags", "masks"]
+    learns_from: str
     data: DataFacts
     stages: dict[Stage, StageFacts]
 
