@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pytest
+import timm
 import torch
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from hintseg.refine.random_walk import path_offsets
 from hintseg.types import Batch, Box, Mark, Targets
@@ -98,3 +102,20 @@ def two_things() -> npt.NDArray[np.uint8]:
 def offsets_of(radius: float) -> list[tuple[int, int]]:
     """The neighbours of a cell as (dy, dx), each pair once."""
     return [(path.dy, path.dx) for path in path_offsets(radius)]
+
+
+def learned_vit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Weights for `vit_tiny_patch16_224`, of three narrow blocks, whose queries are its keys: likes attend to likes."""
+    made, small = timm.create_model, {"depth": 3, "embed_dim": 24, "num_heads": 3}
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, **given: made(name, **(small if "vit" in name else {}) | given)
+    )
+    torch.manual_seed(0)
+    net = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    nn.init.normal_(net.patch_embed.proj.weight, std=0.05)
+    net.pos_embed.data.mul_(0.1)
+    for block in net.blocks:
+        nn.init.normal_(block.attn.qkv.weight, std=0.5)
+        block.attn.qkv.weight.data[24:48] = block.attn.qkv.weight.data[:24]
+    save_file(net.state_dict(), folder / "vit.safetensors")
+    return str(folder / "vit.safetensors")

@@ -12,7 +12,7 @@ import yaml
 from hintseg.cli.listing import Kind, rows
 from hintseg.config.auto import Facts, resolve_fit
 from hintseg.config.loader import RECIPES, dump_config, load_config, parse_config, recipe_names
-from hintseg.config.run import DenseCrfRefine, FunctionRefine
+from hintseg.config.run import DenseCrfRefine, FreeMethod
 from hintseg.errors import ConfigError
 from hintseg.methods.cam import CamConfig
 from hintseg.registry import METHODS, resolve
@@ -130,7 +130,7 @@ def test_refiners_that_are_listed_are_those_that_can_be_chosen() -> None:
     names = [name for name, _ in rows(Kind.refiners)]
     for name in names:
         config = load_config("vwe", [f"refine.method={name}"], data={"path": "photos"})
-    assert of(FunctionRefine, config.refine).method == name
+    assert of(FreeMethod, config.refine).method == name
     with pytest.raises(ConfigError) as refused:
         load_config("vwe", ["refine.method=grabcat"], data={"path": "photos"})
     assert set(str(refused.value).rpartition("Known: ")[2].split(", ")) == set(names)

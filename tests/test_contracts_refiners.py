@@ -13,19 +13,24 @@ from torch.nn.functional import one_hot
 
 from golden import cases
 from hintseg.config.loader import load_config
-from hintseg.config.run import FunctionRefine
+from hintseg.config.run import FREE_REFINERS, AttentionRefine, FunctionRefine
+from hintseg.config.settings import BackboneConfig
 from hintseg.errors import HintsegError, ShapeError
+from hintseg.methods.attention import AttentionWalk
 from hintseg.methods.refiner import Refiner, RefinerConfig
 from hintseg.registry import METHODS, REFINERS, methods_to, resolve
 from hintseg.training.weights import load_weights, save_weights
-from made import blob_photo, rand, with_targets
+from made import blob_photo, learned_vit, of, rand, with_targets
 
 Function = Callable[[Tensor, Tensor], Tensor]
 
 HEIGHT, WIDTH, CLASSES = 20, 28, 3
 
 
-@pytest.fixture(params=REFINERS)
+FUNCTIONS = [name for name in REFINERS if issubclass(FREE_REFINERS[name], FunctionRefine)]
+
+
+@pytest.fixture(params=FUNCTIONS)
 def refiner(request: pytest.FixtureRequest) -> Function:
     found: Function = resolve("refiner", request.param, REFINERS)
     return found
@@ -147,7 +152,7 @@ def test_what_does_not_fit_is_refused_in_words(
     assert needed in str(error.value)
 
 
-@pytest.mark.parametrize("name", REFINERS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_recipe_says_all_a_refiner_takes_with_the_same_defaults(name: str) -> None:
     config = load_config("full", [f"refine={{method: {name}}}"], data={"path": "photos"}).refine
     assert isinstance(config, FunctionRefine)
@@ -167,6 +172,17 @@ def learned(request: pytest.FixtureRequest) -> Refiner:
     method = cases.build(cases.CASES[request.param])
     assert isinstance(method, Refiner)
     return method.eval()
+
+
+@pytest.fixture(params=[*LEARNED, "attention"])
+def spreading(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Refiner | AttentionWalk:
+    """Those, and the network that is not trained."""
+    if request.param != "attention":
+        return of(Refiner, cases.build(cases.CASES[request.param])).eval()
+    backbone = BackboneConfig(name="vit_tiny_patch16_224", weights=learned_vit(tmp_path, monkeypatch), output_stride=8)
+    return AttentionWalk(AttentionRefine(backbone=backbone)).eval()
 
 
 def labels_of(method: Refiner, maps: Tensor, ids: Tensor, rgb: Tensor, *, threshold: float | None) -> Tensor:
@@ -225,32 +241,32 @@ def test_maps_of_half_precision_are_taken(learned: Refiner, maps: Tensor, photo:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80), (33, 47)])
-def test_scores_of_any_photo_lie_between_0_and_1(learned: Refiner, size: tuple[int, int]) -> None:
+def test_scores_of_any_photo_lie_between_0_and_1(spreading: Refiner | AttentionWalk, size: tuple[int, int]) -> None:
     images, maps = rand(1, 3, *size), rand(2, 9, 11, seed=1)
     before = images.clone(), maps.clone()
-    found = learned.refine(images, maps)
+    found = spreading.refine(images, maps)
     assert (found.shape[0], found.requires_grad) == (2, False)
     assert found.isfinite().all()
     assert (found >= 0).all()
     assert found.max() == 1
-    assert torch.equal(found, learned.refine(images, maps))
+    assert torch.equal(found, spreading.refine(images, maps))
     for given in (maps[:1], maps[:0], rand(4, *size)):
-        assert learned.refine(images, given).shape == (len(given), *found.shape[1:])
+        assert spreading.refine(images, given).shape == (len(given), *found.shape[1:])
     assert torch.equal(images, before[0])
     assert torch.equal(maps, before[1])
 
 
-def test_maps_walk_each_for_itself(learned: Refiner) -> None:
+def test_maps_walk_each_for_itself(spreading: Refiner | AttentionWalk) -> None:
     images, maps = rand(1, 3, 64, 64), rand(3, 16, 16, seed=1)
-    found = learned.refine(images, maps)
-    torch.testing.assert_close(learned.refine(images, maps[[2, 0, 1]]), found[[2, 0, 1]])
+    found = spreading.refine(images, maps)
+    torch.testing.assert_close(spreading.refine(images, maps[[2, 0, 1]]), found[[2, 0, 1]])
     for one, alone in zip(maps, found, strict=True):  # but for the largest score of all, which is 1
-        torch.testing.assert_close(learned.refine(images, one[None])[0], alone / alone.max())
+        torch.testing.assert_close(spreading.refine(images, one[None])[0], alone / alone.max())
 
 
-def test_where_no_map_says_anything_no_score_does(learned: Refiner) -> None:
-    assert not learned.refine(rand(1, 3, 64, 64), torch.zeros(2, 16, 16)).any()
-    constant = learned.refine(rand(1, 3, 64, 64), torch.ones(1, 16, 16))
+def test_where_no_map_says_anything_no_score_does(spreading: Refiner | AttentionWalk) -> None:
+    assert not spreading.refine(rand(1, 3, 64, 64), torch.zeros(2, 16, 16)).any()
+    constant = spreading.refine(rand(1, 3, 64, 64), torch.ones(1, 16, 16))
     assert constant.isfinite().all()
     assert (constant > 0).all()
 

@@ -82,7 +82,9 @@ REFINERS: dict[str, Entry] = {
     "par": Entry("hintseg.refine:par", "pixel-adaptive refinement with colour and position (Ru et al., 2022)"),
     "pamr": Entry("hintseg.refine:pamr", "pixel-adaptive mask refinement (Araslanov and Roth, 2020)"),
     "dense_crf": Entry("hintseg.refine:dense_crf", "fully connected CRF (Kraehenbuehl and Koltun, 2011)"),
+    "attention": Entry("hintseg.methods.attention:AttentionWalk", "a plain ViT's attention (Lin et al., 2023)"),
 }
+"""Refiners that do not learn: functions of scores and a photo, and a network that is not trained."""
 
 LABELLERS: dict[str, Entry] = {
     "filled": Entry("hintseg.labellers.filled:Filled", "boxes: each is its object's mask, the baseline"),

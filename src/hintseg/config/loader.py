@@ -10,7 +10,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from hintseg.config.run import FUNCTIONS, STAGES, RunConfig, run_model
+from hintseg.config.run import FREE_REFINERS, STAGES, RunConfig, run_model
 from hintseg.config.settings import Settings
 from hintseg.errors import ConfigError, did_you_mean, join, list_problems, printable, shown
 from hintseg.files.parse import is_file, parse_json, parse_yaml, read_yaml
@@ -188,10 +188,10 @@ def _settings_class(stage: str, block: Any) -> type[Settings]:
     name = block["method"]
     if name in WRAPPERS:
         raise ConfigError(f"'{stage}.method': '{name}' wraps a localizer; set {name}={{}} beside the localize block")
-    if stage == "refine" and name in FUNCTIONS:
-        return FUNCTIONS[name]
+    if stage == "refine" and name in FREE_REFINERS:
+        return FREE_REFINERS[name]
     table = methods()
-    free: list[str] = list(FUNCTIONS) if stage == "refine" else []
+    free: list[str] = list(FREE_REFINERS) if stage == "refine" else []
     if stage == "propose":
         free = [name for name in labellers() if name not in table]
         if name in free:

@@ -73,6 +73,25 @@ class ParRefine(FunctionRefine):
     dilations: tuple[Count, ...] = (1, 2, 4, 8, 12, 24)
 
 
+class AttentionRefine(FreeMethod):
+    """Spread class maps by the attention of a plain vision transformer with learned weights, as CLIP-ES does.
+
+    Attributes:
+        method: `attention`.
+        backbone: The transformer.
+        blocks: Attention of how many of the last blocks is averaged: of those up to the last one that
+            `backbone.blocks` reads.
+        power: Steps of the random walk.
+        threshold: A class stays in the boxes around where its map is above this share of its largest value.
+    """
+
+    method: Literal["attention"] = "attention"
+    backbone: BackboneConfig = BackboneConfig()
+    blocks: Count = 8
+    power: Count = 2
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.4
+
+
 class TestConfig(Settings):
     """How a trained segmenter is read out.
 
@@ -111,7 +130,8 @@ class RunConfig(Settings):
             `filled`, see `hintseg list labellers`); null without marks.
         localize: The network that learns to place the tags; null where the recipe needs none.
         maps: How its class maps are read out and cut into seeds.
-        refine: What sharpens the seeds: a network (`irn`) or a function (`dense_crf`, `par`, `pamr`); null: nothing.
+        refine: What sharpens the seeds: a network (`irn`) or a function (`dense_crf`, `par`, `pamr`)
+            or `attention`, a network that is not trained; null: nothing.
         segment: The segmenter that learns from the masks; null: stop at the masks.
         test: How the segmenter is read out.
         trainer: Where and how Lightning runs.
@@ -124,7 +144,7 @@ class RunConfig(Settings):
     propose: MethodConfig | FreeMethod | None = None
     localize: MethodConfig | None = None
     maps: MapsConfig = MapsConfig()
-    refine: MethodConfig | DenseCrfRefine | ParRefine | None = None
+    refine: MethodConfig | DenseCrfRefine | ParRefine | AttentionRefine | None = None
     segment: MethodConfig | None = None
     test: TestConfig = TestConfig()
     trainer: TrainerConfig = TrainerConfig()
@@ -144,7 +164,12 @@ STAGES: tuple[Literal["propose"], Literal["localize"], Literal["refine"], Litera
 )
 """Stage names in the order they run."""
 
-FUNCTIONS: dict[str, type[FunctionRefine]] = {"dense_crf": DenseCrfRefine, "par": ParRefine, "pamr": ParRefine}
+FREE_REFINERS: dict[str, type[FreeMethod]] = {
+    "dense_crf": DenseCrfRefine,
+    "par": ParRefine,
+    "pamr": ParRefine,
+    "attention": AttentionRefine,
+}
 """Settings of the refiners that do not learn, by name."""
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from hintseg import signals
 from hintseg.config.loader import parse_config
-from hintseg.config.run import STAGES, RunConfig
+from hintseg.config.run import STAGES, AttentionRefine, RunConfig
 from hintseg.errors import PhotoError
 from hintseg.files.owned import owned
 from hintseg.hints import read_hints
 from hintseg.hints.check import check
 from hintseg.hints.masks import read_mask
+from hintseg.methods.attention import AttentionWalk
 from hintseg.pipeline import stages
 from hintseg.pipeline.begin import begin, make_plan, one_stage
 from hintseg.pipeline.from_tags import segment_from_tags
@@ -60,6 +61,8 @@ def run_recipe(
     plan = make_plan(hint_set, config)
     if config.wrapper is not None:
         wrapper_class(config.wrapper.name).check(config, plan.tagged, hint_set.classes)
+    if isinstance(config.refine, AttentionRefine):
+        AttentionWalk(config.refine)  # what it cannot take is told before anything is trained
     if machine.rank() != 0:  # a process that Lightning or torchrun started beside the first one
         machine.barrier()
         run = RunFolder.open(out)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from hintseg.cam import grow
-from hintseg.config.run import FunctionRefine, RunConfig
+from hintseg.config.run import AttentionRefine, FunctionRefine, RunConfig
 from hintseg.config.settings import FitConfig, MethodConfig
 from hintseg.data.dataset import PhotoDataset
 from hintseg.data.photos import photo_size
@@ -23,6 +23,7 @@ from hintseg.errors import PhotoError, RunError, join
 from hintseg.hints.masks import read_taught
 from hintseg.labellers.cam import strongest
 from hintseg.labellers.labeller import Evidence
+from hintseg.methods.attention import AttentionWalk
 from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.methods.method import Method
 from hintseg.methods.refiner import Refiner, RefinerConfig
@@ -79,7 +80,7 @@ def wrapper_class(name: str) -> type[Wrapper]:
 
 
 def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> None:
-    """Sharpen the seeds into pseudo masks, by a function or by a network that learns from them."""
+    """Sharpen the seeds into pseudo masks, by a function, a network that learns from them, or attention."""
     settings = config.refine
     if isinstance(settings, FunctionRefine):
         threshold = _read_threshold(run, "localize")
@@ -87,12 +88,17 @@ def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Wa
         if machine.rank() == 0:
             how = f"{settings.method} on class maps; tags used at test time"
             run.add_metrics("refine", score(run, "refine", "pseudo mask", "train", how, threshold))
-    elif isinstance(settings, RefinerConfig):
-        labels = _write_labels(run, settings, photos, config, watch)
-        method = train_on_photos(run, "refine", settings, photos, config, watch, labels)
-        _walk(run, method, photos, config, watch)
+    elif isinstance(settings, RefinerConfig | AttentionRefine):
+        network: Method | AttentionWalk
+        if isinstance(settings, AttentionRefine):
+            network, along = AttentionWalk(settings), f"the attention of {settings.backbone.name}"
+        else:
+            labels = _write_labels(run, settings, photos, config, watch)
+            network = train_on_photos(run, "refine", settings, photos, config, watch, labels)
+            along = f"what {settings.method} learned"
+        _walk(run, network, photos, config, watch)
         chosen = choose(run, "refine", photos, config.maps.area, "auto")
-        how = f"class maps after the random walk along what {settings.method} learned; tags used at test time"
+        how = f"class maps after the random walk along {along}; tags used at test time"
         trust = teaches_trust(config)
         record(run, "refine", cut_maps(run, "refine", "pseudo mask", photos, chosen, how, watch, trust=trust))
 
@@ -285,15 +291,17 @@ def _write_labels(
     return _label_reader(folder)
 
 
-def _walk(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch) -> None:
-    """Spread the class maps by what the refiner learned."""
-    if not isinstance(method, Refiner):
+def _walk(
+    run: RunFolder, network: Method | AttentionWalk, photos: Sequence[Photo], config: RunConfig, watch: Watch
+) -> None:
+    """Spread the class maps by what the refiner learned, or by attention."""
+    if not isinstance(network, Refiner | AttentionWalk):
         raise RunError(f"{run.path / 'refine'} holds no refiner; start the run afresh")
     folder = run.stage("refine") / "maps"
 
     def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Bytes, Floats]]:
         class_ids, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
-        scores = method.refine(pixels.float() / 255, torch.from_numpy(maps).to(pixels.device))
+        scores = network.refine(pixels.float() / 255, torch.from_numpy(maps).to(pixels.device))
         yield class_ids, scores.float().clamp(0, 1).cpu().numpy()
 
     def write(photo: Photo, made: tuple[Bytes, Floats]) -> None:
@@ -306,7 +314,7 @@ def _walk(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunCo
         write,
         config,
         watch,
-        network=method,
+        network=network,
         batch=1,
         done=lambda photo: (folder / f"{photo.id}.npz").is_file(),
     )

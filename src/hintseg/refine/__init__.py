@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hintseg.refine.attention import attention_refine
 from hintseg.refine.dense_crf import DenseCrf, dense_crf, label_probabilities
 from hintseg.refine.grabcut import box_proposal, grabcut, refine_proposal
 from hintseg.refine.par import ParAffinity, pamr, par
@@ -11,6 +12,7 @@ from hintseg.refine.tightness import lift_to_sides
 __all__ = [
     "DenseCrf",
     "ParAffinity",
+    "attention_refine",
     "box_proposal",
     "dense_crf",
     "edge_transition",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-from hintseg.config.run import STAGES, RunConfig
+from hintseg.config.run import STAGES, AttentionRefine, RunConfig
 from hintseg.config.settings import MethodConfig
 from hintseg.run.schema import Stage
 
@@ -94,7 +94,7 @@ def parts(config: RunConfig) -> list[Part]:
             reads: tuple[Key, ...] = ((stage, "maps"),) if one_stage else (learn,)
             files = ("segment/masks/", "segment/seeds/", "segment/sweep.json", "segment/pictures.png")
             made.append(Part((stage, "masks"), (cut if one_stage else late) | test, reads, files))
-        elif isinstance(settings, MethodConfig):
+        elif isinstance(settings, MethodConfig | AttentionRefine):
             files = tuple(f"{stage}/{part}" for part in (*_MASKS, "sweep.json"))
             scales = maps if stage == "localize" else {}
             cut = cut if stage == "localize" else {"maps.area": cut["maps.area"]}
