@@ -223,17 +223,23 @@ def test_no_map_of_every_head_and_layer_is_kept() -> None:
 # --- weights --------------------------------------------------------------------------------------------------------
 
 
-def test_learned_weights_are_copied_to_every_class_token(tmp_path: Path) -> None:
+def test_learned_weights_are_copied_to_every_class_token_or_start_apart(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = timm.create_model("vit_tiny_patch16_224", num_classes=7)
     save_file(net.state_dict(), tmp_path / "vit.safetensors", {"mean": "[0.1, 0.2, 0.3]"})
-    vit = ClassTokenVit(VitConfig(name="vit_tiny_patch16_224", weights=str(tmp_path / "vit.safetensors")), 4)
+    config = VitConfig(name="vit_tiny_patch16_224", weights=str(tmp_path / "vit.safetensors"))
+    vit = ClassTokenVit(config, 4)
     assert vit.pretrained
     torch.testing.assert_close(vit.mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
     torch.testing.assert_close(vit.cls_token, net.cls_token.expand(-1, 4, -1))
     torch.testing.assert_close(vit.pos_embed[:, :4], net.pos_embed[:, :1].expand(-1, 4, -1))
     torch.testing.assert_close(vit.pos_embed[:, 4:], net.pos_embed[:, 1:])
     torch.testing.assert_close(vit.blocks[11].mlp.fc2.weight, net.blocks[11].mlp.fc2.weight)
+    apart = ClassTokenVit(config.model_copy(update={"token_noise": 0.5}), 4)
+    noise = (apart.cls_token - net.cls_token)[0]
+    assert noise.std().item() == pytest.approx(0.5 * (net.cls_token + net.pos_embed[:, :1]).std().item(), rel=0.1)
+    assert (noise[0] - noise[1]).std() > noise.std()
+    torch.testing.assert_close(apart.pos_embed, vit.pos_embed)
 
 
 @pytest.mark.parametrize(("stride", "close"), [(8, 0.12), (32, 1e-4)])
@@ -258,21 +264,6 @@ def test_learned_weights_are_resampled_to_patches_of_another_size(tmp_path: Path
     assert torch.allclose(rows, rows[:1].expand(side, -1), atol=1e-3)
     assert (rows.diff(dim=1) > -0.01).all()
     assert rows[0, 0] < 0.1 < 0.9 < rows[0, -1]
-
-
-def test_one_class_equals_timm() -> None:
-    torch.manual_seed(0)
-    net = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=0).eval()
-    vit = ClassTokenVit(VitConfig(name="vit_tiny_patch16_224", weights="random", depth=2), 1).eval()
-    vit.load_state_dict(
-        {name: value for name, value in net.state_dict().items() if name in vit.state_dict()}, strict=False
-    )
-    images = rand(1, 3, 224, 224)
-    with torch.no_grad():
-        classes, patches = vit(images)
-        tokens = torch.cat([classes, patches.flatten(2).transpose(1, 2)], dim=1)
-        expected = net.forward_features((images - vit.mean) / vit.std)
-        torch.testing.assert_close(net.norm(tokens), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_random_class_tokens_differ_and_come_with_a_warning_if_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +294,14 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"name": "resnet18"}, "'resnet18' is no plain vision transformer"),
-        ({"name": "deit_tiny_distilled_patch16_224"}, "is no plain vision transformer"),
+        (
+            {"name": "deit_tiny_distilled_patch16_224"},
+            "has 1 more tokens beside it .registers, or one for dist",
+        ),
+        ({"name": "vit_small_patch14_reg4_dinov2"}, "has 4 more tokens beside it"),
+        ({"name": "vit_base_patch16_siglip_224", "depth": 1}, "has no class token; set this stage's backbone.name"),
+        ({"name": "vit_small_patch16_dinov3"}, "its blocks are others, or its positions rotary"),
+        ({"name": "eva02_tiny_patch14_224"}, "its blocks are others, or its positions rotary"),
         ({"name": "no_such_vit"}, "unknown network"),
         ({"freeze": "early"}, "set freeze=none and levels=1"),
         ({"levels": 4}, "set freeze=none and levels=1"),
@@ -353,6 +351,14 @@ def test_a_learned_stem_keeps_its_rate_and_the_transformer_is_a_head(tmp_path: P
     method = make(backbone=TINY.model_copy(update={"stem": stem, "output_stride": 16}))
     assert method.backbone.pretrained
     torch.testing.assert_close(given(method.backbone.stem).net.layer3[0].conv1.weight, net.layer3[0].conv1.weight)
+    tokens = method.backbone.cls_token[0]
+    assert (tokens[0] - tokens[1]).abs().max() > 0  # the transformer's own weights are random
+    images = rand(4, 3, 64, 64)
+    method.prepare([batch_of(images, torch.eye(4)[:, :3])])
+    method.train()
+    scaled = method.backbone.stem_scale(given(method.backbone.stem)(images)[-1])
+    assert scaled.square().mean().sqrt().item() == pytest.approx(1, rel=0.01)
+    method.eval()
     stem_group, *others = method.parameter_groups()
     assert {id(p) for p in stem_group.parameters} == {id(p) for p in given(method.backbone.stem).parameters()}
     assert not stem_group.head
@@ -424,12 +430,12 @@ def test_raw_maps_are_those_of_all_layers_with_the_gradient_of_the_plain_version
 
 def test_parameter_groups_hold_every_parameter_once() -> None:
     method = make()
-    stem, whole, tokens, head = method.parameter_groups()
+    stem, whole, positions, tokens, head = groups = method.parameter_groups()
     assert not stem.parameters
-    held = [id(p) for group in (whole, tokens, head) for p in group.parameters]
-    assert sorted(held) == sorted(id(p) for p in method.parameters())
-    assert tokens.weight_decay == 0
-    assert [group.head for group in (whole, tokens, head)] == [False, False, True]
+    assert sorted(id(p) for group in groups for p in group.parameters) == sorted(id(p) for p in method.parameters())
+    assert tokens.weight_decay == positions.weight_decay == 0
+    assert tokens.parameters == [method.backbone.cls_token]
+    assert [group.head for group in (whole, positions, tokens, head)] == [False, False, True, True]
 
 
 def test_auto_trains_learned_transformers_with_adamw() -> None:

@@ -34,6 +34,9 @@ class MctConfig(MethodConfig):
             Early layers attend to what is near, not to classes.
         patch_affinity: Whether the fused map is spread by the attention between patches, as published. That attention
             must have been learned from many photos: where it was not, it blurs the map.
+        readout: How a class token says whether its class is there: `mean`, as published, by the mean of its channels;
+            `linear`: by a weighted sum that starts as the mean. In a few hundred steps from learned weights the mean
+            learns nothing: whether a class is there has to find its way into all channels alike.
         prior: Whether the scores of tags have a fixed offset for how often the class occurs (see `hintseg.nn.prior`);
             the published ones have none.
     """
@@ -44,6 +47,7 @@ class MctConfig(MethodConfig):
     backbone: VitConfig = VitConfig()
     attention_layers: Count = 3
     patch_affinity: bool = True
+    readout: Literal["mean", "linear"] = "mean"
     prior: bool = True
 
     def defaults(self, facts: Facts) -> dict[str, Any]:
@@ -72,16 +76,25 @@ class MctFormer(Method):
         self.backbone = ClassTokenVit(config.backbone, classes)
         self.head = nn.Conv2d(self.backbone.channels[-1], classes, kernel_size=3, padding=1)
         self.prior = ClassPrior(classes)
+        width = self.backbone.channels[-1]
+        weights = torch.full((classes, width), 1 / width)
+        self.readout = nn.Parameter(weights) if config.readout == "linear" else None
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Measure how often each class occurs."""
+        """Measure the scale of a learned stem, in training mode, and how often each class occurs."""
+        mode, device, seen = self.training, self.head.weight.device, list(batches)
+        self.train()
+        with torch.no_grad():
+            self.backbone.measure(batch.images.to(device) for batch in seen)
+        self.train(mode)
         if self.config.prior:
-            self.prior.measure((batch.targets.tags, batch.targets.tags_known) for batch in batches)
+            self.prior.measure((batch.targets.tags, batch.targets.tags_known) for batch in seen)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return ``loss_class`` and ``loss_patch``, the multi-label losses of the class tokens and of the patches."""
         classes, patches = self.backbone(batch.images)
-        class_scores = classes.float().mean(dim=2)  # no classifier: each token answers for its class alone
+        # Each token answers for its class alone.
+        class_scores = classes.float().mean(dim=2) if self.readout is None else (classes * self.readout).float().sum(2)
         patch_scores = self.head(patches).float().mean(dim=(2, 3))
         return {
             "loss_class": tag_loss(self.prior(class_scores), batch.targets),
@@ -131,16 +144,18 @@ class MctFormer(Method):
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the transformer at the configured learning rate and the head at ``fit.head_lr`` times it.
 
-        Class tokens and positions are not decayed, as is usual with ViTs. Behind a stem the transformer starts from
-        nothing and counts as a head.
+        Class tokens and positions are not decayed, as is usual with ViTs. Class tokens count as a head: at the rate of
+        learned weights they would stay where they are. Behind a stem the transformer starts from nothing and all of it
+        counts as a head.
         """
         stem = [] if self.backbone.stem is None else list(self.backbone.stem.parameters())
-        tokens = [self.backbone.cls_token, self.backbone.pos_embed]
-        apart = {id(parameter) for parameter in [*stem, *tokens]}
+        tokens, positions = self.backbone.cls_token, self.backbone.pos_embed
+        apart = {id(parameter) for parameter in [*stem, tokens, positions]}
         rest = [p for p in self.backbone.parameters() if id(p) not in apart]
         return [
             ParameterGroup(stem),
             ParameterGroup(rest, head=bool(stem)),
-            ParameterGroup(tokens, head=bool(stem), weight_decay=0.0),
-            ParameterGroup(list(self.head.parameters()), head=True),
+            ParameterGroup([positions], head=bool(stem), weight_decay=0.0),
+            ParameterGroup([tokens], head=True, weight_decay=0.0),
+            ParameterGroup([*self.head.parameters(), *([] if self.readout is None else [self.readout])], head=True),
         ]

@@ -6,6 +6,7 @@ kept are two running sums, not the map of every head of every layer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from math import isqrt
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch.nn.functional import interpolate
 from hintseg.config.settings import BackboneConfig, Count
 from hintseg.errors import ConfigError, WeightsError
 from hintseg.nn.backbones import Backbone, build, load_by_name, read_weights
+from hintseg.nn.scale import FeatureScale
 
 
 class VitConfig(BackboneConfig):
@@ -31,6 +33,8 @@ class VitConfig(BackboneConfig):
         width: Channels of a token; None as the named network has.
         heads: Attention heads of a block; None as the named network has.
         drop_path: Largest share of the photos for which training leaves out a block (stochastic depth), the last one's.
+        token_noise: Noise on class tokens made from a learned one, as a factor of its own deviation with its position;
+            0, as published: copies, which stay alike for hundreds of steps.
         stem: A convolutional network whose last level takes the place of the patches, as in hybrid ViTs; its
             `output_stride` must be that of the transformer, whose own weights must be random. It learns from photos by
             the hundred, which a transformer without learned weights does not.
@@ -41,6 +45,7 @@ class VitConfig(BackboneConfig):
     width: Count | None = None
     heads: Count | None = None
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    token_noise: Annotated[float, Field(ge=0)] = 0.0
     stem: BackboneConfig | None = None
 
 
@@ -64,8 +69,8 @@ class VitOutput(NamedTuple):
 class ClassTokenVit(nn.Module):
     """A ViT whose class token is there once per class.
 
-    With learned weights all K class tokens and their position embeddings start as copies of the one there is. The last
-    norm of the network is left out, as in the MCTformer code.
+    With learned weights all K class tokens and their position embeddings start as copies of the one there is, and some
+    noise where `token_noise` asks for it. The last norm of the network is left out, as in the MCTformer code.
 
     Attributes:
         config: The settings with `levels` and `freeze` resolved.
@@ -124,19 +129,35 @@ class ClassTokenVit(nn.Module):
 
         self.config = config.model_copy(update={"levels": 1, "freeze": "none", "stem": self.stem and self.stem.config})
         self.channels, self.strides = [int(net.embed_dim)], [config.output_stride]
-        self.patch_embed, self.blocks = net.patch_embed, net.blocks
+        self.patch_embed, self.norm_pre, self.blocks = net.patch_embed, net.norm_pre, net.blocks
+        learned = self.pretrained
         if self.stem is not None:
             self.pretrained = self.stem.pretrained
             self.patch_embed.proj = nn.Conv2d(self.stem.channels[-1], self.channels[0], kernel_size=1)
+            self.stem_scale = FeatureScale()
         token, position = net.cls_token.detach(), net.pos_embed.detach()
         tokens, positions = token.repeat(1, classes, 1), position[:, :1].repeat(1, classes, 1)
-        if not self.pretrained:
+        if learned:
+            spread = config.token_noise * (token + position[:, :1]).std()
+            tokens += spread * torch.randn_like(tokens) if spread else 0
+        else:
             nn.init.trunc_normal_(tokens, std=0.02)
             nn.init.trunc_normal_(positions, std=0.02)
         self.cls_token = nn.Parameter(tokens)
         self.pos_embed = nn.Parameter(torch.cat([positions, position[:, 1:]], dim=1))
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
+
+    def measure(self, images: Iterable[Tensor]) -> None:
+        """Bring the features of a learned stem to the scale of tokens; call it in training mode, without a gradient.
+
+        A learned network may end a hundred times lower than positions are large: then patches differ by place alone.
+
+        Args:
+            images: Some batches, (B, 3, H, W) each.
+        """
+        if self.stem is not None and self.stem.pretrained:
+            self.stem_scale.measure(self.stem(batch)[-1] for batch in images)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return class tokens (B, K, d) and patch tokens (B, d, h, w), without attention maps.
@@ -189,7 +210,7 @@ class ClassTokenVit(nn.Module):
         size = (height * patch, width * patch)
         if images.shape[-2:] != size:
             images = interpolate(images, size, mode="bilinear", align_corners=False)
-        seen = (images - self.mean) / self.std if self.stem is None else self.stem(images)[-1]
+        seen = (images - self.mean) / self.std if self.stem is None else self.stem_scale(self.stem(images)[-1])
         patches = self.patch_embed.proj(seen).flatten(2).transpose(1, 2)
         count = self.cls_token.shape[1]
         positions = self.pos_embed[:, count:]
@@ -200,7 +221,7 @@ class ClassTokenVit(nn.Module):
             square = positions.transpose(1, 2).reshape(1, -1, side, side)
             positions = interpolate(square, scale_factor=factors, mode="bicubic").flatten(2).transpose(1, 2)
         classes = (self.cls_token + self.pos_embed[:, :count]).expand(len(images), -1, -1)
-        return torch.cat([classes.to(patches.dtype), patches + positions], dim=1), (height, width)
+        return self.norm_pre(torch.cat([classes.to(patches.dtype), patches + positions], dim=1)), (height, width)
 
     def _split(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         count = self.cls_token.shape[1]
@@ -241,16 +262,21 @@ def _create(config: VitConfig, pretrained: bool) -> Any:
         raise ConfigError(
             f"'{config.name}' cannot be built with backbone.width={config.width} and heads={config.heads}: {error}"
         ) from error
-    if (
-        not isinstance(net, VisionTransformer)
-        or type(net.blocks[0]) is not Block
-        or net.cls_token is None
-        or net.num_prefix_tokens != 1
-        or net.no_embed_class
-        or not isinstance(net.norm_pre, nn.Identity)
-    ):
+    if reason := _other_than_plain(net):
         raise ConfigError(
-            f"'{config.name}' is no plain vision transformer with a class token; set this stage's backbone.name to one "
-            "such as deit_small_patch16_224 or vit_tiny_patch16_224"
+            f"'{config.name}' is no plain vision transformer with one class token: {reason}; set this stage's "
+            "backbone.name to one that is, such as deit_small_patch16_224, vit_small_patch14_dinov2 or "
+            "vit_base_patch16_clip_224"
         )
     return net
+
+
+def _other_than_plain(net: Any) -> str:
+    """Say why a network cannot have a class token per class; empty if it can."""
+    if not isinstance(net, VisionTransformer) or type(net.blocks[0]) is not Block:
+        return "its blocks are others, or its positions rotary"
+    if net.cls_token is None:
+        return "it has no class token"
+    if net.num_prefix_tokens > 1:
+        return f"it has {net.num_prefix_tokens - 1} more tokens beside it (registers, or one for distillation)"
+    return "its class token has no position" if net.no_embed_class else ""
