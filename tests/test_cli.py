@@ -43,6 +43,19 @@ def test_list(kind: str, name: str) -> None:
     assert any(line.split()[0] == name and len(line.split()) > 3 for line in lines)
 
 
+def test_backbones_are_listed_by_family_with_what_matters_for_a_choice() -> None:
+    lines = typed("list", "backbones", "--filter", "*tiny_patch16_224").stdout.splitlines()
+    assert lines.index("deit:") < lines.index("vision_transformer:")
+    (deit,) = (line for line in lines if line.split()[1:2] == ["deit_tiny_patch16_224"])
+    assert deit.split() == ["*", "deit_tiny_patch16_224", "16", "5.5", "M", "apache-2.0"]
+    large = typed("list", "backbones", "--filter", "vit_large_patch16_dinov3").stdout.splitlines()[-1]
+    assert large.split() == ["vit_large_patch16_dinov3", "16", "303.1", "M", "dinov3-license"]
+    assert "mit_b1" in typed("list", "backbones", "--filter", "mit_b*").stdout
+    done = typed("list", "backbones", "--filter", "no_such_network")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no network is called 'no_such_network'; give a pattern" in done.stderr
+
+
 def test_check_prints_a_table_and_json(photos: Path) -> None:
     text = typed("check", photos).stdout
     assert "3 photos, 2 classes" in text

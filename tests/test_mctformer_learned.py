@@ -90,10 +90,10 @@ def test_a_linear_readout_starts_as_the_mean_and_learns_at_the_rate_of_heads() -
     batch = batch_of(rand(3, 3, 32, 32), torch.tensor([[1.0, 0], [0, 1], [1, 1]]))
     plain, linear = (method.losses(batch, Progress(0, 1)) for method in made)
     torch.testing.assert_close(plain, linear)
-    readout = given(made[1].readout)
-    assert any(readout is one for one in made[1].parameter_groups()[-1].parameters)
+    weights = given(made[1].readout)
+    assert any(weights is one for one in made[1].parameter_groups()[-1].parameters)
     with torch.no_grad():
-        readout[1] = 0  # that token says nothing, the other as before
+        weights[1] = 0  # that token says nothing, the other as before
     classes, _ = made[1].backbone(batch.images)
     scores = torch.stack([classes[:, 0].mean(dim=1), torch.zeros(3)], dim=1)
     expected = multi_label_soft_margin(scores, batch.targets.tags)
