@@ -70,6 +70,8 @@ class Csv:
             read_part(file, split, folder, listed, problems, notes, name=names[file], background=background)
             for file, split in files.items()
         ]
+        if not any(part.records for part in parts):
+            problems.raise_all()
         records = with_names((r for part in parts for r in part.records), (first.parent, path), notes)
         own = [part.classes for part in parts if part.classes]
         classes = listed if listed is not None else tuple(dict.fromkeys(n for names in own for n in names)) or None

@@ -132,8 +132,8 @@ def splits_of(table: Table, split: str | None, notes: list[str]) -> list[str | N
     if wrong:
         some = join([f"'{shown(text)}'" for text in sorted(wrong)], 3)
         notes.append(
-            f"the column '{shown(table.header[at])}' of {table.name} is not used as splits: {some} is none of train, "
-            "val and test"
+            f"the column '{shown(table.header[at])}' of {table.name} is not used as splits: it holds {some}, not "
+            "train, val and test"
         )
         return [None] * len(table.rows)
     return list(found)
@@ -393,7 +393,7 @@ def _one_hot(
     absent = NO | ABSENT if not (zeros or said & ABSENT) else (NO - {""}) | ABSENT
     unknown = NOT_SAID if "" in absent else NOT_SAID | {""}
     records, open_ = [], 0
-    first: dict[str, tuple[int, tuple[str, ...]]] = {}
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}  # many photos share what they do not show
     for (number, cells), split in zip(table.rows, splits, strict=True):
         line = f"line {number}"
         if len(cells) != len(table.header):
@@ -411,11 +411,8 @@ def _one_hot(
             found[kind].append(name)
         present = tuple(found["yes"])
         open_ += len(found["open"])
-        before = first.setdefault(photo, (number, present))
-        if before[1] != present:
-            problems.add(table.name, f"{line}: '{shown(photo)}' is also in line {before[0]}, with other classes")
         complete = not found["open"] and (listed is None or set(listed) <= set(names.values()))
-        no = () if complete else tuple(found["no"])
+        no = same.setdefault(tuple(found["no"]), tuple(found["no"]))
         records.append(Record(photo, (), present, no, complete, split=split, where=table.name, line=line))
     if open_:
         notes.append(f"{open_} cells of {table.name} are empty or ?: nothing is said of those classes in those photos")

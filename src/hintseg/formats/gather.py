@@ -170,7 +170,7 @@ class _Gathered:
         """Add what a file says of one photo."""
         tags = self._numbers(record.tags or (), record)
         absent = self._numbers(record.absent, record)
-        items = [(item, BACKGROUND if item.wrong else self._label(item, record)) for item in record.items]
+        items = [(item, self._label(item, record)) for item in record.items]
         photo = self.folder.locate(
             record.photo, self.problems, record.where, record.line, within=record.split or "", also=record.also
         )

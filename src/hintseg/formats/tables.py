@@ -263,11 +263,16 @@ def _header(rows: list[Row], photos: frozenset[str]) -> tuple[list[str], bool]:
     if any(name in FILE_COLUMNS or name in LABEL_COLUMNS or name in RUN_COLUMNS for name in names):
         return first, False
     below = [cells for _, cells in rows[1:_SAMPLE]]
-    repeats = any(text and text == cell(cells, i) for i, text in enumerate(first) for cells in below)
+    repeats = any(text and _form(text) == _form(cell(cells, i)) for i, text in enumerate(first) for cells in below)
     numbers = any(re.fullmatch(r"[-+]?[\d.]+", text) for text in first)
     with_photo = sum(any(_is_photo(text, photos) for text in cells) for cells in below)
     guessed = bool(below) and not repeats and not numbers and 2 * with_photo > len(below)
     return (first, True) if guessed else ([], False)
+
+
+def _form(text: str) -> str:
+    """Return what two names of one row of numbers have in common."""
+    return re.sub(r"\d+", "0", text)
 
 
 def _file_column(header: list[str], rows: list[Row], photos: frozenset[str]) -> int | None:
@@ -281,9 +286,7 @@ def _file_column(header: list[str], rows: list[Row], photos: frozenset[str]) -> 
     others = [i for i in sorted(range(width), key=lambda i: -hits[i]) if 2 * hits[i] > len(sample)]
     if fitting or others:
         return (fitting or others)[0]
-    if named:
-        return named[0]
-    return 0 if not header and not any(hits) else None
+    return named[0] if named else None
 
 
 def kind_of(table: Table) -> Kind:
