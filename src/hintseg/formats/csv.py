@@ -23,7 +23,7 @@ from hintseg.formats.csv_open_images import is_open_images, read_image_labels, w
 from hintseg.formats.csv_tags import Parsed, read_tags
 from hintseg.formats.gather import gather
 from hintseg.formats.layout import CLASS_LIST, find_truth, read_classes, read_splits
-from hintseg.formats.photos import PhotoFolder, find_photos
+from hintseg.formats.photos import PhotoFolder, file_name, find_photos
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Labels, Reading
 from hintseg.formats.tables import Kind, is_table, kind_at, kind_of, not_understood, of_folder, read_table, split_of
@@ -204,26 +204,16 @@ def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> Path:
     return path
 
 
-def photo_names(hint_set: HintSet) -> dict[str, str]:
-    """Return what a table calls each photo, by its id: its path below the folder of the photos."""
-    return {
-        photo.id: photo.id if photo.id.endswith(photo.path.suffix) else photo.id + photo.path.suffix
-        for photo in hint_set.photos
-    }
-
-
 def _write_tags(hint_set: HintSet, out: Path) -> Written:
-    names = photo_names(hint_set)
     rows = [["file", *hint_set.classes]]
     for photo in hint_set.photos:
         if (tags := photo.hints.tags) is not None:
             cells = ["1" if k in tags else "0" if k in tags.said else "?" for k in range(1, len(hint_set.classes) + 1)]
-            rows.append([names[photo.id], *cells])
+            rows.append([file_name(photo), *cells])
     return Written(write_rows(out / "tags.csv", rows))
 
 
 def _write_boxes(hint_set: HintSet, out: Path) -> Written:
-    names = photo_names(hint_set)
     trusted = all(mark.trust == 1 for photo in hint_set.photos for mark in photo.hints.shaped(Box))
     rows = [["file", "x0", "y0", "x1", "y1", "label", *([] if trusted else ["confidence"])]]
     crowds = open_ = 0
@@ -240,7 +230,7 @@ def _write_boxes(hint_set: HintSet, out: Path) -> Written:
         if not own and photo.hints.tags is not None and len(photo.hints.tags.absent) == len(hint_set.classes):
             own = [[""] * (len(rows[0]) - 1)]
         open_ += _is_open(photo.hints.tags, own, len(hint_set.classes))
-        rows += [[names[photo.id], *cells] for cells in own]
+        rows += [[file_name(photo), *cells] for cells in own]
     lost = (f"{crowds} boxes of crowds are left out: a table of boxes has none",) if crowds else ()
     return Written(write_rows(out / "boxes.csv", rows), lost + lost_tags(open_, "boxes"))
 

@@ -64,17 +64,16 @@ def read_boxes(
         label = cell(cells, labels[0]) if labels else ""
         try:
             values = _numbers(table, cells, columns, at_box)
-            wrong = "" if values is None or not labels or not is_nothing(label) else "has no class"
+            wrong = "" if values is None or label in names else "has no class"
         except LabelError as error:
             values, wrong = (0, 0, 0, 0), str(error)
         record = Record(
             cell(cells, table.file), size=size_of(cells, size), split=part, where=table.name, line=f"line {number}"
         )
         if values is None:
-            found = () if is_nothing(label) else names.get(label, (label,))
-            rows.append((replace(record, tags=found), None))
+            rows.append((replace(record, tags=names[label] if labels and label in names else ()), None))
             continue
-        name = names.get(label, (label,))[0] if not wrong else ""
+        name = names[label][0] if label in names else ""
         trust = trust_of(table, cells, at_trust)
         crowd = cell(cells, at_crowd) in ("1", "true", "True")
         rows.append((replace(record, items=(Item(name, Box(*values), None, crowd, trust=trust, wrong=wrong),)), values))
@@ -111,23 +110,22 @@ def names_of(
 ) -> dict[str, tuple[str, ...]] | None:
     """Return the class that each cell of the column of labels names; None, and a problem, where that is not clear."""
     if not labels:
-        return {"": (one_class(table, listed, problems, notes),)}
+        only = one_class(table, listed, problems, notes)
+        return None if only is None else {"": (only,)}
     texts = dict.fromkeys(text for text in table.cells(labels[0]) if not is_nothing(text))
     return settle({text: (text,) for text in texts}, listed, table.name, problems, notes)
 
 
-def one_class(table: Table, listed: Sequence[str] | None, problems: Problems, notes: list[str]) -> str:
-    """Return the class of all objects of a table that has no column of classes."""
+def one_class(table: Table, listed: Sequence[str] | None, problems: Problems, notes: list[str]) -> str | None:
+    """Return the class of all objects of a table that has no column of classes; None, and a problem, where none is."""
     if listed is not None and len(listed) == 1:
         return listed[0]
     if listed is not None:
         problems.add(
             table.name, f"no column names the class, but {CLASS_LIST} lists {len(listed)}; add a column `label`"
         )
-    else:
-        notes.append(
-            f"no column of {table.name} names a class: all is '{UNNAMED}'; one line in {CLASS_LIST} renames it"
-        )
+        return None
+    notes.append(f"no column of {table.name} names a class: all is '{UNNAMED}'; one line in {CLASS_LIST} renames it")
     return UNNAMED
 
 

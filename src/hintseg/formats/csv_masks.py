@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 
 from hintseg.errors import LabelError, PhotoError, shown
-from hintseg.formats.csv_boxes import one_class
+from hintseg.formats.csv_boxes import names_of
 from hintseg.formats.csv_tags import Parsed, left_out, settle, splits_of
 from hintseg.formats.photos import PhotoFolder, photo_head
 from hintseg.formats.problems import Problems
@@ -22,6 +22,8 @@ TOGETHER = ("imageidclassid", "imagelabel")
 """Columns that hold a photo and a class in one: ``a.jpg_1``."""
 
 _Runs = list[int]
+
+_NOWHERE = Box(0, 0, 0, 0)
 
 
 def read_masks(
@@ -47,14 +49,13 @@ def read_masks(
         if together:
             photo, _, label = photo.rpartition("_")
         rows.append((f"line {number}", part, photo, label, cell(cells, at_runs), _stated(cells, size_at)))
-    if labels or together:
-        texts = dict.fromkeys(row[3] for row in rows if not is_nothing(row[3]) and not _is_empty(row[4]))
-        found = settle({text: (text,) for text in texts}, listed, table.name, problems, notes)
-        if found is None:
-            return Parsed(())
-        names = found
+    if together:
+        texts = dict.fromkeys(row[3] for row in rows)
+        names = settle({text: (text,) for text in texts}, listed, table.name, problems, notes)
     else:
-        names = {"": (one_class(table, listed, problems, notes),)}
+        names = names_of(table, labels, listed, problems, notes)
+    if names is None:
+        return Parsed(())
     parsed = [_parse(row[4]) for row in rows]
     sizes = _Sizes(folder)
     stored = [row[5] or sizes.of(row[2]) for row in rows]
@@ -66,12 +67,15 @@ def read_masks(
     for (line, part, photo, label, text, _), numbers, size in zip(rows, parsed, stored, strict=True):
         record = Record(photo, tags=(), size=size, split=part, where=table.name, line=line)
         if _is_empty(text):
-            records.append(record)
+            records.append(replace(record, absent=names.get(label, ()) if label else ()))
             continue
-        name = names.get(label, (label,))[0]
-        if isinstance(numbers, str) or size is None:
-            why = numbers if isinstance(numbers, str) else sizes.why(photo)
-            item = Item(name, Box(0, 0, 0, 0), wrong=why)
+        name = names[label][0] if label in names else ""
+        if not name:
+            item = Item("", _NOWHERE, wrong="has no class")
+        elif isinstance(numbers, str):
+            item = Item(name, _NOWHERE, wrong=numbers)
+        elif size is None:
+            item = Item(name, _NOWHERE, wrong=sizes.why(photo))
         else:
             item = _item(name, numbers, size, across=across)
         records.append(replace(record, items=(item,), tags=None))
@@ -147,12 +151,12 @@ def _item(name: str, numbers: _Runs, size: tuple[int, int], *, across: bool) -> 
         at = start - 1 + length
     if at > height * width:
         wrong = f"its runs end at pixel {at}, but the photo has {width} x {height} = {height * width}"
-        return Item(name, Box(0, 0, 0, 0), wrong=wrong)
+        return Item(name, _NOWHERE, wrong=wrong)
     counts = [*counts, height * width - at]
     rle = Rle(width, height, tuple(counts)) if across else Rle(height, width, tuple(counts))
     try:
         runs.check_runs(rle)
         rle = runs.encode(np.ascontiguousarray(runs.decode(rle).T)) if across else rle
     except LabelError as error:
-        return Item(name, Box(0, 0, 0, 0), wrong=str(error))
+        return Item(name, _NOWHERE, wrong=str(error))
     return Item(name, Region(rle=rle))

@@ -11,6 +11,7 @@ from hintseg.errors import did_you_mean, join, shown
 from hintseg.files.parse import parse_json
 from hintseg.formats.gather import NOTHING
 from hintseg.formats.layout import CLASS_LIST, is_background
+from hintseg.formats.names import is_split, split_name
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Record
 from hintseg.formats.tables import (
@@ -18,7 +19,6 @@ from hintseg.formats.tables import (
     NO,
     NOT_SAID,
     SPLIT_COLUMNS,
-    SPLIT_WORDS,
     YES,
     Table,
     cell,
@@ -123,11 +123,11 @@ def splits_of(table: Table, split: str | None, notes: list[str]) -> list[str | N
         return [split] * len(table.rows)
     texts = [text.lower() for text in table.cells(at)]
     word = table.plain[at].removeprefix("is")
-    if word in SPLIT_WORDS:
+    if is_split(word):
         other = "val" if word == "train" else "train"
-        found = [SPLIT_WORDS[word] if text in YES else other if text in NO else None for text in texts]
+        found = [split_name(word) if text in YES else other if text in NO else None for text in texts]
     else:
-        found = [SPLIT_WORDS.get(text) for text in texts]
+        found = [split_name(text) if is_split(text) else None for text in texts]
     wrong = {text for text, name in zip(texts, found, strict=True) if text and name is None}
     if wrong:
         some = join([f"'{shown(text)}'" for text in sorted(wrong)], 3)

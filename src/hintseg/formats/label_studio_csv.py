@@ -106,6 +106,11 @@ def _records(table: Table, listed: Sequence[str] | None, problems: Problems, not
         records += _of_shapes(record, found) or [replace(record, tags=tags)]
         if chosen and found and tags:
             records.append(replace(record, tags=tags))
+    none = len({record.photo for record in records if record.tags == () and not record.items})
+    if none:
+        notes.append(
+            f"{none} photos have an empty annotation in {table.name}: they are taken to show none of the classes"
+        )
     twice = sum(count > 1 for count in Counter(cell(cells, table.file) for _, cells in table.rows).values())
     if twice:
         notes.append(f"{twice} photos have several annotations in {table.name}: what they say is put together")

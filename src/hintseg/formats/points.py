@@ -16,7 +16,6 @@ from hintseg.formats.codec import Fit, Written
 from hintseg.formats.csv import (
     find_tables,
     lost_tags,
-    photo_names,
     sniff_tables,
     tags_beside,
     write_classes,
@@ -26,7 +25,7 @@ from hintseg.formats.csv_boxes import names_of, size_of, trust_of, with_header
 from hintseg.formats.csv_tags import left_out, splits_of
 from hintseg.formats.gather import gather
 from hintseg.formats.layout import find_truth, read_classes, read_splits
-from hintseg.formats.photos import find_photos
+from hintseg.formats.photos import file_name, find_photos
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Item, Labels, Reading, Record
 from hintseg.formats.tables import (
@@ -101,7 +100,6 @@ class Points:
     def write(self, hint_set: HintSet, out: Path) -> Written:
         """Write `points.csv` and `classes.txt`."""
         write_classes(hint_set, out)
-        names = photo_names(hint_set)
         rows = [["file", "x", "y", "label", "object", "confidence"]]
         open_ = 0
         for photo in hint_set.photos:
@@ -116,7 +114,7 @@ class Points:
             if not own and tags is not None and len(tags.absent) == len(hint_set.classes):
                 own = [[""] * 5]
             open_ += tags is not None and bool(tags.said) and len(tags.said) < len(hint_set.classes)
-            rows += [[names[photo.id], *cells] for cells in own]
+            rows += [[file_name(photo), *cells] for cells in own]
         return Written(write_rows(out / "points.csv", rows), lost_tags(open_, "points"))
 
 

@@ -17,6 +17,7 @@ from typing import Literal
 from hintseg.errors import LabelError, join, shown
 from hintseg.files.parse import read_head
 from hintseg.formats.gather import NOTHING
+from hintseg.formats.names import is_split, split_name
 from hintseg.formats.photos import PhotoFolder, photo_suffixes
 from hintseg.formats.problems import decode, read_text
 
@@ -61,13 +62,6 @@ RUN_COLUMNS = ("encodedpixels", "rle", "rlemask", "maskrle", "runlengths", "enco
 CONFIDENCES = ("confidence", "score", "conf", "probability")
 
 POINT_COLUMNS = (("x", "y"), ("px", "py"), ("pointx", "pointy"), ("clickx", "clicky"), ("xcoord", "ycoord"))
-
-SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-"""What tables and their names call the parts of a data set."""
 
 _CORNERS = (
     *(
@@ -433,7 +427,7 @@ def _fits(table: Table, form: tuple[str, ...]) -> bool:
     for cells in rows:
         if len(cells) != len(form):
             return False
-        if "split" in form and cells[0].lower() not in (*SPLIT_WORDS, "unassigned", ""):
+        if "split" in form and not (is_split(cells[0]) or cells[0].lower() in ("unassigned", "")):
             return False
         if not any(cells[i] for i in numbers):
             continue
@@ -480,4 +474,4 @@ def is_table(labels: Path) -> bool:
 def split_of(file: Path) -> str | None:
     """Return the split that a table's name, or that of its folder, speaks of."""
     place = file.parent.name if file.name.startswith("_") else file.stem
-    return next((SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", place.lower()) if word in SPLIT_WORDS), None)
+    return next((split_name(word) for word in re.split(r"[^a-z]+", place.lower()) if is_split(word)), None)

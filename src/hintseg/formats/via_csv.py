@@ -82,22 +82,24 @@ def _records(
     at_shape, at_names = table.column(("regionshapeattributes",)), table.column(("regionattributes",))
     rows = [(_object(cell(cells, at_shape)), _object(cell(cells, at_names))) for _, cells in table.rows]
     key = class_key([names for shape, names in rows if shape and names], table, problems)
-    unnamed = one_class(table, listed, problems, notes) if key is None and any(shape for shape, _ in rows) else ""
+    only = "" if key else one_class(table, listed, problems, notes)
+    if only is None:
+        return []
     records = []
     for (number, cells), (shape, names) in zip(table.rows, rows, strict=True):
         line, photo = f"line {number}", cell(cells, table.file)
         if shape == {}:
             records.append(Record(photo, split=split, where=table.name, line=line))
             continue
-        label = unnamed if key is None else class_named((names or {}).get(key))
+        label = only or class_named((names or {}).get(key))
         try:
             if shape is None:
                 raise LabelError(f"its shape '{shown(cell(cells, at_shape))}' is no JSON object")
             if not label:
-                raise LabelError(f"has no {key}")
+                raise LabelError(f"has no {shown(key)}")
             item = Item(label, via_shape(shape))
         except LabelError as error:
-            item = Item("", _NOWHERE, wrong=str(error))
+            item = Item(label, _NOWHERE, wrong=str(error))
         records.append(Record(photo, (item,), split=split, where=table.name, line=line))
     none = len({record.photo for record in records if not record.items})
     if none:
@@ -114,8 +116,8 @@ def _object(text: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def class_key(attributes: Sequence[Mapping[str, Any]], table: Table, problems: Problems) -> str | None:
-    """Return the attribute of regions that names their class; None where they have none."""
+def class_key(attributes: Sequence[Mapping[str, Any]], table: Table, problems: Problems) -> str:
+    """Return the attribute of regions that names their class; empty where they have none."""
     keys = Counter(key for names in attributes for key, value in names.items() if class_named(value))
     known = {plain(key): key for key in keys}
     if found := next((known[name] for name in NAMES if name in known), None):
@@ -123,7 +125,7 @@ def class_key(attributes: Sequence[Mapping[str, Any]], table: Table, problems: P
     if len(keys) > 1:
         some = join([f"'{shown(key)}'" for key in keys], 6)
         problems.add(table.name, f"regions have the attributes {some}; which is the class? Call it `class`")
-    return next(iter(keys), None)
+    return next(iter(keys), "")
 
 
 def class_named(value: Any) -> str:
