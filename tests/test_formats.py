@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 import sys
@@ -17,7 +19,7 @@ from hintseg.errors import ConfigError, LabelError
 from hintseg.formats.codec import Fit
 from hintseg.formats.recognise import codec
 from hintseg.hints import read_hints, recognise
-from hintseg.hints.masks import read_mask, read_scribbles
+from hintseg.hints.masks import paint, read_mask, read_scribbles
 from hintseg.registry import FORMATS, formats
 from hintseg.types import Click, HintSet, Photo, Supervision
 
@@ -41,6 +43,13 @@ VARIANTS = (
     "csv-tags",
     "csv-one-hot",
     "csv-boxes",
+    "csv-rows",
+    "csv-retinanet",
+    "csv-makesense",
+    "csv-open_images",
+    "csv-kaggle",
+    "via_csv",
+    "label_studio_csv",
     "voc",
     "coco",
     "yolo-boxes",
@@ -54,6 +63,13 @@ KINDS = {
     "csv-tags": {"tags"},
     "csv-one-hot": {"tags"},
     "csv-boxes": {"tags", "boxes"},
+    "csv-rows": {"tags"},
+    "csv-retinanet": {"tags", "boxes"},
+    "csv-makesense": {"boxes"},  # it has no rows for photos without boxes
+    "csv-open_images": {"boxes"},  # nor does it say what is not in a photo
+    "csv-kaggle": {"tags", "boxes", "masks"},
+    "via_csv": {"tags", "boxes"},
+    "label_studio_csv": {"tags", "boxes"},
     "voc": {"tags", "boxes", "masks"},
     "coco": {"tags", "boxes", "masks"},
     "yolo-boxes": {"tags", "boxes"},
@@ -89,6 +105,8 @@ def write(shapes: Path, variant: str) -> Path | None:
         cells += [[name, x, y, x + w, y + h, label] for name, found in boxes.items() for label, x, y, w, h in found]
         cells += [[name, "", "", "", "", ""] for name, found in boxes.items() if not found]
         (folder / "boxes.csv").write_text("\n".join(",".join(str(cell) for cell in row) for row in cells))
+    elif variant.startswith("csv-") or variant in ("via_csv", "label_studio_csv"):
+        (folder / "labels.csv").write_text(table(variant, boxes, tags, shapes))
     elif variant == "coco":
         (folder / "classes.txt").unlink()
         shutil.copy(shapes / "Hints" / "instances.json", folder)
@@ -118,6 +136,66 @@ def write(shapes: Path, variant: str) -> Path | None:
                 shutil.move(folder / "images" / name, folder / label / name)
         shutil.rmtree(folder / "images")
     return None
+
+
+def table(
+    variant: str,
+    boxes: Mapping[str, list[tuple[str, float, float, float, float]]],
+    tags: Mapping[str, list[str]],
+    shapes: Path,
+) -> str:
+    """Return the labels as a table of one of the tools."""
+    text = io.StringIO()
+    rows: list[list[object]] = []
+    if variant == "csv-rows":
+        rows = [["Image Index", "Finding"], *([name, tag] for name, found in tags.items() for tag in found or [""])]
+    elif variant == "csv-retinanet":
+        rows = [[f"images/{n}", x, y, x + w, y + h, label] for n, found in boxes.items() for label, x, y, w, h in found]
+        rows += [[f"images/{name}", "", "", "", "", ""] for name, found in boxes.items() if not found]
+    elif variant == "csv-makesense":
+        rows = [[label, x, y, w, h, n, 48, 48] for n, found in boxes.items() for label, x, y, w, h in found]
+    elif variant == "csv-open_images":
+        rows = [["ImageID", "Source", "LabelName", "Confidence", "XMin", "XMax", "YMin", "YMax", "IsGroupOf"]]
+        for name, found in boxes.items():
+            for label, x, y, w, h in found:
+                rows.append([Path(name).stem, "xclick", label, 1, x / 48, (x + w) / 48, y / 48, (y + h) / 48, 0])
+    elif variant == "csv-kaggle":
+        rows = [["ImageId", "EncodedPixels", "Class"]]
+        for photo in read_hints(shapes, shapes / "Hints" / "instances.json").photos:
+            assert isinstance(photo.truth, tuple)
+            for mark in photo.truth:
+                flat = np.flatnonzero(mark.label == paint([mark], (48, 48)).T)
+                starts = [n for n in flat if n - 1 not in flat]
+                lengths = [next(m for m in range(1, 48 * 48) if n + m not in flat) for n in starts]
+                runs = " ".join(f"{n + 1} {length}" for n, length in zip(starts, lengths, strict=True))
+                rows.append([photo.path.name, runs, CLASSES[mark.label - 1]])
+            if not photo.truth:
+                rows.append([photo.path.name, "", ""])
+    elif variant == "via_csv":
+        rows = [["#filename", "file_size", "file_attributes", "region_count", "region_id"]]
+        rows[0] += ["region_shape_attributes", "region_attributes"]
+        for name, found in boxes.items():
+            for label, x, y, w, h in found:
+                shape = {"name": "rect", "x": x, "y": y, "width": w, "height": h}
+                rows.append([name, 1, "{}", len(found), 0, json.dumps(shape), json.dumps({"class": label})])
+            if not found:
+                rows.append([name, 1, "{}", 0, 0, "{}", "{}"])
+    else:
+        rows = [["image", "id", "label", "annotator", "annotation_id", "lead_time"]]
+        for name, found in boxes.items():
+            shapes_ = [
+                {
+                    **dict(zip(("x", "y", "width", "height"), (v * 100 / 48 for v in corner), strict=True)),
+                    "rotation": 0,
+                    "rectanglelabels": [label],
+                    "original_width": 48,
+                    "original_height": 48,
+                }
+                for label, *corner in found
+            ]
+            rows.append([f"/data/upload/1/0a1b2c3d-{name}", 1, json.dumps(shapes_), 1, 1, 2.5])
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
 def read(variant: str, place: tuple[Path, Path | None]) -> HintSet:
