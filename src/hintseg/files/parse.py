@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -103,6 +104,25 @@ def read_xml(path: Path, error: type[HintsegError], advice: str) -> Element:
         return parse_xml(data)
     except ValueError as reason:
         raise error(f"{path} is no valid XML: {reason}; {advice}") from reason
+
+
+def xml_root(path: Path) -> str:
+    """Return the name of the outermost element of an XML file, in lower case, without prefix; empty: it is none.
+
+    Only the first 64 kB are read, to tell formats apart.
+    """
+    parser = expat.ParserCreate()
+    found: list[str] = []
+
+    def start(name: str, _: dict[str, str]) -> None:
+        found.append(name)
+        raise StopIteration
+
+    parser.StartElementHandler = start
+    if is_file(path):
+        with suppress(OSError, ValueError, LookupError, StopIteration, expat.ExpatError), path.open("rb") as file:
+            parser.Parse(file.read(1 << 16), False)
+    return found[0].rpartition(":")[2].lower() if found else ""
 
 
 def parse_json(data: bytes) -> Any:

@@ -119,6 +119,8 @@ class _Said:
     absent: set[int] = field(default_factory=set)
     tagged: bool = False
     complete: bool = True
+    whole: bool = True
+    unsure: set[int] = field(default_factory=set)  # of annotations that are left out: in the photo or not
     objects: dict[tuple[int, Shape], tuple[Mark[Shape], Region | None]] = field(default_factory=dict)
     crowds: set[int] = field(default_factory=set)
 
@@ -151,7 +153,8 @@ class _Gathered:
         """Add what a file says of one photo."""
         tags = self._numbers(record.tags or (), record)
         absent = self._numbers(record.absent, record)
-        items = [(item, self._label(item, record)) for item in record.items]
+        items = [(item, self._label(item, record)) for item in record.items if item.label.strip() or not item.wrong]
+        nameless = [item for item in record.items if not item.label.strip() and item.wrong]
         photo = self.folder.locate(
             record.photo, self.problems, record.where, record.line, within=record.split or "", also=record.also
         )
@@ -161,13 +164,16 @@ class _Gathered:
         if record.split:
             self.splits[record.split].add(photo)
         said.tagged |= record.tags is not None or bool(record.absent)
-        said.complete &= record.complete
+        said.complete &= record.complete and not nameless
+        said.whole &= record.whole and not nameless
         said.tags |= tags
         said.absent |= absent
         for both in sorted(said.tags & said.absent):
             self._problem(
                 record, f"of '{self.classes[both - 1]}' it is said that it is in the photo, and that it is not"
             )
+        for item in nameless:
+            self._leave_out(item, record, item.wrong)
         if not items:
             return
         frame = self._frame(photo, record)
@@ -179,8 +185,6 @@ class _Gathered:
         if photo in self._broken:
             return
         where = record.where
-        self._items[where] += 1
-        line = ": ".join(part for part in (record.line, item.line) if part) or record.photo
         try:
             if item.wrong:
                 raise LabelError(item.wrong)
@@ -191,11 +195,14 @@ class _Gathered:
                 outline = None if outline is None else _region(frame.moved(outline))
             fitted = fit(shape, outline, None if frame is None else frame.upright)
         except LabelError as error:
-            self._bad[where].append(f"{line}: {error}")
+            self._leave_out(item, record, str(error))
+            said.unsure.add(label)
+            said.whole = False
             return
+        self._items[where] += 1
         if mended := item.mended or fitted.mended:
             kind, opened, why = mended.partition(" (")
-            self._mended[where, kind].append(line + opened + why)
+            self._mended[where, kind].append(_line(item, record) + opened + why)
         key = (IGNORE if item.crowd else label, fitted.shape)
         if key in said.objects and said.objects[key][1] == fitted.outline:
             self._repeated += 1
@@ -205,6 +212,10 @@ class _Gathered:
         number = IGNORE if item.crowd else label
         mark: Mark[Shape] = Mark(number, fitted.shape, item.object, item.source, item.trust)
         said.objects[key] = mark, fitted.outline
+
+    def _leave_out(self, item: Item, record: Record, why: str) -> None:
+        self._items[record.where] += 1
+        self._bad[record.where].append(f"{_line(item, record)}: {why}")
 
     def _measure(self, item: Item, record: Record) -> None:
         """Remember how large the coordinates of a file are: all below 1 are no pixels, those above 2 no shares."""
@@ -291,8 +302,7 @@ class _Gathered:
             bad = self._bad[where]
             mended = {kind: lines for (file, kind), lines in self._mended.items() if file == where}
             wrong = len(bad) + sum(map(len, mended.values()))
-            largest = self._largest[where]
-            if largest <= 1:
+            if self._largest.get(where, SHARES) <= 1:
                 self.problems.add(
                     where,
                     "all coordinates are between 0 and 1; they must be pixels: multiply by the photo's width and "
@@ -337,7 +347,8 @@ class _Gathered:
         """Return the hints of each photo, and its full mask where every object of it has an outline.
 
         A photo without objects is a negative. Its mask counts as known only where other photos have outlines: in a set
-        of plain boxes such photos alone would make a truth of background only.
+        of plain boxes such photos alone would make a truth of background only. Nor is a mask known where an annotation
+        was left out, or a click or stroke lies beside the outlined objects.
         """
         outlined = any(region is not None for said in self._photos.values() for _, region in said.objects.values())
         hints: dict[str, Hints] = {}
@@ -353,18 +364,24 @@ class _Gathered:
 
     def _tags(self, said: _Said, marks: Sequence[Mark[Shape]]) -> Tags | None:
         """Return what is said of the whole photo; None where the marks alone tell."""
-        if marks and not (said.tagged or said.crowds) and said.complete:
+        unsure = said.unsure - {mark.label for mark in marks} - said.tags - {BACKGROUND}
+        if marks and not (said.tagged or said.crowds or unsure) and said.complete:
             return None
         present = frozenset(said.tags | said.crowds | {mark.label for mark in marks} - {BACKGROUND, IGNORE})
         if said.complete:
-            return Tags.complete(present, len(self.classes))
+            every = Tags.complete(present, len(self.classes))
+            return Tags(present, every.said - unsure) if unsure else every
         return Tags(present, present | said.absent)
+
+
+def _line(item: Item, record: Record) -> str:
+    return ": ".join(part for part in (record.line, item.line) if part) or record.photo
 
 
 def _numbered(said: _Said) -> tuple[tuple[Mark[Shape], ...], tuple[Mark[Shape], ...] | None]:
     """Return the marks with their objects numbered from 1, and the full mask; None where not all have an outline."""
     marks, regions, numbers = list[Mark[Shape]](), list[Mark[Shape]](), dict[object, int]()
-    full = True
+    full = said.whole
     for mark, region in said.objects.values():
         is_object = isinstance(mark.shape, Box) and mark.label not in (BACKGROUND, IGNORE)
         own = mark.object if mark.object is not None else (mark if is_object else None)
@@ -373,7 +390,21 @@ def _numbered(said: _Said) -> tuple[tuple[Mark[Shape], ...], tuple[Mark[Shape], 
         if isinstance(mark.shape, Box):
             full = full and (region is not None or mark.label == IGNORE)
             regions.append(Mark(mark.label, region or mark.shape, mark.object))
+    boxes = [mark for mark in marks if isinstance(mark.shape, Box)]
+    full = full and all(_within(mark, boxes) for mark in marks)
     return tuple(marks), tuple(regions) if full else None
+
+
+def _within(mark: Mark[Shape], boxes: Sequence[Mark[Shape]]) -> bool:
+    """Return whether a click or stroke lies on an object that has a box; others are on objects without an outline."""
+    if isinstance(mark.shape, Box) or mark.label == BACKGROUND:
+        return True
+    xs, ys = _values(mark.shape)[0::2], _values(mark.shape)[1::2]
+    return any(
+        other.label == mark.label and x0 <= min(xs) and max(xs) <= x1 and y0 <= min(ys) and max(ys) <= y1
+        for other in boxes
+        for x0, y0, x1, y1 in [_values(other.shape)]
+    )
 
 
 def _region(shape: Shape) -> Region:

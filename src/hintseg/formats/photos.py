@@ -17,6 +17,7 @@ from hintseg.files.owned import MARK, kind_of
 from hintseg.files.parse import is_file
 from hintseg.formats.names import Names
 from hintseg.formats.problems import Problems
+from hintseg.types import Photo
 
 PHOTO_FOLDERS = ("JPEGImages", "images", "photos", "imgs")
 """Names of the folder below a data set that holds its photos; without one the data set's folder itself does."""
@@ -215,6 +216,7 @@ class PhotoFolder:
         self._missing: dict[str, None] = {}
         self._skip_missing = missing == "skip"
         self._named: dict[tuple[str, str], tuple[str, bool]] = {}
+        self._renamed: dict[str, str] = {}
         names, unread = dict[str, Path](), list[Path]()
         for path in walk(root, skip=skip, notes=self._notes):
             suffix = os.path.splitext(path.name)[1].lower()  # noqa: PTH122 (10x quicker)
@@ -238,7 +240,11 @@ class PhotoFolder:
         gone = len(self._missing)
         some = ", ".join(f"'{shown(name)}'" for name in list(self._missing)[:3]) + (", ..." if gone > 3 else "")
         missing = [f"{gone} photos that the labels name are not there and are left out: {some}"] if gone else []
-        return (*self._notes, *left, *self._names.notes(), *missing)
+        renamed = [
+            f"{len(self._renamed)} photos are found by another name that the labels have for them: '{shown(name)}' is {id}"
+            for name, id in list(self._renamed.items())[:1]
+        ]
+        return (*self._notes, *left, *self._names.notes(), *renamed, *missing)
 
     def find(self, name: str, within: str = "") -> list[str]:
         """Return the ids of the photos that `name` may mean.
@@ -266,8 +272,12 @@ class PhotoFolder:
             within: As for `find`.
             also: Other names, tried in their order where there is no photo `name`.
         """
-        found, how = next((hit for one in (name, *also) if (hit := self._names.search(one, within))[0]), ([], ""))
+        hits = ((one, *self._names.search(one, within)) for one in (name, *also))
+        said, found, how = next((hit for hit in hits if hit[1]), (name, [], ""))
         if len(found) == 1:
+            if said != name:
+                how = how or "by another name"
+                self._renamed[name] = found[0]
             other, loosely = self._named.setdefault((where, found[0]), (name, bool(how)))
             if other != name and (how or loosely):  # by its base name one photo fits names from different folders
                 problems.add(
@@ -286,6 +296,17 @@ class PhotoFolder:
                 "go on without such photos: --missing skip",
             )
         return None
+
+
+def file_name(photo: Photo) -> str:
+    """Return the path of a photo's file below the photos' folder, as label files name it.
+
+    Example:
+        >>> file_name(Photo("a/b", Path("/x/a/b.jpg"))), file_name(Photo("b.jpg", Path("/x/b.jpg")))
+        ('a/b.jpg', 'b.jpg')
+    """
+    whole = photo.id.rpartition("/")[2] == photo.path.name  # the id keeps the suffix where two photos differ by it
+    return photo.id if whole else photo.id + photo.path.suffix
 
 
 def check_names(root: Path, names: Collection[str]) -> None:

@@ -72,6 +72,7 @@ class Record:
         tags: Names of the classes that the file says are in the photo; None: it says nothing of whole photos.
         absent: Names of classes that it says are not there.
         complete: Whether a class that is neither among `tags` nor in an item is absent.
+        whole: Whether all its objects are among `items`; else their outlines are no full mask.
         size: (height, width) of the picture that items were drawn on, pixels, where the file says so.
         relative: Whether coordinates are shares of width and height.
         split: Name of the part of the data it belongs to, where the file says so.
@@ -85,6 +86,7 @@ class Record:
     tags: tuple[str, ...] | None = None
     absent: tuple[str, ...] = ()
     complete: bool = True
+    whole: bool = True
     size: tuple[int, int] | None = None
     relative: bool = False
     split: str | None = None
