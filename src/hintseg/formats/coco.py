@@ -15,7 +15,7 @@ from hintseg.files.parse import is_file, read_json
 from hintseg.formats.coco_writer import write_instances
 from hintseg.formats.codec import Fit, Written
 from hintseg.formats.gather import IGNORED, gather
-from hintseg.formats.json_files import LOOKED_AT, json_format, json_kind, number, numbers, picture_size
+from hintseg.formats.json_files import LOOKED_AT, json_format, json_kind, number, numbers, picture_size, split_of
 from hintseg.formats.layout import is_background, read_splits
 from hintseg.formats.photos import find_photos
 from hintseg.formats.problems import Problems
@@ -41,8 +41,6 @@ NOT_INSTANCES = {
     "`annotations` into the JSON with their `images` and `categories`",
 }
 """COCO's other files, and what to do with them."""
-
-_SPLIT_WORDS = ("train", "val", "test")
 
 
 def find_instances(path: Path) -> list[Path]:
@@ -102,7 +100,9 @@ class Coco:
         records = tuple(
             record
             for file, content in contents.items()
-            for record in _records(file, content, ids[file], _split(file) if len(files) > 1 else None, problems, notes)
+            for record in _records(
+                file, content, ids[file], split_of(file) if len(files) > 1 else None, problems, notes
+            )
         )
         splits = {} if len(files) > 1 else read_splits(path, folder, problems)
         said = Labels(records, join([file.name for file in files]), classes, splits, notes=tuple(notes))
@@ -111,12 +111,6 @@ class Coco:
     def write(self, hint_set: HintSet, out: Path) -> Written:
         """Write `instances.json`, or one file for each split where train, val and test part the labelled photos."""
         return write_instances(hint_set, out)
-
-
-def _split(file: Path) -> str:
-    """Return the split a file's own name, or else that of its folder, speaks of."""
-    places = [(name, word) for name in (file.name, file.parent.name) for word in _SPLIT_WORDS]
-    return next((word for name, word in places if word in name), file.stem)
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -121,6 +121,17 @@ def find_json(path: Path, labels: Path | None, name: str) -> list[Path]:
     return []
 
 
+def split_of(file: Path) -> str:
+    """Return the split that a file's own name, or else that of its folder, speaks of; the name where none does.
+
+    Example:
+        >>> split_of(Path("instances_train2017.json")), split_of(Path("valid/_annotations.coco.json"))
+        ('train', 'val')
+    """
+    places = [(name, word) for name in (file.name, file.parent.name) for word in ("train", "val", "test")]
+    return next((word for name, word in places if word in name.lower()), file.stem)
+
+
 def number(value: Any, name: str) -> float:
     """Return a number of a JSON file, also where it is written as text.
 

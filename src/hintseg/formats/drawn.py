@@ -62,17 +62,6 @@ class PhotoMarks:
     wrong: str = ""
 
 
-def file_name(photo: Photo) -> str:
-    """Return the path of a photo below its folder, with suffix.
-
-    Example:
-        >>> from pathlib import Path
-        >>> file_name(Photo("a/b", Path("photos/a/b.jpg"))), file_name(Photo("a/b.jpg", Path("photos/a/b.jpg")))
-        ('a/b.jpg', 'a/b.jpg')
-    """
-    return photo.id if photo.path.name == photo.id.rpartition("/")[2] else photo.id + photo.path.suffix
-
-
 def drawn(photo: Photo, classes: int) -> PhotoMarks:
     """Return the marks of a photo, each object's box with its outline.
 
