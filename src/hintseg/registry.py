@@ -90,6 +90,9 @@ FORMATS: dict[str, Entry] = {
     "csv": Entry("hintseg.formats.csv:Csv", "CSV of tags, one-hot tags, or boxes"),
     "voc": Entry("hintseg.formats.voc:Voc", "Pascal VOC layout: XML boxes, masks, split lists"),
     "coco": Entry("hintseg.formats.coco:Coco", "COCO instances JSON: boxes, polygons, RLE"),
+    "label_studio": Entry(
+        "hintseg.formats.label_studio:LabelStudio", "Label Studio JSON: boxes, polygons, brush, keypoints, choices"
+    ),
     "yolo": Entry("hintseg.formats.yolo:Yolo", "YOLO .txt with data.yaml: boxes or polygons"),
     "index_png": Entry("hintseg.formats.index_png:IndexPng", "index PNGs: masks or scribbles"),
     "points": Entry("hintseg.formats.points:Points", "CSV of points"),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from hintseg.files.atomic import whole_file
 from hintseg.formats.codec import Written
-from hintseg.formats.gather import IGNORED
 from hintseg.formats.drawn import Drawn, PhotoMarks, drawn
+from hintseg.formats.gather import IGNORED
 from hintseg.formats.photos import file_name
 from hintseg.geometry import runs
 from hintseg.types import BACKGROUND, IGNORE, HintSet, Region, Tags
