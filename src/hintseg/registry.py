@@ -93,6 +93,7 @@ FORMATS: dict[str, Entry] = {
     "label_studio": Entry(
         "hintseg.formats.label_studio:LabelStudio", "Label Studio JSON: boxes, polygons, brush, keypoints, choices"
     ),
+    "labelme": Entry("hintseg.formats.labelme:Labelme", "labelme JSON, one for each photo: all shapes, flags as tags"),
     "yolo": Entry("hintseg.formats.yolo:Yolo", "YOLO .txt with data.yaml: boxes or polygons"),
     "index_png": Entry("hintseg.formats.index_png:IndexPng", "index PNGs: masks or scribbles"),
     "points": Entry("hintseg.formats.points:Points", "CSV of points"),
