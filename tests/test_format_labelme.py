@@ -127,14 +127,8 @@ class TestShapes:
     def test_a_group_is_one_object(self, tmp_path: Path) -> None:
         far = [[20, 20], [30, 20], [30, 28]]
         click = shape("point", [[5, 6]], group_id=7)
-        put(
-            tmp_path,
-            "a",
-            shape(group_id=7),
-            shape("polygon", far, group_id=7),
-            shape("polygon", far, "dog", group_id=7),
-            click,
-        )
+        parts = shape(group_id=7), shape("polygon", far, group_id=7), shape("polygon", far, "dog", group_id=7)
+        put(tmp_path, "a", *parts, click)
         found = read_hints(tmp_path)
         assert marks(found) == (
             Mark(1, Box(4.0, 5.0, 30.0, 28.0), 1),
@@ -146,13 +140,19 @@ class TestShapes:
         assert len(truth[0].shape.polygons) == 2
 
     def test_ignored_and_background(self, tmp_path: Path) -> None:
-        found = read_hints(
-            put(tmp_path, "a", shape(label="__ignore__"), shape("point", [[1, 1]], "_background_"), shape(label="dog"))
-        )
+        far = shape("polygon", [[20, 20], [30, 20], [30, 28]], "dog")
+        put(tmp_path, "a", shape(label="__ignore__"), shape("point", [[1, 1]], "_background_"), far)
+        found = read_hints(tmp_path)
         assert found.classes == ("dog",)
-        assert marks(found) == (Mark(IGNORE, CORNERS), Mark(0, Click(1.0, 1.0)), Mark(1, CORNERS, 1))
+        assert marks(found) == (
+            Mark(IGNORE, CORNERS),
+            Mark(0, Click(1.0, 1.0)),
+            Mark(1, Box(20.0, 20.0, 30.0, 28.0), 1),
+        )
         mask = read_mask(found.photos[0])
-        assert mask is None or set(np.unique(mask)) == {0, 1}
+        assert mask is not None
+        assert (mask == IGNORE).sum() == 120
+        assert {*np.unique(mask).tolist()} == {0, 1, IGNORE}
 
 
 class TestPhotos:
@@ -185,7 +185,7 @@ class TestPhotos:
     def test_two_photos_that_a_file_may_mean_are_asked_about(self, tmp_path: Path) -> None:
         photo_files(tmp_path, "b.png")
         put(tmp_path, "a", shape(), imagePath="b.png")
-        with pytest.raises(LabelError, match="names the photo 'b.png', but there is a photo a beside it"):
+        with pytest.raises(LabelError, match=r"names the photo 'b.png', but there is a photo a beside it"):
             read_hints(tmp_path)
 
     def test_another_size_than_the_file_says(self, tmp_path: Path) -> None:
