@@ -87,7 +87,7 @@ REFINERS: dict[str, Entry] = {
 
 FORMATS: dict[str, Entry] = {
     "folders": Entry("hintseg.formats.folders:Folders", "a folder of photos per class"),
-    "csv": Entry("hintseg.formats.csv:Csv", "CSV of tags, one-hot tags, or boxes"),
+    "csv": Entry("hintseg.formats.csv:Csv", "tables of tags, boxes (also Open Images), Kaggle's run lengths"),
     "voc": Entry("hintseg.formats.voc:Voc", "Pascal VOC layout: XML boxes, masks, split lists"),
     "coco": Entry("hintseg.formats.coco:Coco", "COCO instances JSON: boxes, polygons, RLE"),
     "label_studio": Entry(
@@ -96,7 +96,11 @@ FORMATS: dict[str, Entry] = {
     "labelme": Entry("hintseg.formats.labelme:Labelme", "labelme JSON, one for each photo: all shapes, flags as tags"),
     "yolo": Entry("hintseg.formats.yolo:Yolo", "YOLO .txt with data.yaml: boxes or polygons"),
     "index_png": Entry("hintseg.formats.index_png:IndexPng", "index PNGs: masks or scribbles"),
-    "points": Entry("hintseg.formats.points:Points", "CSV of points"),
+    "points": Entry("hintseg.formats.points:Points", "tables of points"),
+    "via_csv": Entry("hintseg.formats.via_csv:ViaCsv", "CSV of the VGG Image Annotator: all its shapes"),
+    "label_studio_csv": Entry(
+        "hintseg.formats.label_studio_csv:LabelStudioCsv", "CSV of Label Studio: choices, boxes, polygons, key points"
+    ),
     "cls_labels": Entry("hintseg.formats.cls_labels:ClsLabels", "cls_labels.npy of research code"),
 }
 

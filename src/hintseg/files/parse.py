@@ -70,6 +70,17 @@ def read_bytes(path: Path, error: type[HintsegError], advice: str, *, most: int 
         raise error(f"cannot read {path}: {getattr(reason, 'strerror', None) or reason}; {advice}") from reason
 
 
+def read_head(path: Path, most: int) -> bytes:
+    """Return the first bytes of a plain file, none where it cannot be read; for a look at what it holds."""
+    try:
+        if not is_file(path):
+            return b""
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError:
+        return b""
+
+
 def read_json(path: Path, error: type[HintsegError], advice: str) -> Any:
     """Return what a JSON file holds.
 

@@ -53,7 +53,8 @@ def gather(path: Path, folder: PhotoFolder, labels: Labels, reading: Reading, pr
         LabelError: All problems at once, or nothing is said about any photo.
     """
     classes = _classes(labels, reading, problems)
-    said = _Gathered(folder, classes, reading, problems)
+    asked = _ask_about(labels, classes, problems)
+    said = _Gathered(folder, classes, reading, problems, asked)
     for record in labels.records:
         said.add(record)
     notes = [*labels.notes, *said.fitted()]
@@ -84,27 +85,40 @@ def _classes(labels: Labels, reading: Reading, problems: Problems) -> tuple[str,
         names |= {item.label for record in labels.records for item in record.items}
         names = {plain for name in names if (plain := _plain(name)) and plain != IGNORED}
         classes = tuple(sorted(n for n in names if not (reading.background and is_background(n))))
-        _ask_about(classes, labels, problems)
     check_classes(classes, labels.source, problems)
     return classes
 
 
-def _ask_about(classes: Iterable[str], labels: Labels, problems: Problems) -> None:
-    """Refuse names that are no classes to a person, though a file has them where it names classes."""
-    for name in classes:
+def _ask_about(labels: Labels, classes: Iterable[str], problems: Problems) -> frozenset[str]:
+    """Refuse names that are no classes to a person, though a file has them where it names classes; return them."""
+    known = {_plain(name).casefold() for name in labels.classes or ()}
+    said = (
+        (name, record)
+        for record in labels.records
+        for name in (*(record.tags or ()), *record.absent, *(item.label for item in record.items))
+    )
+    empty: dict[str, list[str]] = defaultdict(list)
+    for name, record in said:
+        if name.lower() in NOTHING and name.lower() not in known:
+            empty[name].append(record.line)
+    if empty:
+        names = ", ".join(f"'{shown(name)}'" for name in empty)
+        lines = [line for found in empty.values() for line in found]
+        problems.add(
+            labels.source,
+            f"{len(lines)} times the tag is {names}, which tools write for an empty cell ({_some(lines, ', ')}): leave "
+            "the cell empty where the photo shows none of the classes, take the photo out where that is not known, or "
+            f"list it in {CLASS_LIST}",
+        )
+    for name in classes if labels.classes is None else ():
         inside = next((mark for mark in _SEVERAL if mark in name), None)
-        if name.lower() in NOTHING:
-            problems.add(
-                labels.source,
-                f"the tag '{shown(name)}' is what tools write for an empty cell; leave the cell empty where the photo "
-                f"shows none of the classes, or list '{shown(name)}' in {CLASS_LIST}",
-            )
-        elif inside is not None:
+        if inside is not None:
             problems.add(
                 labels.source,
                 f"the tag '{shown(name)}' looks like several, separated by '{inside}'; write each tag in a cell of its "
                 f"own, or list '{shown(name)}' in {CLASS_LIST}",
             )
+    return frozenset(map(_plain, empty))
 
 
 def _plain(name: str) -> str:
@@ -128,11 +142,19 @@ class _Said:
 class _Gathered:
     """What is said so far, and what of it does not fit."""
 
-    def __init__(self, folder: PhotoFolder, classes: tuple[str, ...], reading: Reading, problems: Problems) -> None:
+    def __init__(
+        self,
+        folder: PhotoFolder,
+        classes: tuple[str, ...],
+        reading: Reading,
+        problems: Problems,
+        asked: frozenset[str],
+    ) -> None:
         self.folder = folder
         self.classes = classes
         self.reading = reading
         self.problems = problems
+        self._asked = asked
         self.splits: dict[str, set[str]] = defaultdict(set)
         self._ids: dict[str, int] = {_plain(name): k for k, name in reversed([*enumerate(classes, start=1)])}
         self._folded: dict[str, set[int]] = defaultdict(set)
@@ -285,7 +307,7 @@ class _Gathered:
                 self._respelt[f"'{shown(raw)}' is taken to be '{self.classes[number - 1]}'"] += 1
             if number is not None:
                 found.add(number)
-            elif not (self.reading.background and is_background(name)):
+            elif name not in self._asked and not (self.reading.background and is_background(name)):
                 inside = ": ".join(part for part in (record.line, line) if part)
                 known = did_you_mean(name, self.classes)
                 what = f"unknown tag '{shown(raw)}'{known}" if name else "a class without a name"
@@ -428,5 +450,5 @@ def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return abs(one[0] * other[1] - one[1] * other[0]) <= max(*one, *other)
 
 
-def _some(lines: Sequence[str]) -> str:
-    return "; ".join(lines[:3]) + ("; ..." if len(lines) > 3 else "")
+def _some(lines: Sequence[str], between: str = "; ") -> str:
+    return between.join(lines[:3]) + (f"{between}..." if len(lines) > 3 else "")

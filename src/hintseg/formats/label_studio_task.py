@@ -294,7 +294,7 @@ def _shape(value: Json, size: tuple[int, int] | None) -> Shape:
         raise LabelError("is turned, but lacks `original_width` and `original_height`")
     if "radiusX" in value:
         radii = number(value["radiusX"], "radiusX") * across, number(value.get("radiusY"), "radiusY") * down
-        return Region((ellipse((x, y), radii, angle),))
+        return Region((ellipse(x, y, *radii, angle),))
     if "height" not in value:
         return Click(x, y)
     width, height = number(value.get("width"), "width") * across, number(value["height"], "height") * down

@@ -86,7 +86,7 @@ def _shapes(shape: Json, size: Size | None) -> Iterator[Shape]:
     elif kind == "circle":
         (x, y), (x1, y1) = _two(pairs, kind)
         radius = math.hypot(x1 - x, y1 - y)
-        yield Region((ellipse((x, y), (radius, radius)),))
+        yield Region((ellipse(x, y, radius, radius),))
     elif kind == "mask":
         yield _mask(shape, _two(pairs, kind)[0], size)
     else:

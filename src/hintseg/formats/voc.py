@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element
 from hintseg.errors import LabelError, shown
 from hintseg.files.parse import is_file, read_xml
 from hintseg.formats.codec import Fit, holds
-from hintseg.formats.csv import read_tags
+from hintseg.formats.csv import read_part
 from hintseg.formats.index_image import tags_of_masks
 from hintseg.formats.layout import (
     CLASS_LIST,
@@ -32,8 +32,7 @@ from hintseg.formats.layout import (
 )
 from hintseg.formats.photos import LABEL_FOLDERS, PhotoFolder, find_photos, size_or_none
 from hintseg.formats.problems import Problems
-from hintseg.formats.records import Reading
-from hintseg.formats.tables import read_rows, table_classes
+from hintseg.formats.records import Reading, Record
 from hintseg.geometry.boxes import fit_box
 from hintseg.types import Box, Hints, HintSet, Supervision, Tags
 
@@ -92,10 +91,14 @@ class Voc:
         problems, notes = Problems(), list[str]()
         folder = find_photos(root)
         objects = {file: _read_xml(file, problems) for file in xml_files}
-        rows = read_rows(table) if not xml_files and is_file(table) else []
         names = {name for found in objects.values() for name, _, _ in found}
-        names |= set(table_classes(rows, "tags")) if rows else set()
         listed = read_classes(root, xml_folder, problems, background=background)
+        rows: tuple[Record, ...] = ()
+        if not xml_files and is_file(table):
+            rows = read_part(
+                table, None, folder, listed, problems, notes, name=TAG_TABLE, background=background
+            ).records
+        names |= {tag for record in rows for tag in record.tags or ()}
         named = listed is not None or (bool(names) and names <= set(VOC_CLASSES))
         if listed is not None:
             classes = listed
@@ -113,8 +116,12 @@ class Voc:
             hints, _ = boxes_and_truth(found, len(classes))
         elif rows:
             source = TAG_TABLE
-            tags = read_tags(rows, classes, folder, problems, TAG_TABLE)
-            hints = {photo: Hints(Tags.complete(ids, len(classes))) for photo, ids in tags.items()}
+            for row in rows:
+                photo = folder.locate(row.photo, problems, TAG_TABLE, row.line)
+                ids = class_ids(classes, row.tags or (), problems, TAG_TABLE, row.line)
+                if photo is not None:
+                    before = hints.get(photo, Hints()).tags or ()
+                    hints[photo] = Hints(Tags.complete({*before, *ids}, len(classes)))
         truth = find_truth(root, folder, notes, named=named, unlabelled=unlabelled)
         if not xml_files and not rows:
             if listed is None or not truth:
