@@ -42,6 +42,7 @@ _LISTS: dict[str, tuple[str, ...]] = {
     "coco_results": ("image_id", "category_id"),
     "createml": ("image", "annotations"),
     "createml_old": ("imagefilename", "annotation"),
+    "createml_one": ("image", "annotation"),
     "createml_tags": ("image", "label"),
 }
 """The same of a JSON list of objects."""
