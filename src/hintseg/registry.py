@@ -97,6 +97,12 @@ FORMATS: dict[str, Entry] = {
     "csv": Entry("hintseg.formats.csv:Csv", "tables of tags, boxes (also Open Images), Kaggle's run lengths"),
     "voc": Entry("hintseg.formats.voc:Voc", "Pascal VOC layout: XML boxes, masks, split lists"),
     "coco": Entry("hintseg.formats.coco:Coco", "COCO instances JSON: boxes, polygons, RLE"),
+    "label_studio": Entry(
+        "hintseg.formats.label_studio:LabelStudio", "Label Studio JSON: boxes, polygons, brush, keypoints, choices"
+    ),
+    "via": Entry("hintseg.formats.via:Via", "JSON of the VGG Image Annotator: all shapes, attributes as classes"),
+    "createml": Entry("hintseg.formats.createml:CreateMl", "Create ML JSON: boxes, or labels of photos"),
+    "labelme": Entry("hintseg.formats.labelme:Labelme", "labelme JSON, one for each photo: all shapes, flags as tags"),
     "yolo": Entry("hintseg.formats.yolo:Yolo", "YOLO .txt with data.yaml: boxes or polygons"),
     "index_png": Entry("hintseg.formats.index_png:IndexPng", "index PNGs: masks or scribbles"),
     "points": Entry("hintseg.formats.points:Points", "tables of points"),
