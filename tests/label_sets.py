@@ -107,3 +107,8 @@ def same_tags(one: HintSet, other: HintSet, *, without: Sequence[str] = ("tags",
 
     for photo, again in zip(one.photos, other.photos, strict=True):
         assert names(one, photo) == names(other, again), photo.id
+
+
+def outline_of(mark: Mark[Shape]) -> Region:
+    assert isinstance(mark.shape, Region)
+    return mark.shape

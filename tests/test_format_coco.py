@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
-from tests.label_sets import NAMES, full_set, photo_files, same_marks, same_masks, same_tags
 
 from hintseg.errors import LabelError
-from hintseg.formats.recognise import codec
 from hintseg.geometry.runs import encode, write_counts
 from hintseg.hints import read_hints, recognise
+from hintseg.hints.convert import writer
 from hintseg.hints.masks import read_mask
 from hintseg.types import IGNORE, Box, Click, Hints, HintSet, Mark, MaskFile, Photo, Region, Tags
+from label_sets import NAMES, full_set, photo_files, same_marks, same_masks, same_tags
 
 CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
 
@@ -158,7 +158,7 @@ class TestOddities:
 
 
 def read_back(hint_set: HintSet, root: Path, out: Path) -> tuple[HintSet, tuple[str, ...]]:
-    written = codec("coco").write(hint_set, out)
+    written = writer("coco").write(hint_set, out)
     again = read_hints(root, written.labels, format="coco", background=hint_set.background)
     return again, written.lost
 
@@ -176,7 +176,7 @@ class TestWriting:
 
     def test_pycocotools_sees_the_same_pixels(self, tmp_path: Path) -> None:
         hint_set = full_set(tmp_path / "photos")
-        written = codec("coco").write(hint_set, tmp_path / "out")
+        written = writer("coco").write(hint_set, tmp_path / "out")
         with contextlib.redirect_stdout(io.StringIO()):
             oracle = COCO(os.fspath(written.labels))
         masks = {photo.id: read_mask(photo) for photo in hint_set.photos if photo.truth}

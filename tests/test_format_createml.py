@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.label_sets import photo_files
 
 from hintseg.errors import LabelError
 from hintseg.hints import read_hints, recognise
 from hintseg.types import Box, HintSet, Mark
+from label_sets import photo_files
 
 
 def mark(label: str = "cat", **place: Any) -> dict[str, Any]:

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.label_sets import NAMES, full_set, photo_files, same_marks, same_masks, same_tags
 
 from hintseg.errors import LabelError
 from hintseg.formats.brush import decode_brush, encode_brush
-from hintseg.formats.recognise import codec
 from hintseg.geometry import runs
 from hintseg.hints import read_hints, recognise
+from hintseg.hints.convert import writer
 from hintseg.hints.masks import read_mask
 from hintseg.types import IGNORE, Box, Click, Hints, HintSet, Mark, Photo, Region, Stroke, Tags
+from label_sets import NAMES, full_set, outline_of, photo_files, same_marks, same_masks, same_tags
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "formats" / "label_studio.json").read_text())
 
@@ -100,8 +100,8 @@ class TestRegions:
     def test_all_shapes(self, tmp_path: Path) -> None:
         mask = np.zeros((30, 40), bool)
         mask[3:9, 5:12] = True
-        ring = {"points": [[25, 50], [75, 50], [75, 80]], "closed": True}
-        line = {"vertices": [{"x": 10, "y": 10}, {"x": 50, "y": 50}], "closed": False}
+        ring: dict[str, Any] = {"points": [[25, 50], [75, 50], [75, 80]], "closed": True}
+        line: dict[str, Any] = {"vertices": [{"x": 10, "y": 10}, {"x": 50, "y": 50}], "closed": False}
         put(
             tmp_path,
             task(region(), region("keypointlabels", x=50.0, y=10.0, width=0.5), region("vectorlabels", **line)),
@@ -123,7 +123,7 @@ class TestRegions:
         truth = found.photos[1].truth
         assert isinstance(truth, tuple)
         assert truth[0].shape == Region(((10.0, 15.0, 30.0, 15.0, 30.0, 24.0),))
-        np.testing.assert_array_equal(runs.decode(truth[1].shape.rle), mask)
+        assert outline_of(truth[1]).rle == runs.encode(mask)
         oval = read_mask(found.photos[2])
         assert oval is not None
         assert oval.sum() == pytest.approx(np.pi * 8 * 3, rel=0.05)
@@ -144,7 +144,7 @@ class TestRegions:
             assert note(found, "1 boxes are turned; their four corners are taken for the object's outline")
             truth = found.photos[0].truth
             assert isinstance(truth, tuple)
-            assert np.allclose(truth[0].shape.polygons[0], np.ravel(given_["corners"]))
+            assert np.allclose(outline_of(truth[0]).polygons[0], np.ravel(given_["corners"]))
 
     def test_labels_apart_from_their_shapes(self, tmp_path: Path) -> None:
         """`Labels` beside `Rectangle`: two results of one id."""
@@ -357,7 +357,7 @@ class TestPredictions:
 
 
 def read_back(hint_set: HintSet, root: Path, out: Path) -> tuple[HintSet, tuple[str, ...]]:
-    written = codec("label_studio").write(hint_set, out)
+    written = writer("label_studio").write(hint_set, out)
     assert recognise(root, written.labels) == "label_studio"
     return read_hints(root, written.labels, background=hint_set.background), written.lost
 
@@ -373,7 +373,7 @@ class TestWriting:
         same_tags(hint_set, again, without=())
 
     def test_it_is_what_label_studio_imports(self, tmp_path: Path) -> None:
-        codec("label_studio").write(full_set(tmp_path / "photos", strokes=True), tmp_path / "out")
+        writer("label_studio").write(full_set(tmp_path / "photos", strokes=True), tmp_path / "out")
         config = ElementTree.parse(tmp_path / "out" / "label_config.xml").getroot()
         controls = {one.get("name"): {part.get("value") for part in one} for one in config if one.tag != "Image"}
         kinds = {one.get("name"): one.tag.lower() for one in config}

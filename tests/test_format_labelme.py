@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.label_sets import NAMES, full_set, photo_files, same_marks, same_masks, same_tags
 
 from hintseg.errors import LabelError
 from hintseg.formats.labelme import write_photos
-from hintseg.formats.recognise import codec
 from hintseg.hints import read_hints, recognise
+from hintseg.hints.convert import writer
 from hintseg.hints.masks import read_mask
 from hintseg.types import IGNORE, Box, Click, Hints, HintSet, Mark, Photo, Region, Stroke, Tags
+from label_sets import NAMES, full_set, outline_of, photo_files, same_marks, same_masks, same_tags
 
 SQUARE = [[4, 5], [14, 5], [14, 17], [4, 17]]
 CORNERS = Box(4.0, 5.0, 14.0, 17.0)
@@ -41,7 +41,13 @@ def put(folder: Path, name: str, *shapes: dict[str, Any], photo: str | None = ""
     image = Path(name).stem + ".png"
     if photo is not None:
         photo_files((folder / name).parent, photo or image)
-    content = {"version": "5.2.1", "flags": {}, "shapes": [*shapes], "imagePath": image, "imageData": None}
+    content: dict[str, object] = {
+        "version": "5.2.1",
+        "flags": {},
+        "shapes": [*shapes],
+        "imagePath": image,
+        "imageData": None,
+    }
     file = (folder / name).with_suffix(".json")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({**content, "imageHeight": 30, "imageWidth": 40, **more}))
@@ -137,7 +143,7 @@ class TestShapes:
         )
         truth = found.photos[0].truth
         assert isinstance(truth, tuple)
-        assert len(truth[0].shape.polygons) == 2
+        assert len(outline_of(truth[0]).polygons) == 2
 
     def test_ignored_and_background(self, tmp_path: Path) -> None:
         far = shape("polygon", [[20, 20], [30, 20], [30, 28]], "dog")
@@ -250,7 +256,7 @@ class TestFlags:
 
 
 def read_back(hint_set: HintSet, root: Path, out: Path) -> tuple[HintSet, tuple[str, ...]]:
-    written = codec("labelme").write(hint_set, out)
+    written = writer("labelme").write(hint_set, out)
     assert recognise(root, written.labels) == "labelme"
     return read_hints(root, written.labels, background=hint_set.background), written.lost
 
@@ -267,7 +273,7 @@ class TestWriting:
 
     def test_beside_the_photos_too(self, tmp_path: Path) -> None:
         hint_set = full_set(tmp_path / "photos")
-        codec("labelme").write(hint_set, tmp_path / "photos")
+        writer("labelme").write(hint_set, tmp_path / "photos")
         same_marks(hint_set, read_hints(tmp_path / "photos"))
 
     def test_one_class_clicks_of_objects_trust_and_areas_to_be_ignored(self, tmp_path: Path) -> None:

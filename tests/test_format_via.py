@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.label_sets import photo_files
 
 from hintseg.errors import LabelError
 from hintseg.hints import read_hints, recognise
 from hintseg.hints.masks import read_mask
 from hintseg.types import Box, Click, HintSet, Mark, Region, Stroke
+from label_sets import photo_files
 
 RECT = {"name": "rect", "x": 4, "y": 5, "width": 10, "height": 12}
 CORNERS = Box(4.0, 5.0, 14.0, 17.0)
@@ -127,7 +127,7 @@ def test_regions_without_any_attribute_are_of_one_class(tmp_path: Path) -> None:
 
 
 def test_attributes_of_photos(tmp_path: Path) -> None:
-    usual = {"caption": "a cat", "public_domain": "no", "image_url": ""}
+    usual: dict[str, Any] = {"caption": "a cat", "public_domain": "no", "image_url": ""}
     one = entry("a.png", region(type="cat"), **usual, weather="sunny", animals={"cat": True, "cow": True})
     found = read_hints(put(tmp_path, one, entry("b.png"), entry("c.png", animals={"cow": True})))
     assert [tags(found, name) for name in "abc"] == [{"cat", "cow"}, set(), {"cow"}]

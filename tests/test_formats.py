@@ -7,8 +7,9 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,58 @@ from hintseg.registry import FORMATS, formats
 from hintseg.types import Click, HintSet, Photo, Supervision
 
 UNLABELLED = {"scribbles": 255}
+
+Boxes = Mapping[str, Sequence[tuple[str, float, float, float, float]]]
+
+
+def _label_studio(folder: Path, boxes: Boxes) -> None:
+    def result(label: str, *box: float) -> dict[str, Any]:
+        value = {key: part / 0.48 for key, part in zip(("x", "y", "width", "height"), box, strict=True)}
+        sizes = {"original_width": 48, "original_height": 48}
+        return {"type": "rectanglelabels", "value": {**value, "rectanglelabels": [label]}, **sizes}
+
+    addresses = {name: f"/data/upload/1/0a1b2c3d-{name}" for name in boxes}
+    tasks = [
+        {"data": {"image": addresses[name]}, "annotations": [{"result": [result(*one) for one in found]}]}
+        for name, found in boxes.items()
+    ]
+    (folder / "project.json").write_text(json.dumps(tasks))
+
+
+def _labelme(folder: Path, boxes: Boxes) -> None:
+    for name, found in boxes.items():
+        ends = [(label, [[x, y], [x + w, y + h]]) for label, x, y, w, h in found]
+        shapes = [{"label": label, "shape_type": "rectangle", "points": points} for label, points in ends]
+        content = {"shapes": shapes, "imagePath": name, "imageData": None, "imageHeight": 48, "imageWidth": 48}
+        (folder / "images" / name).with_suffix(".json").write_text(json.dumps(content))
+
+
+def _via(folder: Path, boxes: Boxes) -> None:
+    content = {}
+    for name, found in boxes.items():
+        regions = [
+            {
+                "shape_attributes": {"name": "rect", "x": x, "y": y, "width": w, "height": h},
+                "region_attributes": {"type": label},
+            }
+            for label, x, y, w, h in found
+        ]
+        content[f"{name}9"] = {"filename": name, "size": 9, "regions": regions, "file_attributes": {}}
+    (folder / "via_region_data.json").write_text(json.dumps(content))
+
+
+def _createml(folder: Path, boxes: Boxes) -> None:
+    content = []
+    for name, found in boxes.items():
+        marks = [
+            {"label": label, "coordinates": {"x": x + w / 2, "y": y + h / 2, "width": w, "height": h}}
+            for label, x, y, w, h in found
+        ]
+        content.append({"image": name, "annotations": marks})
+    (folder / "annotations.json").write_text(json.dumps(content))
+
+
+JSON_WRITERS = {"label_studio": _label_studio, "labelme": _labelme, "via": _via, "createml": _createml}
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +105,10 @@ VARIANTS = (
     "label_studio_csv",
     "voc",
     "coco",
+    "label_studio",
+    "labelme",
+    "via",
+    "createml",
     "yolo-boxes",
     "index_png-masks",
     "index_png-scribbles",
@@ -72,6 +129,10 @@ KINDS = {
     "label_studio_csv": {"tags", "boxes"},
     "voc": {"tags", "boxes", "masks"},
     "coco": {"tags", "boxes", "masks"},
+    "label_studio": {"tags", "boxes"},
+    "labelme": {"tags", "boxes"},
+    "via": {"tags", "boxes"},
+    "createml": {"tags", "boxes"},
     "yolo-boxes": {"tags", "boxes"},
     "index_png-masks": {"tags", "masks"},
     "index_png-scribbles": {"scribbles"},
@@ -110,6 +171,8 @@ def write(shapes: Path, variant: str) -> Path | None:
     elif variant == "coco":
         (folder / "classes.txt").unlink()
         shutil.copy(shapes / "Hints" / "instances.json", folder)
+    elif variant in JSON_WRITERS:
+        JSON_WRITERS[variant](folder, boxes)
     elif variant == "yolo-boxes":
         (folder / "labels").mkdir()
         (folder / "data.yaml").write_text(json.dumps({"names": list(CLASSES)}))
