@@ -72,14 +72,14 @@ def fit(shape: Shape, outline: Region | None, size: Size | None) -> Fitted:
 
 
 _CUT = "reach outside of the photo and are cut off"
-_SWAPPED = "have their corners the other way round and are read so"
+SWAPPED = "have their corners the other way round and are read so"
 
 
 def _fit_box(box: Box, size: Size | None) -> tuple[Box, str]:
     x0, y0, x1, y1 = box.corners
     mended = ""
     if x1 < x0 or y1 < y0:
-        x0, y0, x1, y1, mended = min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1), _SWAPPED
+        x0, y0, x1, y1, mended = min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1), SWAPPED
     if size is not None and all(map(math.isfinite, (x0, y0, x1, y1))):
         height, width = size
         if max(-x0, -y0, x1 - width, y1 - height) > SLACK_PX:
