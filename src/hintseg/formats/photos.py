@@ -241,7 +241,7 @@ class PhotoFolder:
         some = ", ".join(f"'{shown(name)}'" for name in list(self._missing)[:3]) + (", ..." if gone > 3 else "")
         missing = [f"{gone} photos that the labels name are not there and are left out: {some}"] if gone else []
         renamed = [
-            f"{len(self._renamed)} photos are found by another name that the labels have for them: '{shown(name)}' is {id}"
+            f"{len(self._renamed)} photos are found by another name that the labels have: '{shown(name)}' is {id}"
             for name, id in list(self._renamed.items())[:1]
         ]
         return (*self._notes, *left, *self._names.notes(), *renamed, *missing)

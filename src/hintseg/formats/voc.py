@@ -37,7 +37,7 @@ from hintseg.formats.problems import Problems
 from hintseg.formats.records import Item, Labels, Reading, Record
 from hintseg.formats.xml import add, number, read_tree, size_of, write_xml, xml_files, xml_roots
 from hintseg.geometry.boxes import turned_box
-from hintseg.types import BACKGROUND, IGNORE, Box, Hints, HintSet, MaskFile, Photo, Region, Supervision
+from hintseg.types import BACKGROUND, IGNORE, Box, HintSet, Photo, Region, Supervision
 
 XML_FOLDERS = ("annotations", "annotation", "xmls", "xml", "labels")
 """Names (in any case) of the folder that holds the XML files; without one they are looked for everywhere."""
@@ -126,7 +126,7 @@ class Voc:
         return gather(path, folder, said, reading, problems)
 
     def write(self, hint_set: HintSet, out: Path) -> Written:
-        """Write Annotations with an XML file for each photo whose classes are known, `classes.txt` and the split lists."""
+        """Write Annotations, an XML file for each photo whose classes have boxes; `classes.txt`; lists of splits."""
         folder, lost = out / "Annotations", _Lost()
         for photo in hint_set.photos:
             tree = _tree(photo, hint_set, lost)
@@ -293,8 +293,8 @@ def _tree(photo: Photo, hint_set: HintSet, lost: _Lost) -> Element | None:
     add(root, "folder", photo.path.parent.name)
     add(root, "filename", file_name(photo).rpartition("/")[2])
     dimensions = add(root, "size")
-    for side, value in (("width", size[1]), ("height", size[0]), ("depth", 3)):
-        add(dimensions, side, value)
+    for side, pixels in (("width", size[1]), ("height", size[0]), ("depth", 3)):
+        add(dimensions, side, pixels)
     add(root, "segmented", 0)
     for mark in objects:
         x0, y0, x1, y1 = mark.shape.corners
