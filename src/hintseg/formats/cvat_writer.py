@@ -87,7 +87,8 @@ def _colour(at: int) -> str:
 def _image(photo: Photo, hint_set: HintSet, id: int, lost: Counter[str]) -> Element | None:
     """Return the <image> of a photo; None where nothing is said of it, or nothing that CVAT can say."""
     hints = photo.hints
-    tags = hints.tags or Tags()
+    tags = Tags() if hints.tags is None else hints.tags
+    lost["images"] += hints.scribbles is not None
     full = photo.truth is not None or hints.mask is not None
     if not (full or hints.marks or hints.tags is not None):
         return None
@@ -115,7 +116,6 @@ def _image(photo: Photo, hint_set: HintSet, id: int, lost: Counter[str]) -> Elem
     lost["unknown"] += unknown
     lost["gaps"] += full and any(one.outline is None for one in objects)
     lost["parts"] += sum(one.box is None for one in objects)
-    lost["images"] += hints.scribbles is not None
     return image
 
 

@@ -265,7 +265,10 @@ class _Lost:
     def sentences(self) -> tuple[str, ...]:
         counted = (
             (self.unread, "photos cannot be read, so their size is not known, and have no XML file"),
-            (self.boxless, "photos show classes that no box is of, and have no XML file"),
+            (
+                self.boxless,
+                "photos show classes that no box is of, or say only of some that they are absent, and have no XML file",
+            ),
             (self.guessed, "photos say nothing of some classes; without a box those are absent in VOC"),
             (self.thin, "boxes are narrower than a pixel and written one pixel wide"),
             (self.others, "boxes of crowds or background are left out"),
