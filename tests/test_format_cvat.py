@@ -38,6 +38,7 @@ from hintseg.types import (
 )
 from round_trip import CLASSES, NAMES, SIZE, boxes_of, coordinates, disc, many_of, photo_of, same, tagged
 
+REFERENCE = Path(__file__).parent / "reference" / "formats"
 META = "<meta><{scope}><labels>{labels}</labels></{scope}></meta>"
 
 
@@ -476,3 +477,27 @@ def test_windows_of_masks_hold_what_pycocotools_sees(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decoded.T, mask[top : top + height, left : left + width])
     assert mask.sum() == decoded.sum()
     assert isinstance(whole.rle, Rle)
+
+
+def test_datumaros_files_are_read(tmp_path: Path) -> None:
+    for name in ("one.png", "sub/two.png", "three.png"):
+        photo_of(tmp_path / "images", name, Hints())
+    (tmp_path / "default.xml").write_bytes((REFERENCE / "datumaro_cvat.xml").read_bytes())
+    hint_set = read_hints(tmp_path)
+    assert hint_set.classes == ("dog", "cat")
+    one, two, three = (next(photo for photo in hint_set.photos if photo.id == id) for id in ("one", "sub/two", "three"))
+    assert one.hints == Hints(
+        Tags.complete({1, 2}, 2),
+        (
+            Mark(2, Box(3, 4, 13.5, 24), 1),
+            Mark(1, Box(1, 1, 9, 9), 2),
+            Mark(2, Stroke((1, 30, 20.5, 35, 50, 30))),
+            Mark(1, Click(5, 5)),
+            Mark(1, Click(7.5, 8)),
+        ),
+    )
+    mask = np.zeros(SIZE, np.uint8)
+    mask[10:20, 30:45] = 2
+    mask[12:15, 33:36] = 0
+    np.testing.assert_array_equal(read_mask(two), mask)
+    assert three.hints.tags == Tags.complete((), 2)

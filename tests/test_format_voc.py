@@ -394,3 +394,12 @@ def test_labelformats_files_are_read(tmp_path: Path) -> None:
     assert recognise(tmp_path) == "voc"
     assert corners(hint_set)["a"] == [(2, 3, 13.5, 24)]
     assert hint_set.photos[0].hints.tags == Tags.complete({1}, 1)
+
+
+def test_datumaros_files_are_read_and_it_is_said_that_they_count_from_0(tmp_path: Path) -> None:
+    photos(tmp_path, "one.png")
+    (tmp_path / "one.xml").write_bytes((REFERENCE / "datumaro_voc.xml").read_bytes())
+    hint_set = read_hints(tmp_path)
+    assert hint_set.classes == ("cat", "dog")
+    assert corners(hint_set) == {"one": [(2, 3, 13.5, 24), (0, 0, 60, 40)]}
+    assert noted(hint_set, "1 of 2 boxes begin at 0, but VOC counts from 1")

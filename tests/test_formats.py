@@ -42,6 +42,8 @@ VARIANTS = (
     "csv-one-hot",
     "csv-boxes",
     "voc",
+    "voc-beside",
+    "cvat",
     "coco",
     "yolo-boxes",
     "index_png-masks",
@@ -55,6 +57,8 @@ KINDS = {
     "csv-one-hot": {"tags"},
     "csv-boxes": {"tags", "boxes"},
     "voc": {"tags", "boxes", "masks"},
+    "voc-beside": {"tags", "boxes"},
+    "cvat": {"tags", "boxes"},
     "coco": {"tags", "boxes", "masks"},
     "yolo-boxes": {"tags", "boxes"},
     "index_png-masks": {"tags", "masks"},
@@ -90,6 +94,20 @@ def write(shapes: Path, variant: str) -> Path | None:
         (folder / "boxes.csv").write_text(
             "\n".join(",".join(map(str, row)) for row in [["file", "x0", "y0", "x1", "y1", "label"], *rows])
         )
+    elif variant == "voc-beside":
+        for file in (shapes / "Annotations").glob("*.xml"):
+            shutil.copy(file, folder / "images")
+    elif variant == "cvat":
+        (folder / "classes.txt").unlink()
+        labels = "".join(f"<label><name>{one}</name></label>" for one in CLASSES)
+        images = "".join(
+            f'<image name="{name}" width="48" height="48">'
+            + "".join(f'<box label="{c}" xtl="{x}" ytl="{y}" xbr="{x + w}" ybr="{y + h}"/>' for c, x, y, w, h in found)
+            + "</image>"
+            for name, found in boxes.items()
+        )
+        text = f"<annotations><meta><task><labels>{labels}</labels></task></meta>{images}</annotations>"
+        (folder / "annotations.xml").write_text(text)
     elif variant == "coco":
         (folder / "classes.txt").unlink()
         shutil.copy(shapes / "Hints" / "instances.json", folder)

@@ -235,10 +235,10 @@ def _values(element: Element, names: Sequence[str]) -> list[float]:
     """Return the numbers of some attributes.
 
     Raises:
-        LabelError: One is missing or no number.
+        LabelError: One is missing, no number or infinite.
     """
     values = [number(element.get(name)) for name in names]
-    if None in values:
+    if not all(value is not None and math.isfinite(value) for value in values):
         given = ", ".join(f"{name}='{shown(element.get(name, ''))}'" for name in names)
         raise LabelError(f"needs numbers in {', '.join(names)}, but has {given}")
     return [value for value in values if value is not None]
@@ -292,15 +292,15 @@ def _ellipse(element: Element, size: tuple[int, int] | None) -> list[Shape]:
 def _mask(element: Element, size: tuple[int, int] | None) -> list[Shape]:
     """Return a mask: run lengths along the rows of a window, the first of zeros."""
     left, top, width, height = (int(value) for value in _values(element, ("left", "top", "width", "height")))
-    if size is None:
-        raise LabelError("lies in an image whose width and height are not given")
+    if size is None or math.prod(size) > runs.MOST_PIXELS:
+        raise LabelError(f"needs an image whose width and height are given, of at most {runs.MOST_PIXELS:,} pixels")
     if min(left, top) < 0 or min(width, height) < 1 or left + width > size[1] or top + height > size[0]:
         raise LabelError(f"its window {width} x {height} at ({left}, {top}) reaches outside {size[1]} x {size[0]}")
     try:
         counts = [int(text) for text in element.get("rle", "").split(",")]
     except ValueError:
         raise LabelError(f"needs run lengths in rle, but has '{shown(element.get('rle', ''))}'") from None
-    if min(counts) < 0 or sum(counts) != width * height or width * height > runs.MOST_PIXELS:
+    if min(counts) < 0 or sum(counts) != width * height:
         raise LabelError(f"its run lengths sum to {sum(counts)}, but its window has {width} x {height} pixels")
     window = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(height, width)
     return [Region(rle=runs.encode_part(window, (left, top), size))]

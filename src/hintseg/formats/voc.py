@@ -106,6 +106,7 @@ class Voc:
         where = base.name if base.is_dir() else base.parent.name
         records = _records(files, base if base.is_dir() else base.parent, where, not splits, problems, notes)
         _compare_names(records, folder, notes)
+        _count_from_0(records, notes)
         listed = read_classes(root, base, problems, background=reading.background)
         classes = listed or _vocs_own(root, records, notes)
         truth = find_truth(root, folder, notes, named=classes is not None, unlabelled=reading.unlabelled)
@@ -225,6 +226,17 @@ def _compare_names(records: list[Record], folder: PhotoFolder, notes: list[str])
         notes.append(
             f"{len(other)} XML files have another photo's name in <filename>; their own name counts: {other[0].line} "
             f"has '{shown(other[0].also[-1])}'"
+        )
+
+
+def _count_from_0(records: list[Record], notes: list[str]) -> None:
+    """Note files that seem to count from 0, as datumaro and CVAT write them."""
+    boxes = [item.shape for record in records for item in record.items if not item.wrong]
+    early = sum(isinstance(box, Box) and min(box.x0, box.y0) <= -1 for box in boxes)
+    if early:
+        notes.append(
+            f"{early} of {len(boxes)} boxes begin at 0, but VOC counts from 1: where the tool counts from 0, all boxes "
+            "are read one pixel too far to the left and top"
         )
 
 
