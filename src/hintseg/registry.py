@@ -88,7 +88,7 @@ REFINERS: dict[str, Entry] = {
 FORMATS: dict[str, Entry] = {
     "folders": Entry("hintseg.formats.folders:Folders", "a folder of photos per class"),
     "csv": Entry("hintseg.formats.csv:Csv", "CSV of tags, one-hot tags, or boxes"),
-    "voc": Entry("hintseg.formats.voc:Voc", "Pascal VOC layout: XML boxes, masks, split lists"),
+    "voc": Entry("hintseg.formats.voc:Voc", "Pascal VOC: XML boxes in any layout, masks, split lists"),
     "cvat": Entry("hintseg.formats.cvat:Cvat", "CVAT for images 1.1: tags, boxes, polygons, polylines, points, masks"),
     "coco": Entry("hintseg.formats.coco:Coco", "COCO instances JSON: boxes, polygons, RLE"),
     "yolo": Entry("hintseg.formats.yolo:Yolo", "YOLO .txt with data.yaml: boxes or polygons"),

@@ -103,7 +103,7 @@ class Voc:
         folder = find_photos(root, missing=reading.missing)
         lists = base.parent if labels is not None and (base.parent / "ImageSets").is_dir() else root
         splits = read_splits(lists, folder, problems)
-        where = base.name if base.is_dir() else base.parent.name
+        where = (base if base.is_dir() else base.parent).resolve().name
         records = _records(files, base if base.is_dir() else base.parent, where, not splits, problems, notes)
         _compare_names(records, folder, notes)
         _count_from_0(records, notes)
