@@ -118,8 +118,8 @@ def write_data(folder: Path) -> dict[str, tuple[Path, list[str]]]:
         '<cuboid label="dog"/>'
     )
     labels = "".join(f"<label><name>{name}</name></label>" for name in CLASSES)
-    images = f'<image id="0" name="a.png" width="32" height="24" subset="Train">{shapes}</image><image name="b.png"/>'
-    cvat = f"<annotations><meta><task><labels>{labels}</labels></task></meta>{images}</annotations>"
+    listed = f'<image id="0" name="a.png" width="32" height="24" subset="Train">{shapes}</image><image name="b.png"/>'
+    cvat = f"<annotations><meta><task><labels>{labels}</labels></task></meta>{listed}</annotations>"
     add("cvat", {"annotations.xml": cvat})
     mask = np.zeros(SIZE, np.uint8)
     mask[4:9, 4:9], mask[12:, 9:] = 1, 2
@@ -160,7 +160,7 @@ def file_target(path: Path, read: Callable[[], Any], cost: int = 1) -> Target:
 
 
 def hint_targets(folder: Path) -> dict[str, Target]:
-    found = {}
+    found: dict[str, Any] = {}
     for key, (root, files) in write_data(folder).items():
         read = partial(read_all, root, key.split()[0])
         found |= {f"{key}: {name}": file_target(root / name, read) for name in files}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import strategies as st
 from PIL import Image
@@ -45,9 +46,9 @@ def tagged(marks: tuple[Mark[Shape], ...], k: int, *more: int) -> Hints:
     return Hints(Tags.complete(present, k), marks)
 
 
-def disc(x: float, y: float, radius: float) -> np.ndarray:
+def disc(x: float, y: float, radius: float) -> npt.NDArray[np.bool_]:
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
-    return (columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2 <= radius**2
+    return np.asarray((columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2 <= radius**2)
 
 
 def boxes_of(folder: Path, classes: tuple[str, ...] = CLASSES) -> HintSet:

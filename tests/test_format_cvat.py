@@ -15,7 +15,7 @@ from labelformat.formats.coco import COCOObjectDetectionInput
 from labelformat.formats.cvat import CVATObjectDetectionInput, CVATObjectDetectionOutput
 from labelformat.model.bounding_box import BoundingBoxFormat
 from PIL import Image
-from pycocotools import mask as coco_mask
+from pycocotools import mask as coco_mask  # type: ignore[import-untyped]
 
 from hintseg.errors import LabelError
 from hintseg.formats.cvat import Cvat
@@ -33,6 +33,7 @@ from hintseg.types import (
     MaskFile,
     Region,
     Rle,
+    Shape,
     Stroke,
     Tags,
 )
@@ -197,12 +198,11 @@ class TestShapes:
 
 class TestGroups:
     def test_parts_of_an_object(self, folder: Path) -> None:
-        group = {"group_id": 7}
         hint_set = first(
             folder,
-            shape("polygon", points="1,1;9,1;9,9;1,9", **group),
-            shape("polygon", points="20,1;29,1;29,9;20,9", **group),
-            shape("polygon", "dog", points="40,1;49,1;49,9;40,9", **group),
+            shape("polygon", points="1,1;9,1;9,9;1,9", group_id=7),
+            shape("polygon", points="20,1;29,1;29,9;20,9", group_id=7),
+            shape("polygon", "dog", points="40,1;49,1;49,9;40,9", group_id=7),
         )
         assert hint_set.photos[0].hints.marks == (Mark(1, Box(1, 1, 29, 9), 1), Mark(2, Box(40, 1, 49, 9), 2))
         mask = read_mask(hint_set.photos[0])
@@ -372,7 +372,9 @@ class TestWriting:
     ) -> None:
         folder = tmp_path_factory.mktemp("any")
         k = len(names)
-        marks = [Mark(at % k + 1, Box(x[0], y[0], x[1], y[1]), at + 1) for at, (x, y) in enumerate(boxes)]
+        marks: list[Mark[Shape]] = [
+            Mark(at % k + 1, Box(x[0], y[0], x[1], y[1]), at + 1) for at, (x, y) in enumerate(boxes)
+        ]
         marks += [Mark(1, Stroke(tuple(value for point in points for value in point))), Mark(k, Click(*points[0]))]
         whole = np.zeros(SIZE, np.bool_)
         whole[3:7, 50:56] = np.reshape(pixels, (4, 6))

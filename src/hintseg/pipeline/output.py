@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from hintseg.config.run import STAGES
 from hintseg.data.photos import read_photo
-from hintseg.errors import PhotoError, RunError
+from hintseg.errors import ConfigError, PhotoError, RunError, join
 from hintseg.files.atomic import whole_file
 from hintseg.files.owned import OwnedFolder, kind_of, owned
+from hintseg.geometry.runs import encode_part
+from hintseg.hints.convert import write, writer, writers
 from hintseg.pipeline.each_photo import on_threads
 from hintseg.pipeline.plan import combine, unboxed
 from hintseg.run.folder import BASELINE, RunFolder
@@ -24,11 +28,27 @@ from hintseg.store.masks import MaskStore
 from hintseg.store.overlay import write_overlay
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import Photo
+from hintseg.types import (
+    BACKGROUND,
+    IGNORE,
+    Box,
+    Hints,
+    HintSet,
+    Mark,
+    MaskFile,
+    Photo,
+    Region,
+    Shape,
+    Supervision,
+    Tags,
+)
 
 Bytes = npt.NDArray[np.uint8]
 
 logger = logging.getLogger("hintseg")
+
+OBJECTS = "objects"
+"""Folder of the objects in masks for people, where not all photos have any."""
 
 RESERVED = (*STAGES, "truth", "labels", BASELINE)
 """Folders of a run that no masks for people may be written to."""
@@ -66,8 +86,16 @@ def clear(folder: OwnedFolder, overwrite: bool) -> None:
     machine.barrier()
 
 
-def write_masks(run: RunFolder, target: OwnedFolder, overlays: bool, overwrite: bool, watch: Watch | None) -> Path:
-    """Write the masks of a run's training photos."""
+def write_masks(
+    run: RunFolder,
+    target: OwnedFolder,
+    overlays: bool,
+    overwrite: bool,
+    watch: Watch | None,
+    to: Sequence[str] = (),
+) -> Path:
+    """Write the masks of a run's training photos, also in the formats `to`."""
+    check_formats(to)
     made, by_boxes = run.masks_of_photos(), run.masks_of(("propose",))
     if made is None:
         raise RunError(f"{run.path} has no masks yet; `hintseg train ... --out {run.path} --resume` makes them")
@@ -78,7 +106,9 @@ def write_masks(run: RunFolder, target: OwnedFolder, overlays: bool, overwrite: 
     paths = {name: row.path for name, row in rows.items()}
     names = sorted({name for store in stores if store is not None for name in store.ids() if name in rows})
     files = {name: file_name(name, paths[name]) for name in names}
-    objects = run.path / "propose" / "instances" if made.stage == "propose" else None
+    boxed = [] if stores[0] is None else [name for name in names if name in stores[0]]
+    objects = {name: run.path / "propose" / "instances" / f"{name}.npz" for name in boxed}
+    watch = watch or Watch()
     with writing(target.root, run, files, overlays, objects) as write:
 
         def one(photo: Photo) -> None:
@@ -88,18 +118,69 @@ def write_masks(run: RunFolder, target: OwnedFolder, overlays: bool, overwrite: 
             if mask is not None:
                 write(photo, mask)
 
-        on_threads("writing masks", [Photo(name, paths[name]) for name in names], one, watch or Watch())
+        on_threads("writing masks", [Photo(name, paths[name]) for name in names], one, watch)
+    write_as(target.root, run, [Photo(name, paths[name]) for name in names], to, objects)
+    if 0 < len(objects) < len(files) and machine.rank() == 0:
+        watch.line(
+            f"objects of {len(objects)} photos are in {target.root / OBJECTS}; {len(files) - len(objects)} photos have "
+            "no boxes, so their objects are not known apart"
+        )
     return target.root
+
+
+def check_formats(to: Sequence[str]) -> None:
+    """Refuse formats that are not written, or hold no masks, before anything is.
+
+    Raises:
+        ConfigError: Some of them.
+    """
+    for name in to:
+        if Supervision.MASKS not in writer(name).writes:
+            known = [one for one, codec in writers().items() if Supervision.MASKS in codec.writes]
+            raise ConfigError(f"the format '{name}' holds no masks; --to takes {join(known)}")
+
+
+def write_as(
+    out: Path,
+    run: RunFolder,
+    photos: Sequence[Photo],
+    to: Sequence[str],
+    objects: Mapping[str, Path] = MappingProxyType({}),
+) -> None:
+    """Write the masks in ``OUT/png`` in label formats too, ``OUT/FORMAT``; where they are of `objects`, those."""
+    if machine.rank() == 0 and to:
+        store = MaskStore(out / "png", run.classes, run.background)
+        masked = [_as_truth(photo, store, len(run.classes), objects) for photo in photos if photo.id in store]
+        hint_set = HintSet(out.name, run.classes, tuple(masked), background=run.background)
+        for name in to:
+            for sentence in write(hint_set, name, out / name).lost:
+                logger.warning("%s: %s", name, sentence)
+    machine.barrier()
+
+
+def _as_truth(photo: Photo, store: MaskStore, classes: int, objects: Mapping[str, Path]) -> Photo:
+    """Return a photo whose truth is the mask that was made of it."""
+    present = {label for label in np.unique(store.read(photo.id)).tolist() if BACKGROUND < label < IGNORE}
+    tags = Tags.complete(present, classes)
+    found = read_instances(objects[photo.id]) if photo.id in objects else None
+    if found is None or not present <= set(found.labels.tolist()):  # what tags placed is of no object
+        return replace(photo, hints=Hints(tags), truth=MaskFile(store.path(photo.id)))
+    marks, regions = list[Mark[Shape]](), list[Mark[Shape]]()
+    for number, (label, box, mask) in enumerate(zip(found.labels, found.windows, found.masks, strict=True), start=1):
+        x0, y0, x1, y1 = map(int, box)
+        marks.append(Mark(int(label), Box(x0, y0, x1, y1), number))
+        regions.append(Mark(int(label), Region(rle=encode_part(mask, (x0, y0), found.size)), number))
+    return replace(photo, hints=Hints(tags, tuple(marks)), truth=tuple(regions))
 
 
 @contextmanager
 def writing(
-    out: Path, run: RunFolder, files: Mapping[str, str], overlays: bool, objects: Path | None = None
+    out: Path, run: RunFolder, files: Mapping[str, str], overlays: bool, objects: Mapping[str, Path] | None = None
 ) -> Iterator[Callable[[Photo, Bytes], None]]:
     """Yield what writes a photo's mask as PNG and overlay; at the end all are written as COCO too.
 
-    `files` holds the photos' file names by id, `objects` the folder of their objects, where there is one: those are
-    written in the forms other tools read.
+    `files` holds the photos' file names by id, `objects` the files of objects of those that have any: they are written
+    in the forms other tools read, beside the masks, or in a folder of their own where some photos have only masks.
     """
     store = MaskStore(out / "png", run.classes, run.background)
 
@@ -115,12 +196,13 @@ def writing(
     yield write
     if machine.rank() == 0:
         store.finish()
-        if objects is None:
+        known = objects or {}
+        of_all = 0 < len(known) == len(files)
+        if not of_all:
             write_coco(out / "coco.json", store, files=files)
-        else:
-            write_objects(
-                out, ((id, name, read_instances(objects / f"{id}.npz")) for id, name in files.items()), run.classes
-            )
+        if known:
+            found = ((id, files[id], read_instances(path)) for id, path in known.items())
+            write_objects(out if of_all else out / OBJECTS, found, run.classes)
         with whole_file(out / "classes.txt") as file:
             file.write(("\n".join(run.classes) + "\n").encode())
     machine.barrier()
