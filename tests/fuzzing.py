@@ -110,6 +110,17 @@ def write_data(folder: Path) -> dict[str, tuple[Path, list[str]]]:
     xml = f"<annotation><size><width>32</width><height>24</height></size>{box}{box}</annotation>"
     splits = {"ImageSets/Segmentation/train.txt": "a\nb\n"}
     add("voc", {"Annotations/a.xml": xml, "Annotations/b.xml": xml, "classes.txt": names, **splits}, "JPEGImages")
+    shapes = (
+        '<box label="dog" xtl="1" ytl="2" xbr="9" ybr="9.5" rotation="30" group_id="1"/>'
+        '<polygon label="dog" points="1,1;9,1;9,9" group_id="1"/><points label="bird" points="3,4;5,6"/>'
+        '<mask label="tree" rle="2, 5, 5" left="3" top="4" width="4" height="3"/><tag label="tree"/>'
+        '<ellipse label="bird" cx="9" cy="9" rx="4" ry="3"/><polyline label="bird" points="1,1;9,9"/>'
+        '<cuboid label="dog"/>'
+    )
+    labels = "".join(f"<label><name>{name}</name></label>" for name in CLASSES)
+    listed = f'<image id="0" name="a.png" width="32" height="24" subset="Train">{shapes}</image><image name="b.png"/>'
+    cvat = f"<annotations><meta><task><labels>{labels}</labels></task></meta>{listed}</annotations>"
+    add("cvat", {"annotations.xml": cvat})
     mask = np.zeros(SIZE, np.uint8)
     mask[4:9, 4:9], mask[12:, 9:] = 1, 2
     path = folder / "mask.png"

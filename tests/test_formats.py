@@ -104,6 +104,8 @@ VARIANTS = (
     "via_csv",
     "label_studio_csv",
     "voc",
+    "voc-beside",
+    "cvat",
     "coco",
     "label_studio",
     "labelme",
@@ -128,6 +130,8 @@ KINDS = {
     "via_csv": {"tags", "boxes"},
     "label_studio_csv": {"tags", "boxes"},
     "voc": {"tags", "boxes", "masks"},
+    "voc-beside": {"tags", "boxes"},
+    "cvat": {"tags", "boxes"},
     "coco": {"tags", "boxes", "masks"},
     "label_studio": {"tags", "boxes"},
     "labelme": {"tags", "boxes"},
@@ -168,6 +172,20 @@ def write(shapes: Path, variant: str) -> Path | None:
         (folder / "boxes.csv").write_text("\n".join(",".join(str(cell) for cell in row) for row in cells))
     elif variant.startswith("csv-") or variant in ("via_csv", "label_studio_csv"):
         (folder / "labels.csv").write_text(table(variant, boxes, tags, shapes))
+    elif variant == "voc-beside":
+        for file in (shapes / "Annotations").glob("*.xml"):
+            shutil.copy(file, folder / "images")
+    elif variant == "cvat":
+        (folder / "classes.txt").unlink()
+        listed = "".join(f"<label><name>{one}</name></label>" for one in CLASSES)
+        images = "".join(
+            f'<image name="{name}" width="48" height="48">'
+            + "".join(f'<box label="{c}" xtl="{x}" ytl="{y}" xbr="{x + w}" ybr="{y + h}"/>' for c, x, y, w, h in found)
+            + "</image>"
+            for name, found in boxes.items()
+        )
+        text = f"<annotations><meta><task><labels>{listed}</labels></task></meta>{images}</annotations>"
+        (folder / "annotations.xml").write_text(text)
     elif variant == "coco":
         (folder / "classes.txt").unlink()
         shutil.copy(shapes / "Hints" / "instances.json", folder)

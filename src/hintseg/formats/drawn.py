@@ -9,7 +9,7 @@ from itertools import count
 import numpy as np
 
 from hintseg.errors import HintsegError
-from hintseg.formats.fitting import Size, bounds
+from hintseg.formats.fitting import Size, bounds_of
 from hintseg.formats.index_image import read_checked
 from hintseg.formats.photos import size_or_none
 from hintseg.geometry import runs
@@ -39,7 +39,7 @@ class Drawn:
         """Whether the box says more than the outline: it is not just the box around it, or there is no outline."""
         if self.outline is None or self.box is None:
             return self.box is not None
-        apart = (abs(a - b) for a, b in zip(bounds(self.outline), self.box.corners, strict=True))
+        apart = (abs(a - b) for a, b in zip(bounds_of(self.outline), self.box.corners, strict=True))
         return max(apart) > 1e-6
 
 
@@ -87,7 +87,7 @@ def drawn(photo: Photo, classes: int) -> PhotoMarks:
 
 def _boxed(mark: Mark[Shape]) -> Drawn:
     if isinstance(mark.shape, Region):
-        return Drawn(replace(mark, shape=Box(*bounds(mark.shape))), mark.shape)
+        return Drawn(replace(mark, shape=Box(*bounds_of(mark.shape))), mark.shape)
     return Drawn(mark)
 
 
@@ -122,9 +122,9 @@ def _outlined(marks: Sequence[Drawn], outlines: Sequence[Mark[Region]], size: Si
     yield from (Drawn(one.mark, outline) for one, outline in zip(marks, found, strict=True))
     numbers = count(1 + max((one.mark.object or 0 for one in marks), default=0))
     for other in left:
-        if other.shape.rle is None or runs.bounds(other.shape.rle) is not None:
+        if other.shape.rle is None or runs.bounds_of(other.shape.rle) is not None:
             number = None if other.label == IGNORE else other.object or next(numbers)
-            box = Box(*bounds(other.shape))
+            box = Box(*bounds_of(other.shape))
             yield Drawn(Mark(other.label, box, number, other.source, other.trust), other.shape)
 
 
@@ -134,7 +134,7 @@ def _same(one: Drawn, other: Mark[Region]) -> bool:
         return False
     if other.object is not None:
         return one.mark.object == other.object
-    return other.label == IGNORE and one.box == Box(*bounds(other.shape))
+    return other.label == IGNORE and one.box == Box(*bounds_of(other.shape))
 
 
 def _area(box: Box) -> float:

@@ -166,7 +166,7 @@ class _Gathered:
         self._bad: dict[str, list[str]] = defaultdict(list)
         self._mended: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._respelt: dict[str, int] = defaultdict(int)
-        self._moved: dict[str, list[str]] = defaultdict(list)
+        self._moved: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._broken: dict[str, str] = {}
         self._repeated = 0
         self._largest: dict[str, float] = defaultdict(float)
@@ -271,12 +271,12 @@ class _Gathered:
             return Frame(upright, upright)
         given, own = f"{shown(stated[1])} x {shown(stated[0])}", f"{upright[1]} x {upright[0]}"
         if stated == stored:
-            self._moved[record.where].append(
+            self._moved[record.where, "turned"].append(
                 f"drawn on photos as they are stored, {given}, that EXIF turns to {own}, and are turned with them"
             )
             return Frame(stated, stored, turned)
         if _alike(stated, upright):
-            self._moved[record.where].append(f"drawn on {given}, the photos are {own} now, and are scaled")
+            self._moved[record.where, "scaled"].append(f"drawn on {given}, the photos are {own} now, and are scaled")
             return Frame(stated, upright)
         self._problem(
             record,
@@ -339,7 +339,7 @@ class _Gathered:
                 f"{len(lines)} of {total} annotations in {where} {kind}: {_some(lines)}"
                 for kind, lines in mended.items()
             )
-        for where, moved in self._moved.items():
+        for (where, _), moved in self._moved.items():
             notes.append(f"the annotations of {len(moved)} photos in {where} are {moved[0]}")
         notes.extend(f"{count} times the class {how}" for how, count in self._respelt.items())
         if self._repeated:
