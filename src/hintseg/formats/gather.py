@@ -118,6 +118,7 @@ class _Said:
     complete: bool = True
     objects: dict[tuple[int, Shape], tuple[Mark[Shape], Region | None]] = field(default_factory=dict)
     crowds: set[int] = field(default_factory=set)
+    partial: bool = False  # whether an object was left out
 
 
 class _Gathered:
@@ -141,6 +142,7 @@ class _Gathered:
         self._respelt: dict[str, int] = defaultdict(int)
         self._moved: dict[str, list[str]] = defaultdict(list)
         self._broken: dict[str, str] = {}
+        self._turned: set[str] = set()
         self._repeated = 0
         self._largest: dict[str, float] = defaultdict(float)
 
@@ -189,6 +191,7 @@ class _Gathered:
             fitted = fit(shape, outline, None if frame is None else frame.upright)
         except LabelError as error:
             self._bad[where].append(f"{line}: {error}")
+            self._left_out(said, label)
             return
         if mended := item.mended or fitted.mended:
             kind, opened, why = mended.partition(" (")
@@ -201,6 +204,15 @@ class _Gathered:
             said.crowds.add(label)
         mark: Mark[Shape] = Mark(IGNORE if item.crowd else label, fitted.shape, item.object, trust=item.trust)
         said.objects[key] = mark, fitted.outline
+
+    def _left_out(self, said: _Said, label: int) -> None:
+        """Remember an object of which only its class is known, or not even that: the photo is no negative."""
+        said.partial = True
+        if label != BACKGROUND:
+            said.tags.add(label)
+            said.tagged = True
+        else:
+            said.complete = False
 
     def _measure(self, item: Item, record: Record) -> None:
         """Remember how large the coordinates of a file are: all below 1 are no pixels, those above 2 no shares."""
@@ -229,6 +241,8 @@ class _Gathered:
         stored, turned = head
         upright = (stored[1], stored[0]) if turned >= 5 else stored
         if record.relative:
+            if turned > 1:
+                self._turned.add(photo)
             return Frame((1, 1), upright)
         if stated is None or stated == upright:
             return Frame(upright, upright)
@@ -251,6 +265,8 @@ class _Gathered:
     def _label(self, item: Item, record: Record) -> int | None:
         """Return the class id of an item: 0 where it is background; None, and a problem, where no list has it."""
         name = _plain(item.label)
+        if item.wrong and not name:
+            return BACKGROUND
         if self.reading.background and is_background(name) and name not in self._ids:
             return BACKGROUND
         found = self._numbers([item.label], record, item.line)
@@ -285,8 +301,7 @@ class _Gathered:
             bad = self._bad[where]
             mended = {kind: lines for (file, kind), lines in self._mended.items() if file == where}
             wrong = len(bad) + sum(map(len, mended.values()))
-            largest = self._largest[where]
-            if largest <= 1:
+            if self._largest.get(where, SHARES) <= 1:
                 self.problems.add(
                     where,
                     "all coordinates are between 0 and 1; they must be pixels: multiply by the photo's width and "
@@ -303,6 +318,12 @@ class _Gathered:
             )
         for where, moved in self._moved.items():
             notes.append(f"the annotations of {len(moved)} photos in {where} are {moved[0]}")
+        if self._turned:
+            notes.append(
+                f"{len(self._turned)} photos are turned by EXIF, and shares of width and height are taken as those of "
+                f"the photo as it is shown ({_some(sorted(self._turned))}); if they were drawn on the photo as it is "
+                "stored, objects lie elsewhere: look at one, and turn the photos' pixels for good if so"
+            )
         notes.extend(f"{count} times the class {how}" for how, count in self._respelt.items())
         if self._repeated:
             notes.append(f"{self._repeated} annotations that repeat another are left out")
@@ -341,7 +362,7 @@ class _Gathered:
                 continue
             marks, full = _numbered(said)
             hints[photo] = Hints(self._tags(said, marks), marks)
-            if outlined and full is not None and not said.tags - {mark.label for mark in full}:
+            if outlined and full is not None and not said.partial and not said.tags - {mark.label for mark in full}:
                 truth[photo] = full
         return hints, truth
 
@@ -352,7 +373,7 @@ class _Gathered:
         present = frozenset(said.tags | said.crowds | {mark.label for mark in marks} - {BACKGROUND, IGNORE})
         if said.complete:
             return Tags.complete(present, len(self.classes))
-        return Tags(present, present | said.absent)
+        return Tags(present, present | said.absent) if present or said.absent else None
 
 
 def _numbered(said: _Said) -> tuple[tuple[Mark[Shape], ...], tuple[Mark[Shape], ...] | None]:
