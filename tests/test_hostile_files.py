@@ -329,7 +329,7 @@ class TestFolders:
         (root / "data.yaml").write_text(f"names: [dog]\ntrain: {'x' * 5000}\n")
         (root / "labels").mkdir()
         (root / "labels" / "a.txt").write_text("0 .5 .5 .1 .1\n")
-        with pytest.raises(LabelError, match="File name too long"):
+        with pytest.raises(LabelError, match="`train`: there is no 'xxx"):
             read_hints(root)
 
 

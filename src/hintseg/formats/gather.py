@@ -322,7 +322,7 @@ class _Gathered:
             notes.append(
                 f"{len(self._turned)} photos are turned by EXIF, and shares of width and height are taken as those of "
                 f"the photo as it is shown ({_some(sorted(self._turned))}); if they were drawn on the photo as it is "
-                "stored, objects lie elsewhere: look at one, and turn the photos' pixels for good if so"
+                "stored, objects lie elsewhere: look at one, and if so take the orientation out of the files' EXIF"
             )
         notes.extend(f"{count} times the class {how}" for how, count in self._respelt.items())
         if self._repeated:
