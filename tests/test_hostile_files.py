@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ NINES = "9" * 400
 def photos(folder: Path, *names: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names or ("a.png", "b.png"):
-        Image.new("RGB", (32, 24)).save(folder / name)
+        Image.new("RGB", (32, 24), crc32(os.fsencode(folder / name)) & 0xFFFFFF).save(folder / name)
     return folder
 
 

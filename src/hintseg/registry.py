@@ -87,6 +87,8 @@ REFINERS: dict[str, Entry] = {
 
 FORMATS: dict[str, Entry] = {
     "folders": Entry("hintseg.formats.folders:Folders", "a folder of photos per class"),
+    "mvtec": Entry("hintseg.formats.mvtec:MvTec", "MVTec AD: folders of defects, with their masks"),
+    "nuclei": Entry("hintseg.formats.nuclei:Nuclei", "a folder per photo, with a mask of each object (DSB 2018)"),
     "csv": Entry("hintseg.formats.csv:Csv", "CSV of tags, one-hot tags, or boxes"),
     "voc": Entry("hintseg.formats.voc:Voc", "Pascal VOC layout: XML boxes, masks, split lists"),
     "coco": Entry("hintseg.formats.coco:Coco", "COCO instances JSON: boxes, polygons, RLE"),

@@ -19,6 +19,9 @@ LAYOUT_WORDS = frozenset(
     | {"overlays", "results", "outputs", "output", "predictions", "thumbnails", "thumbs", "xml", "json", "csv"}
 )
 
+OTHER_TEXTS = re.compile(r"(readme|licen[cs]e|requirements|changelog|citation|train|val|valid|test|all)\b.*", re.I)
+"""Texts that often lie beside label files and are none."""
+
 
 def plain(name: str) -> str:
     """Return the letters of a folder's name in lower case: `Train_2017` and `train` are one word.

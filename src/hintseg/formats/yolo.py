@@ -22,10 +22,9 @@ from hintseg.formats.layout import check_classes, is_background, read_splits
 from hintseg.formats.photos import PhotoFolder, find_photos
 from hintseg.formats.problems import Problems, read_text
 from hintseg.formats.records import Item, Labels, Reading, Record
-from hintseg.formats.words import LABEL_WORDS, PHOTO_WORDS, plain, split_of
+from hintseg.formats.words import LABEL_WORDS, OTHER_TEXTS, PHOTO_WORDS, plain, split_of
 from hintseg.formats.yolo_config import (
     CONFIGS,
-    OTHER_TEXTS,
     YAML,
     Beside,
     is_yolo,

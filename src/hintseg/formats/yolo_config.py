@@ -23,9 +23,6 @@ from hintseg.formats.words import split_of
 YAML = (".yaml", ".yml")
 CONFIGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 CLASS_LISTS = (CLASS_LIST, "_darknet.labels", "predefined_classes.txt")
-OTHER_TEXTS = re.compile(r"(readme|licen[cs]e|requirements|changelog|citation|train|val|valid|test|all)\b.*", re.I)
-"""Texts that often lie beside label files and are none."""
-
 _KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _NAMES_KEY = re.compile(rb"""(^|[{,])\s*["']?names["']?\s*[:=]""", re.M)
 
