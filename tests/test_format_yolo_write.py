@@ -125,7 +125,7 @@ def test_what_is_lost_is_said(tmp_path: Path) -> None:
         "crowd": Hints(Tags.complete({1}, 2), (Mark(255, Box(1, 1, 5, 5)), Mark(0, Box(6, 6, 9, 9)))),
         "tagged": Hints(Tags.complete({1}, 2)),
         "partly": Hints(Tags(frozenset({1})), (Mark(1, Box(1, 1, 5, 5), 1),)),
-        "clicked": Hints(None, (Mark(1, Click(3, 3)),)),
+        "clicked": Hints(None, (Mark(1, Click(3, 3)), Mark(1, Region(((1.0, 1.0, 9.0, 1.0, 9.0, 9.0),))))),
     }
     before = made(tmp_path / "p", ("x", "y"), photos, {"parts": (Mark(1, parts, 1),)})
     (tmp_path / "p" / "broken.png").write_bytes(b"")
@@ -139,7 +139,8 @@ def test_what_is_lost_is_said(tmp_path: Path) -> None:
         "1 boxes of background",
         "1 objects lose how far they are trusted",
         "1 masks or objects have holes or parts",
-        "3 photos have tags other than their boxes say",
+        "2 photos have tags other than their boxes say",
+        "1 regions are left out",
         "1 photos are in the split 'fold1'",
     ):
         assert expected in said

@@ -34,7 +34,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(shapes: Path) -> Mapping[str, tuple[Path, Path | None]]:
     """The same photos in every format: folder and labels by the name of a variant, which begins with the format's."""
-    return {variant: (shapes.with_name(variant), write(shapes, variant)) for variant in VARIANTS}
+    return {variant: (shapes.with_name(variant), write(shapes, variant)) for variant in (*VARIANTS, *LAYOUTS)}
 
 
 VARIANTS = (
@@ -44,12 +44,16 @@ VARIANTS = (
     "voc",
     "coco",
     "yolo-boxes",
+    "yolo-flat",
     "index_png-masks",
     "index_png-scribbles",
     "points",
     "cls_labels",
     "folders",
 )
+LAYOUTS = ("mvtec", "nuclei", "folders-splits")
+"""Of other facts: they hold one class, or none."""
+
 KINDS = {
     "csv-tags": {"tags"},
     "csv-one-hot": {"tags"},
@@ -57,6 +61,7 @@ KINDS = {
     "voc": {"tags", "boxes", "masks"},
     "coco": {"tags", "boxes", "masks"},
     "yolo-boxes": {"tags", "boxes"},
+    "yolo-flat": {"tags", "boxes"},
     "index_png-masks": {"tags", "masks"},
     "index_png-scribbles": {"scribbles"},
     "points": {"tags", "points"},
@@ -73,7 +78,7 @@ def write(shapes: Path, variant: str) -> Path | None:
         return None
     content = json.loads((shapes / "Hints" / "instances.json").read_text())
     names = {image["id"]: image["file_name"] for image in content["images"]}
-    boxes = {name: [] for name in names.values()}
+    boxes: dict[str, list[tuple[str, float, float, float, float]]] = {name: [] for name in names.values()}
     for item in content["annotations"]:
         boxes[names[item["image_id"]]].append((CLASSES[item["category_id"] - 1], *item["bbox"]))
     tags = {name: sorted({box[0] for box in found}) for name, found in boxes.items()}
@@ -85,23 +90,24 @@ def write(shapes: Path, variant: str) -> Path | None:
         rows = [[name, *(str(int(one in found)) for one in CLASSES)] for name, found in tags.items()]
         (folder / "tags.csv").write_text("\n".join(",".join(row) for row in [["file", *CLASSES], *rows]))
     elif variant == "csv-boxes":
-        rows = [[name, x, y, x + w, y + h, label] for name, found in boxes.items() for label, x, y, w, h in found]
-        rows += [[name, "", "", "", "", ""] for name, found in boxes.items() if not found]
-        (folder / "boxes.csv").write_text(
-            "\n".join(",".join(map(str, row)) for row in [["file", "x0", "y0", "x1", "y1", "label"], *rows])
-        )
+        cells: list[list[object]] = [["file", "x0", "y0", "x1", "y1", "label"]]
+        cells += [[name, x, y, x + w, y + h, label] for name, found in boxes.items() for label, x, y, w, h in found]
+        cells += [[name, "", "", "", "", ""] for name, found in boxes.items() if not found]
+        (folder / "boxes.csv").write_text("\n".join(",".join(str(cell) for cell in row) for row in cells))
     elif variant == "coco":
         (folder / "classes.txt").unlink()
         shutil.copy(shapes / "Hints" / "instances.json", folder)
-    elif variant == "yolo-boxes":
-        (folder / "labels").mkdir()
-        (folder / "data.yaml").write_text(json.dumps({"names": list(CLASSES)}))
+    elif variant in ("yolo-boxes", "yolo-flat"):
+        place = folder / ("labels" if variant == "yolo-boxes" else "images")
+        place.mkdir(exist_ok=True)
+        if variant == "yolo-boxes":
+            (folder / "data.yaml").write_text(json.dumps({"names": list(CLASSES)}))
         for name, found in boxes.items():
             lines = [
                 f"{CLASSES.index(label)} {(x + w / 2) / 48} {(y + h / 2) / 48} {w / 48} {h / 48}\n"
                 for label, x, y, w, h in found
             ]
-            (folder / "labels" / name).with_suffix(".txt").write_text("".join(lines))
+            (place / name).with_suffix(".txt").write_text("".join(lines))
     elif variant == "index_png-masks":
         shutil.copytree(shapes / "SegmentationClass", folder / "masks")
     elif variant == "index_png-scribbles":
@@ -109,23 +115,42 @@ def write(shapes: Path, variant: str) -> Path | None:
     elif variant == "points":
         shutil.copy(shapes / "Hints" / "points.csv", folder)
     elif variant == "cls_labels":
-        rows = {name: np.array([one in found for one in CLASSES], np.float32) for name, found in tags.items()}
-        np.save(folder / "cls_labels.npy", rows)  # type: ignore[arg-type]
+        one_hot = {name: np.array([one in found for one in CLASSES], np.float32) for name, found in tags.items()}
+        np.save(folder / "cls_labels.npy", np.array(one_hot))
+    elif variant in LAYOUTS:
+        write_layout(folder, variant, list(tags))
     else:
         (folder / "classes.txt").unlink()
-        for name, found in tags.items():
-            for label in found[:1] or ["negatives"]:  # a photo has one folder
+        for name, labels in tags.items():
+            for label in labels[:1] or ["negatives"]:  # a photo has one folder
                 (folder / label).mkdir(exist_ok=True)
                 shutil.move(folder / "images" / name, folder / label / name)
         shutil.rmtree(folder / "images")
     return None
 
 
+def write_layout(folder: Path, variant: str, names: list[str]) -> None:
+    """Move the photos into one of `LAYOUTS`."""
+    (folder / "classes.txt").unlink()
+    for number, name in enumerate(names):
+        place, masks = {
+            "mvtec": (("train/good", "test/good", "test/crack")[number % 3], "ground_truth/crack"),
+            "nuclei": (f"p{number}/images", f"p{number}/masks"),
+            "folders-splits": (("Training/cat", "Testing/dog", "Training/background")[number % 3], ""),
+        }[variant]
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        shutil.move(folder / "images" / name, folder / place / name)
+        if masks:
+            (folder / masks).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (48, 48), 255).save((folder / masks / name).with_suffix(".png"))
+    shutil.rmtree(folder / "images")
+
+
 def read(variant: str, place: tuple[Path, Path | None]) -> HintSet:
     return read_hints(*place, unlabelled=UNLABELLED.get(variant.rpartition("-")[2]))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, *LAYOUTS])
 def test_a_codec_knows_its_own_data_and_no_others(made: Mapping[str, tuple[Path, Path | None]], variant: str) -> None:
     name = variant.partition("-")[0]
     fits = {other: codec(other).sniff(*made[variant]) for other in FORMATS}
@@ -160,8 +185,11 @@ def test_all_read_the_same_out_of_the_same_facts(
         return {classes[label - 1] for label in tags.present}, {classes[label - 1] for label in tags.absent}
 
     def corners(photo: Photo, classes: tuple[str, ...]) -> list[tuple[str, float, float, float, float]]:
-        rounded = [tuple(round(value, 3) for value in mark.shape.corners) for mark in photo.hints.objects]
-        return sorted((classes[m.label - 1], *r) for m, r in zip(photo.hints.objects, rounded, strict=True))
+        found = []
+        for mark in photo.hints.objects:
+            x0, y0, x1, y1 = (round(value, 3) for value in mark.shape.corners)
+            found.append((classes[mark.label - 1], x0, y0, x1, y1))
+        return sorted(found)
 
     for photo in hint_set.photos:
         same = truth[photo.id.rpartition("/")[2]]

@@ -17,7 +17,7 @@ from hintseg.formats.codec import Fit
 from hintseg.formats.folder_tree import Parts, Tree, arrange
 from hintseg.formats.gather import gather
 from hintseg.formats.layout import CLASS_LIST, check_classes, read_classes, read_splits
-from hintseg.formats.nuclei import photo_folders
+from hintseg.formats.nuclei import has_photo_folders
 from hintseg.formats.photos import UNREAD, PhotoFolder, photo_suffixes, refuse_ours, walk
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Labels, Reading, Record
@@ -39,7 +39,7 @@ class Folders:
 
     def sniff(self, path: Path, labels: Path | None) -> Fit:
         """Look for sub-folders with photos that are not those of another layout, and no files that may be labels."""
-        if labels is not None or photo_folders(path):
+        if labels is not None or has_photo_folders(path):
             return Fit.NO
         photos, has_list = list[Parts](), False
         for file in walk(path):

@@ -24,6 +24,12 @@ from hintseg.types import Box, HintSet, Region, Supervision
 CLASS = "object"
 
 
+def has_photo_folders(path: Path) -> bool:
+    """Return whether there are several folders of masks, each of one photo."""
+    folders = photo_folders(path)
+    return len(folders) > 1 and all(len(list(photo_files(folder / "images"))) == 1 for folder in folders)
+
+
 def photo_folders(path: Path) -> list[Path]:
     """Return the folders of single photos with their masks, directly in `path` or in folders of splits."""
     parts = [path, *(child for child in sorted(path.iterdir()) if child.is_dir() and split_of(child.name))]
@@ -40,11 +46,7 @@ class Nuclei:
 
     def sniff(self, path: Path, labels: Path | None) -> Fit:
         """Look for at least two folders that hold `images` with one photo, and `masks`."""
-        if labels is not None:
-            return Fit.NO
-        folders = photo_folders(path)
-        single = all(len(list(photo_files(folder / "images"))) == 1 for folder in folders)
-        return Fit.YES if len(folders) > 1 and single else Fit.NO
+        return Fit.YES if labels is None and has_photo_folders(path) else Fit.NO
 
     def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read the masks of each photo's objects.

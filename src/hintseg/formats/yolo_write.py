@@ -27,11 +27,12 @@ _LOST = {
     "crowds": "objects that stand for many are left out: YOLO knows no crowds",
     "background": "boxes of background are left out: YOLO knows objects only",
     "trust": "objects lose how far they are trusted",
+    "regions": "regions are left out: YOLO's outlines are of whole objects",
     "boxes": "boxes of photos with a whole mask are left out: its outlines are written in their place",
     "moved": "boxes are not those around their object's outline; read again they are",
     "holes": "masks or objects have holes or parts: filled or joined by lines of no width, as YOLO has one ring each",
     "ignored": "masks have pixels of which nothing is known; read again they are background",
-    "tags": "photos have tags other than their boxes say: YOLO has boxes only, and a photo without any gets no file",
+    "tags": "photos have tags other than their boxes say, and YOLO has boxes only",
 }
 
 
@@ -44,8 +45,8 @@ def write_yolo(hint_set: HintSet, out: Path) -> Written:
         objects = photo.hints.shaped(Box)
         tags = photo.hints.tags
         negative = tags is not None and not tags.present and len(tags.said) == classes
+        lost["regions"] += len(photo.hints.shaped(Region))
         if not objects and mask is None and not negative:
-            lost["tags"] += tags is not None
             continue
         try:
             size = photo_size(photo.path)
