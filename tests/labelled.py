@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def photo(file: Path, size: tuple[int, int] = SIZE, orientation: int = 1) -> Pat
     return file
 
 
-def put(root: Path, files: dict[str, str | bytes]) -> Path:
+def put(root: Path, files: Mapping[str, str | bytes]) -> Path:
     for name, content in files.items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)

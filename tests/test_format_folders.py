@@ -320,9 +320,9 @@ def test_a_folder_per_photo(tmp_path: Path, split: str) -> None:
     assert len(hint_set.photos) == 2
     first = hint_set.photos[0]
     assert [mark.shape.corners for mark in first.hints.objects] == [(0, 2, 3, 4), (5, 2, 8, 4), (10, 2, 13, 4)]
-    mask = read_mask(first)
-    assert mask is not None
-    assert int(mask.sum()) == 18
+    painted = read_mask(first)
+    assert painted is not None
+    assert int(painted.sum()) == 18
     assert noted(hint_set, "all objects are called 'object'")
     file.write_bytes(b"no picture")
     assert noted(read_hints(root), "1 of 6 annotations in masks are left out")

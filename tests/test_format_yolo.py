@@ -298,7 +298,7 @@ class TestLines:
         assert "write kpt_shape: [2, 3]" in refusal(root)
 
     def test_a_bad_line_costs_itself_only(self, tmp_path: Path) -> None:
-        bad = {
+        bad: dict[str, str | bytes] = {
             "d": "0 0.5 0.5 0.1\n",
             "e": "0 x 0.5 0.1 0.1\n",
             "f": "zero 0.5 0.5 0.1 0.1\n",

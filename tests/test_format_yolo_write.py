@@ -97,7 +97,9 @@ def test_outlines_of_any_numbers_read_back(
         assert (mark.label, mark.object) == (same.label, same.object)
         assert mark.shape.corners == pytest.approx(same.shape.corners, abs=1e-3)
     assert (one.truth is None) == (not regions)
+    assert not isinstance(one.truth, MaskFile)
     for found, region in zip(one.truth or (), regions, strict=True):
+        assert isinstance(found.shape, Region)
         assert found.shape.polygons[0] == pytest.approx(region.shape.polygons[0], abs=1e-3)
 
 
@@ -116,6 +118,23 @@ def test_index_images_become_outlines(tmp_path: Path, orientation: int) -> None:
     (after,) = read_hints(tmp_path / "p", written.labels).photos
     np.testing.assert_array_equal(read_mask(after), mask)
     assert len(after.hints.objects) == 3
+
+
+def test_pixels_of_an_index_image_go_to_the_boxes_of_their_class(tmp_path: Path) -> None:
+    mask = np.zeros((31, 77), np.uint8)
+    mask[2:9, 3:20], mask[2:9, 20:40], mask[20:25, 5:8], mask[4:6, 30:34] = 1, 1, 1, 2
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    corners = [(1, (3, 2, 20, 9)), (1, (20, 2, 40, 9)), (2, (30, 4, 34, 6)), (2, (50, 20, 60, 30))]
+    marks = tuple(Mark(label, Box(*map(float, box)), n) for n, (label, box) in enumerate(corners, start=1))
+    root = tmp_path / "p"
+    file = photo(root / "a.png", size=(31, 77))
+    tags = Tags.complete({1, 2}, 2)
+    before = HintSet("p", ("x", "y"), (Photo("a", file, Hints(tags, marks), MaskFile(tmp_path / "m.png")),))
+    written = Yolo().write(before, tmp_path / "out")
+    assert any("1 boxes of photos with a whole mask have no pixel" in sentence for sentence in written.lost)
+    after = read_hints(root, written.labels)
+    assert boxes(after)["a"][:4] == boxes(before)["a"]
+    assert boxes(after)["a"][4:] == [("x", 5, 20, 8, 25)]
 
 
 def test_what_is_lost_is_said(tmp_path: Path) -> None:

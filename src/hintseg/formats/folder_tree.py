@@ -81,11 +81,11 @@ def arrange(files: Sequence[Parts], listed: Sequence[str] | None, *, background:
     if listed is not None:
         return _by_list(files, listed, background)
     places = _places([(file, file) for file in files], None, "")
+    if all(_is_word(place.label) for place in places.values() if place.label):
+        return tree
     _below(places, tree)
     labels = sorted({place.label for file, place in places.items() if place.label and file not in tree.masks})
-    odd = [label for label in labels if split_of(label) or plain(label) in LAYOUT_WORDS]
-    if len(odd) == len(labels):
-        return tree
+    odd = [label for label in labels if _is_word(label)]
     rests = {file: place.rest for file, place in places.items() if place.label in odd}
     if odd == ["train"] and not any(rests.values()) and len(labels) > _FEW:
         tree.notes.append(f"the folder '{odd[0]}' is read as a class, as those beside it are")  # VOC has a class train
@@ -108,6 +108,11 @@ def arrange(files: Sequence[Parts], listed: Sequence[str] | None, *, background:
     _ask(tree, negative)
     _remark(tree, negative)
     return tree
+
+
+def _is_word(name: str) -> bool:
+    """Return whether a folder's name is one of layouts."""
+    return split_of(name) is not None or plain(name) in LAYOUT_WORDS
 
 
 def _places(files: Sequence[tuple[Parts, Parts]], split: str | None, above: str) -> dict[Parts, _Place]:

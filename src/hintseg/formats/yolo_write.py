@@ -14,7 +14,8 @@ from hintseg.files.atomic import whole_file
 from hintseg.formats.codec import Written
 from hintseg.formats.index_image import read_checked
 from hintseg.formats.photos import photo_size
-from hintseg.geometry.polygons import join, outlines
+from hintseg.geometry.boxes import pixel_window
+from hintseg.geometry.polygons import Ring, join, outlines
 from hintseg.geometry.rasterise import rasterise
 from hintseg.types import BACKGROUND, IGNORE, Box, HintSet, Mark, MaskFile, Photo, Region, Shape
 
@@ -28,7 +29,7 @@ _LOST = {
     "background": "boxes of background are left out: YOLO knows objects only",
     "trust": "objects lose how far they are trusted",
     "regions": "regions are left out: YOLO's outlines are of whole objects",
-    "boxes": "boxes of photos with a whole mask are left out: its outlines are written in their place",
+    "bare": "boxes of photos with a whole mask have no pixel of their class in it",
     "moved": "boxes are not those around their object's outline; read again they are",
     "holes": "masks or objects have holes or parts: filled or joined by lines of no width, as YOLO has one ring each",
     "ignored": "masks have pixels of which nothing is known; read again they are background",
@@ -54,10 +55,9 @@ def write_yolo(hint_set: HintSet, out: Path) -> Written:
             lost["unread"] += 1
             continue
         if isinstance(mask, MaskFile):
-            lost["boxes"] += len(photo.hints.objects)
-            marks = _marks_of_image(mask, size, classes, lost)
+            marks = _marks_of_image(mask, _objects(objects, lost), size, classes, lost)
         else:
-            marks = _marks(objects, mask or (), lost)
+            marks = _marks(_objects(objects, lost), mask or (), lost)
         lines = [_line(mark, size, lost) for mark in marks]
         said = {mark.label for mark in marks}
         lost["tags"] += tags is not None and (set(tags.present) != said or len(tags.said) < classes)
@@ -86,15 +86,19 @@ def _suffix(photo: Photo) -> str:
     return "" if photo.id.endswith(photo.path.suffix) else photo.path.suffix
 
 
+def _objects(boxes: Sequence[Mark[Box]], lost: Counter[str]) -> list[Mark[Box]]:
+    lost["crowds"] += sum(box.label == IGNORE for box in boxes)
+    lost["background"] += sum(box.label == BACKGROUND for box in boxes)
+    objects = [box for box in boxes if BACKGROUND < box.label < IGNORE]
+    lost["trust"] += sum(box.trust < 1 for box in objects)
+    return objects
+
+
 def _marks(boxes: Sequence[Mark[Box]], mask: Sequence[Mark[Shape]], lost: Counter[str]) -> list[Mark[Shape]]:
     """Return the objects: those of the mask in the place of their boxes."""
     outlined = {mark.object: mark for mark in mask if isinstance(mark.shape, Region) and mark.label != IGNORE}
     found = list[Mark[Shape]]()
     for box in boxes:
-        if box.label in (BACKGROUND, IGNORE):
-            lost["crowds" if box.label == IGNORE else "background"] += 1
-            continue
-        lost["trust"] += box.trust < 1
         mark = None if box.object is None else outlined.pop(box.object, None)
         if mark is not None and isinstance(mark.shape, Region):
             lost["moved"] += bool(mark.shape.polygons) and not np.allclose(_bounds(mark.shape), box.shape.corners)
@@ -109,22 +113,40 @@ def _bounds(region: Region) -> tuple[float, float, float, float]:
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def _marks_of_image(mask: MaskFile, size: Size, classes: int, lost: Counter[str]) -> list[Mark[Shape]]:
-    """Return each connected part of each class as an object."""
+def _marks_of_image(
+    mask: MaskFile, boxes: Sequence[Mark[Box]], size: Size, classes: int, lost: Counter[str]
+) -> list[Mark[Shape]]:
+    """Return the objects of an index image: a pixel is of the smallest box of its class, or a connected part is one."""
     values = read_checked(mask, size, classes)
     lost["ignored"] += bool((values == IGNORE).any())
-    found = list[Mark[Shape]]()
-    for label in np.unique(values).tolist():
-        if label in (BACKGROUND, IGNORE):
-            continue
+    found: dict[int, Mark[Shape]] = dict(enumerate(boxes))
+    windows = {n: pixel_window(box.shape.corners, size) for n, box in enumerate(boxes)}
+    smallest = sorted(windows, key=lambda n: (windows[n][2] - windows[n][0]) * (windows[n][3] - windows[n][1]))
+    for label in sorted({*np.unique(values).tolist()} - {BACKGROUND, IGNORE}):
         own = values == label
-        rings = [Region((tuple(ring.ravel().tolist()),)) for ring in outlines(own)]
-        filled = np.zeros(size, dtype=np.bool_)
-        for ring in rings:
-            filled |= rasterise(ring, size)
+        left, filled = own.copy(), np.zeros(size, dtype=np.bool_)
+        regions = list[Region]()
+        for n in smallest:
+            x0, y0, x1, y1 = windows[n]
+            if boxes[n].label == label and left[y0:y1, x0:x1].any():
+                part = np.zeros(size, dtype=np.bool_)
+                part[y0:y1, x0:x1] = left[y0:y1, x0:x1]
+                left[y0:y1, x0:x1] = False
+                regions.append(_region(join(outlines(part))))
+                found[n] = Mark(label, regions[-1])
+                lost["moved"] += not np.allclose(_bounds(regions[-1]), boxes[n].shape.corners)
+        for ring in outlines(left):
+            regions.append(_region(ring))
+            found[len(found)] = Mark(label, regions[-1])
+        for region in regions:
+            filled |= rasterise(region, size)
         lost["holes"] += bool((filled != own).any())
-        found.extend(Mark(label, ring) for ring in rings)
-    return found
+    lost["bare"] += sum(isinstance(mark.shape, Box) for mark in found.values())
+    return list(found.values())
+
+
+def _region(ring: Ring) -> Region:
+    return Region((tuple(ring.ravel().tolist()),))
 
 
 def _line(mark: Mark[Shape], size: Size, lost: Counter[str]) -> str:
@@ -146,6 +168,6 @@ def _ring(region: Region, size: Size, lost: Counter[str]) -> Sequence[float]:
         return region.polygons[0]
     mask = rasterise(region, size)
     rings = outlines(mask)
-    ring: Sequence[float] = join(rings).ravel().tolist()
-    lost["holes"] += len(rings) > 1 or bool((rasterise(Region((tuple(ring),)), size) != mask).any())
-    return ring
+    one = _region(join(rings))
+    lost["holes"] += len(rings) > 1 or bool((rasterise(one, size) != mask).any())
+    return one.polygons[0]
