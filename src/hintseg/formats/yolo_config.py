@@ -84,7 +84,10 @@ def look(root: Path) -> Beside:
 
 def is_yolo(file: Path) -> bool:
     """Return whether the first line that is not blank holds at least five numbers, or there is none."""
-    text = read_bytes(file, LabelError, "make it readable").decode("utf-8-sig", "replace")
+    try:
+        text = read_bytes(file, LabelError, "make it readable").decode("utf-8-sig", "replace")
+    except LabelError:  # said where it is read
+        return False
     cells = next((line.split() for line in text.splitlines() if line.strip()), None)
     return cells is None or (len(cells) >= 5 and None not in map(number, cells))
 
