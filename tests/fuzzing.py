@@ -105,6 +105,10 @@ def write_data(folder: Path) -> dict[str, tuple[Path, list[str]]]:
     add("coco", {"instances.json": coco})
     lines = {"labels/a.txt": "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.5 0.1 0.5 0.5\n", "labels/b.txt": ""}
     data = "path: .\ntrain: images\nval: val.txt\nnc: 3\nnames:\n  0: bird\n  1: dog\n  2: tree\n"
+    flat = {"a.txt": "0 0.5 0.5 0.2 0.2 0.9\n2 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5\n", "train.txt": "data/a.png\nb.png\n"}
+    darknet = "classes = 3\ntrain = data/train.txt\nnames = data/obj.names\n"
+    add("yolo flat", {"classes.txt": names, **flat})
+    add("yolo darknet", {"obj.names": names, "obj.data": darknet, **flat})
     add("yolo", {"data.yaml": data, "val.txt": "images/a.png\n", **lines}, "images")
     box = "<object><name>dog</name><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
     xml = f"<annotation><size><width>32</width><height>24</height></size>{box}{box}</annotation>"

@@ -89,7 +89,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(shapes: Path) -> Mapping[str, tuple[Path, Path | None]]:
     """The same photos in every format: folder and labels by the name of a variant, which begins with the format's."""
-    return {variant: (shapes.with_name(variant), write(shapes, variant)) for variant in VARIANTS}
+    return {variant: (shapes.with_name(variant), write(shapes, variant)) for variant in (*VARIANTS, *LAYOUTS)}
 
 
 VARIANTS = (
@@ -112,12 +112,16 @@ VARIANTS = (
     "via",
     "createml",
     "yolo-boxes",
+    "yolo-flat",
     "index_png-masks",
     "index_png-scribbles",
     "points",
     "cls_labels",
     "folders",
 )
+LAYOUTS = ("mvtec", "nuclei", "folders-splits")
+"""Of other facts: they hold one class, or none."""
+
 KINDS = {
     "csv-tags": {"tags"},
     "csv-one-hot": {"tags"},
@@ -138,6 +142,7 @@ KINDS = {
     "via": {"tags", "boxes"},
     "createml": {"tags", "boxes"},
     "yolo-boxes": {"tags", "boxes"},
+    "yolo-flat": {"tags", "boxes"},
     "index_png-masks": {"tags", "masks"},
     "index_png-scribbles": {"scribbles"},
     "points": {"tags", "points"},
@@ -191,15 +196,17 @@ def write(shapes: Path, variant: str) -> Path | None:
         shutil.copy(shapes / "Hints" / "instances.json", folder)
     elif variant in JSON_WRITERS:
         JSON_WRITERS[variant](folder, boxes)
-    elif variant == "yolo-boxes":
-        (folder / "labels").mkdir()
-        (folder / "data.yaml").write_text(json.dumps({"names": list(CLASSES)}))
+    elif variant in ("yolo-boxes", "yolo-flat"):
+        place = folder / ("labels" if variant == "yolo-boxes" else "images")
+        place.mkdir(exist_ok=True)
+        if variant == "yolo-boxes":
+            (folder / "data.yaml").write_text(json.dumps({"names": list(CLASSES)}))
         for name, found in boxes.items():
             lines = [
                 f"{CLASSES.index(label)} {(x + w / 2) / 48} {(y + h / 2) / 48} {w / 48} {h / 48}\n"
                 for label, x, y, w, h in found
             ]
-            (folder / "labels" / name).with_suffix(".txt").write_text("".join(lines))
+            (place / name).with_suffix(".txt").write_text("".join(lines))
     elif variant == "index_png-masks":
         shutil.copytree(shapes / "SegmentationClass", folder / "masks")
     elif variant == "index_png-scribbles":
@@ -209,6 +216,8 @@ def write(shapes: Path, variant: str) -> Path | None:
     elif variant == "cls_labels":
         one_hot = {name: np.array([one in found for one in CLASSES], np.float32) for name, found in tags.items()}
         np.save(folder / "cls_labels.npy", np.array(one_hot))
+    elif variant in LAYOUTS:
+        write_layout(folder, variant, list(tags))
     else:
         (folder / "classes.txt").unlink()
         for name, labels in tags.items():
@@ -279,11 +288,28 @@ def table(
     return text.getvalue()
 
 
+def write_layout(folder: Path, variant: str, names: list[str]) -> None:
+    """Move the photos into one of `LAYOUTS`."""
+    (folder / "classes.txt").unlink()
+    for number, name in enumerate(names):
+        place, masks = {
+            "mvtec": (("train/good", "test/good", "test/crack")[number % 3], "ground_truth/crack"),
+            "nuclei": (f"p{number}/images", f"p{number}/masks"),
+            "folders-splits": (("Training/cat", "Testing/dog", "Training/background")[number % 3], ""),
+        }[variant]
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        shutil.move(folder / "images" / name, folder / place / name)
+        if masks:
+            (folder / masks).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (48, 48), 255).save((folder / masks / name).with_suffix(".png"))
+    shutil.rmtree(folder / "images")
+
+
 def read(variant: str, place: tuple[Path, Path | None]) -> HintSet:
     return read_hints(*place, unlabelled=UNLABELLED.get(variant.rpartition("-")[2]))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, *LAYOUTS])
 def test_a_codec_knows_its_own_data_and_no_others(made: Mapping[str, tuple[Path, Path | None]], variant: str) -> None:
     name = variant.partition("-")[0]
     fits = {other: codec(other).sniff(*made[variant]) for other in FORMATS}

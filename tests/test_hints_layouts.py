@@ -371,7 +371,7 @@ class TestYolo:
         assert (clipped.x1, clipped.y1) == (20.0, 10.0)
         assert hints["val/d"] == Hints()
         assert dict(hint_set.splits) == {"train": ("train/a", "train/b"), "val": ("val/c", "val/d")}
-        assert any("1 lines that repeat" in note for note in hint_set.notes)
+        assert any("1 annotations that repeat" in note for note in hint_set.notes)
 
     def test_names_by_id_and_lists_of_photos(self, folder: Path) -> None:
         (folder / "list.txt").write_text("./images/train/a.jpg\n./images/val/c.jpg\n")
@@ -399,15 +399,14 @@ class TestYolo:
         for expected in (
             "`nc` is 3, but `names` lists 2 classes",
             "`train`: there is no 'images/tarin' below",
-            "lost.txt: there is no photo of this name",
-            "b.txt line 1: class 2 is outside the class list, which has the ids 0..1",
-            "b.txt line 2: 4 columns",
-            "b.txt line 3: 50 is above 1",
-            "b.txt line 4: '0 x 0.5 0.1 0.1' holds something that is not a number",
-            "b.txt line 5: box (nan, 4.5, nan, 5.5) has a corner that is not a number",
-            "b.txt line 6: class 0.5 is outside the class list",
-            "b.txt line 7: box (11, 4.5, 9, 5.5) has swapped corners",
-            "c.txt: cannot read the photo",
+            "labels/val/lost.txt: there is no photo 'images/val/lost'",
+            "class ids outside the class list, which has 0..1: 2 (1 lines, such as labels/train/b.txt line 1)",
+            "labels/train/b.txt: line 2: 4 columns",
+            "labels/train/b.txt: line 3: 55 is above 1",
+            "labels/train/b.txt: line 4: '0 x 0.5 0.1 0.1' holds something that is not a number",
+            "labels/train/b.txt: line 5: box (nan, 4.5, nan, 5.5) has a corner that is not a number",
+            "labels/train/b.txt: line 6: '0.5' is no class id",
+            "labels/train/b.txt: line 7: annotations that have their corners the other way round",
         ):
             assert expected in message
 

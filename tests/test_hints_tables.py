@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from hintseg.types import Box, Click, Hints, HintSet, Mark, Tags
 
 
 def photos(folder: Path, *names: str, size: tuple[int, int] = (20, 10)) -> Path:
-    """Write photos of `size` (width, height)."""
+    """Write photos of `size` (width, height), no two alike."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", size, (90, 120, 30)).save(folder / name)
+        Image.new("RGB", size, crc32(name.encode()) & 0xFFFFFF).save(folder / name)
     return folder
 
 

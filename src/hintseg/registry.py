@@ -94,6 +94,8 @@ LABELLERS: dict[str, Entry] = {
 
 FORMATS: dict[str, Entry] = {
     "folders": Entry("hintseg.formats.folders:Folders", "a folder of photos per class"),
+    "mvtec": Entry("hintseg.formats.mvtec:MvTec", "MVTec AD: folders of defects, with their masks"),
+    "nuclei": Entry("hintseg.formats.nuclei:Nuclei", "a folder per photo, with a mask of each object (DSB 2018)"),
     "csv": Entry("hintseg.formats.csv:Csv", "tables of tags, boxes (also Open Images), Kaggle's run lengths"),
     "voc": Entry("hintseg.formats.voc:Voc", "Pascal VOC: XML boxes in any layout, masks, split lists"),
     "cvat": Entry("hintseg.formats.cvat:Cvat", "CVAT for images 1.1: tags, boxes, polygons, polylines, points, masks"),

@@ -122,7 +122,7 @@ def _outlined(marks: Sequence[Drawn], outlines: Sequence[Mark[Region]], size: Si
     yield from (Drawn(one.mark, outline) for one, outline in zip(marks, found, strict=True))
     numbers = count(1 + max((one.mark.object or 0 for one in marks), default=0))
     for other in left:
-        if other.shape.rle is None or runs.bounds_of(other.shape.rle) is not None:
+        if other.shape.rle is None or runs.bounds(other.shape.rle) is not None:
             number = None if other.label == IGNORE else other.object or next(numbers)
             box = Box(*bounds_of(other.shape))
             yield Drawn(Mark(other.label, box, number, other.source, other.trust), other.shape)

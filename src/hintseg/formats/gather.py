@@ -168,6 +168,7 @@ class _Gathered:
         self._respelt: dict[str, int] = defaultdict(int)
         self._moved: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._broken: dict[str, str] = {}
+        self._turned: set[str] = set()
         self._repeated = 0
         self._largest: dict[str, float] = defaultdict(float)
 
@@ -266,6 +267,8 @@ class _Gathered:
         stored, turned = head
         upright = (stored[1], stored[0]) if turned >= 5 else stored
         if record.relative:
+            if turned > 1:
+                self._turned.add(photo)
             return Frame((1, 1), upright)
         if stated is None or stated == upright:
             return Frame(upright, upright)
@@ -341,6 +344,12 @@ class _Gathered:
             )
         for (where, _), moved in self._moved.items():
             notes.append(f"the annotations of {len(moved)} photos in {where} are {moved[0]}")
+        if self._turned:
+            notes.append(
+                f"{len(self._turned)} photos are turned by EXIF, and shares of width and height are taken as those of "
+                f"the photo as it is shown ({_some(sorted(self._turned))}); if they were drawn on the photo as it is "
+                "stored, objects lie elsewhere: look at one, and if so take the orientation out of the files' EXIF"
+            )
         notes.extend(f"{count} times the class {how}" for how, count in self._respelt.items())
         if self._repeated:
             notes.append(f"{self._repeated} annotations that repeat another are left out")
@@ -393,7 +402,7 @@ class _Gathered:
         if said.complete:
             every = Tags.complete(present, len(self.classes))
             return Tags(present, every.said - unsure) if unsure else every
-        return Tags(present, present | said.absent)
+        return Tags(present, present | said.absent) if present or said.absent else None
 
 
 def _line(item: Item, record: Record) -> str:

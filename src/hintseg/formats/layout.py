@@ -51,18 +51,23 @@ def read_classes(path: Path, labels: Path | None, problems: Problems, *, backgro
     file = next((f / CLASS_LIST for f in (*beside, path) if is_file(f / CLASS_LIST)), None)
     if file is None:
         return None
-    names = [line.strip() for line in read_text(file).rstrip().splitlines()]
-    start = 1 if background and is_background(names[0]) else 0
+    names = list_classes(file, problems)
+    classes = names[1:] if background and is_background(names[0]) else names
+    check_classes(classes, CLASS_LIST, problems)
+    return classes
+
+
+def list_classes(file: Path, problems: Problems) -> tuple[str, ...]:
+    """Read a list of class names, one a line; blank lines and names that occur twice are problems."""
+    names = tuple(line.strip() for line in read_text(file).rstrip().splitlines())
     seen: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
         if not name:
-            problems.add(CLASS_LIST, f"line {number}: is blank, so the ids after it are not clear; delete it")
+            problems.add(file.name, f"line {number}: is blank, so the ids after it are not clear; delete it")
         elif name in seen:
-            problems.add(CLASS_LIST, f"line {number}: class '{shown(name)}' is also in line {seen[name]}; delete one")
+            problems.add(file.name, f"line {number}: class '{shown(name)}' is also in line {seen[name]}; delete one")
         seen.setdefault(name, number)
-    classes = tuple(names[start:])
-    check_classes(classes, CLASS_LIST, problems)
-    return classes
+    return names
 
 
 def check_classes(classes: tuple[str, ...], where: str, problems: Problems) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -245,6 +245,11 @@ class PhotoFolder:
             for name, id in list(self._renamed.items())[:1]
         ]
         return (*self._notes, *left, *self._names.notes(), *renamed, *missing)
+
+    def leave_out(self, ids: Iterable[str]) -> None:
+        """Take out what is no photo of the data set, though it is a picture below its folder."""
+        for id in [*ids]:
+            del self.paths[id]
 
     def find(self, name: str, within: str = "") -> list[str]:
         """Return the ids of the photos that `name` may mean.
