@@ -14,9 +14,9 @@ from hintseg.errors import LabelError, PhotoError
 from hintseg.formats.index_image import read_index
 from hintseg.formats.layout import Found, boxes_and_truth
 from hintseg.formats.photos import photo_size
-from hintseg.geometry.rasterise import fill
+from hintseg.geometry.rasterise import fill, paint
 from hintseg.geometry.runs import bounds, decode, encode, parse_counts, write_counts
-from hintseg.hints.masks import paint, read_mask, read_scribbles
+from hintseg.hints.masks import read_mask, read_scribbles
 from hintseg.types import IGNORE, Box, FullMask, Hints, Mark, MaskFile, Photo, Region, Rle
 
 

@@ -21,10 +21,9 @@ from hintseg.config.settings import BackboneConfig
 from hintseg.errors import MESSAGE, ConfigError, LabelError, RunError, ShapeError, WeightsError
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.formats.photos import find_photos
-from hintseg.geometry.rasterise import fill
+from hintseg.geometry.rasterise import fill, paint
 from hintseg.geometry.runs import bounds, encode
 from hintseg.hints import read_hints
-from hintseg.hints.masks import paint
 from hintseg.methods.cam import Cam
 from hintseg.nn.backbones import read_weights
 from hintseg.registry import methods, resolve
