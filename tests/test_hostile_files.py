@@ -88,7 +88,7 @@ class TestCoco:
         np.testing.assert_array_equal(whole, fill([points], (300, 300)))
         boxes = [Mark(1 + n % 2, Region(((0, 0, n + 1, 0, n + 1, 9, 0, 9),))) for n in range(9)]
         kept = paint(boxes, (9, 9))
-        monkeypatch.setattr("hintseg.hints.masks._KEPT", 100)
+        monkeypatch.setattr("hintseg.geometry.rasterise._KEPT", 100)
         np.testing.assert_array_equal(kept, paint(boxes, (9, 9)))
 
 

@@ -13,6 +13,7 @@ from hintseg.types import BACKGROUND, IGNORE, FullMask, MaskFile, Photo
 
 Mask = npt.NDArray[np.uint8]
 
+
 def read_mask(
     photo: Photo, size: tuple[int, int] | None = None, *, n_classes: int = MAX_CLASSES, background: bool = True
 ) -> Mask | None:
