@@ -260,7 +260,7 @@ class TestCoco:
             {"id": 5, "image_id": 5, "category_id": 3, "bbox": [5, 5, 30, 2]},
             {"id": 6, "image_id": 5, "category_id": 3, "segmentation": [[1, 2, 3, 4]]},
             {"id": 7, "image_id": 5, "category_id": 3, "segmentation": {"size": [10, 20], "counts": [7]}},
-            {"id": 8, "image_id": 5, "category_id": 3, "segmentation": {"size": [9, 20], "counts": [180]}},
+            {"id": 8, "image_id": 5, "category_id": 3, "segmentation": {"size": [9, 20], "counts": [0, 180]}},
             {"id": 9, "image_id": 5, "category_id": 3, "segmentation": {"size": [10, 20], "counts": "ab~"}},
             {"id": 10, "image_id": 5, "category_id": 3},
             {"id": 11, "image_id": 5, "category_id": 3, "bbox": [1, 2, 3]},
@@ -269,7 +269,7 @@ class TestCoco:
         content["images"] += [{"id": 5, "file_name": "zzz.jpg"}, {"id": 10, "file_name": "a.jpg"}]
         message = refusal(self.write(folder, content))
         for expected in (
-            "12 problems in instances.json:",
+            "13 problems in instances.json:",
             "image 5: this id occurs twice",
             "annotation 1: image_id 7 is not in `images`",
             "annotation 2: category_id 4 is not in `categories` (3, 90, ...)",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _API = (
     "Run",
     "check",
+    "convert",
     "demo",
     "evaluate",
     "export",
@@ -34,6 +35,7 @@ __all__ = [
     "Run",
     "cam",
     "check",
+    "convert",
     "demo",
     "evaluate",
     "export",

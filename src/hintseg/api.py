@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from hintseg.types import Photo
 if TYPE_CHECKING:
     from hintseg.evaluation.folders import Scores
     from hintseg.exporting import ExportReport
+    from hintseg.formats.codec import Written
     from hintseg.hints.check import CheckReport
     from hintseg.training.watch import Watch
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Bytes = npt.NDArray[np.uint8]
 Labels = Path | str | Sequence[Path | str]
 Settings = Sequence[str] | Mapping[str, Any]
+Missing = Literal["error", "skip"]
 
 logger = logging.getLogger("hintseg")
 
@@ -89,6 +91,9 @@ def train(
     labels: Labels | None = None,
     recipe: str | Path = "vwe",
     format: str = "auto",
+    unlabelled: int | None = None,
+    background: bool = True,
+    missing: Missing = "error",
     settings: Settings = (),
     resume: bool = False,
     overwrite: bool = False,
@@ -102,6 +107,9 @@ def train(
         labels: Label file or folder, where it is not found below `data` by itself; or several, which are put together.
         recipe: A built-in recipe's name or a YAML file.
         format: Label format; `auto` recognises it.
+        unlabelled: Value of scribble images that means "nothing known here", 0..255.
+        background: Whether pixels may belong to no class.
+        missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
         settings: Dotted settings: ``{"localize.fit.epochs": 10}`` or ``["localize.fit.epochs=10"]``.
         resume: Go on with the run in `out`; finished stages are not run again.
         overwrite: Start the run in `out` afresh: what hintseg wrote there is deleted, and nothing else.
@@ -116,7 +124,13 @@ def train(
     from hintseg.config.loader import load_config
     from hintseg.pipeline.recipe import run_recipe
 
-    block = {"path": str(data), "labels": None if labels is None else _paths(labels), "format": format}
+    block: dict[str, Any] = {"path": str(data), "labels": None if labels is None else _paths(labels), "format": format}
+    given = {
+        "unlabelled": unlabelled,
+        "background": None if background else "none",
+        "missing": None if missing == "error" else missing,
+    }
+    block |= {name: value for name, value in given.items() if value is not None}  # else settings may say it
     config = load_config(recipe, _words(settings), data=block)
     return Run(run_recipe(config, Path(out), resume=resume, overwrite=overwrite, watch=watch).path)
 
@@ -127,8 +141,12 @@ def masks_from_boxes(
     *,
     labels: Labels | None = None,
     format: str = "auto",
+    unlabelled: int | None = None,
+    background: bool = True,
+    missing: Missing = "error",
     settings: Settings = (),
     overlays: bool = True,
+    to: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
     watch: Watch | None = None,
@@ -142,8 +160,12 @@ def masks_from_boxes(
         out: Folder to write to.
         labels: Label file or folder, where it is not found below `data` by itself; or several, which are put together.
         format: Label format; `auto` recognises it.
+        unlabelled: Value of scribble images that means "nothing known here", 0..255.
+        background: Whether pixels may belong to no class.
+        missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
         settings: Dotted settings, as for `train`: ``propose.method=grabcut`` trains nothing.
         overlays: Whether to draw each mask over its photo too.
+        to: Formats the masks are also written in, each in ``OUT/FORMAT``.
         resume: Go on after a stop.
         overwrite: Start afresh; masks that were changed by hand are replaced too.
         watch: Told about the progress.
@@ -163,12 +185,15 @@ def masks_from_boxes(
             labels=labels,
             recipe="boxes",
             format=format,
+            unlabelled=unlabelled,
+            background=background,
+            missing=missing,
             settings=["segment=null", "data.train=all", *_words(settings)],
             resume=resume,
             overwrite=overwrite,
             watch=watch,
         )
-        return write_masks(RunFolder.open(run.path), folder, overlays, overwrite, watch)
+        return write_masks(RunFolder.open(run.path), folder, overlays, overwrite, watch, to)
 
 
 def masks(
@@ -177,6 +202,7 @@ def masks(
     *,
     overlays: bool = True,
     overwrite: bool = False,
+    to: Sequence[str] = (),
     watch: Watch | None = None,
 ) -> Path:
     """Write the masks of a run's training photos: palette PNG, COCO JSON (RLE), overlays.
@@ -189,6 +215,7 @@ def masks(
         out: Folder to write to; ``RUN/masks`` by default.
         overlays: Whether to draw each mask over its photo too.
         overwrite: Replace earlier masks there even where somebody changed them.
+        to: Formats the masks are also written in, each in ``OUT/FORMAT``.
         watch: Told about the progress.
 
     Returns:
@@ -202,7 +229,7 @@ def masks(
 
     folder = RunFolder.open(run)
     with adding(folder.path), masks_folder(Path(out) if out is not None else folder.path / "masks") as target:
-        return write_masks(folder, target, overlays, overwrite, watch)
+        return write_masks(folder, target, overlays, overwrite, watch, to)
 
 
 def predict(
@@ -212,6 +239,7 @@ def predict(
     *,
     overlays: bool = True,
     overwrite: bool = False,
+    to: Sequence[str] = (),
     watch: Watch | None = None,
 ) -> Path:
     """Segment new photos with a run's model.
@@ -222,6 +250,7 @@ def predict(
         out: Folder to write to.
         overlays: Whether to draw each mask over its photo too.
         overwrite: Replace earlier masks there even where somebody changed them.
+        to: Formats the masks are also written in, each in ``OUT/FORMAT``.
         watch: Told about the progress.
 
     Returns:
@@ -234,7 +263,7 @@ def predict(
         PhotoError: None of the photos can be read.
     """
     from hintseg.formats.photos import check_names, find_photos
-    from hintseg.pipeline.output import clear, file_name, masks_folder, writing
+    from hintseg.pipeline.output import check_formats, clear, file_name, masks_folder, write_as, writing
     from hintseg.pipeline.stages import predict_photos
     from hintseg.training import machine
     from hintseg.training.watch import Watch
@@ -252,9 +281,11 @@ def predict(
     files = {photo.id: file_name(photo.id, photo.path) for photo in chosen}
     with masks_folder(Path(out)) as target:
         refuse_inputs(target.root, [folder.path, *(photo.path for photo in chosen)])
+        check_formats(to)
         clear(target, overwrite)
         with writing(target.root, folder, files, overlays) as write:
             made = predict_photos(method, chosen, lambda photo, mask, _: write(photo, mask), config, watch or Watch())
+        write_as(target.root, folder, chosen, to)
         if not any(machine.gather(made)):
             raise PhotoError(f"none of {len(chosen)} photos can be read; the first is {chosen[0].path}")
     return Path(out)
@@ -320,6 +351,7 @@ def check(
     format: str = "auto",
     unlabelled: int | None = None,
     background: bool = True,
+    missing: Missing = "error",
 ) -> CheckReport:
     """Look at photos and labels before training: what is there, and what will hurt.
 
@@ -329,6 +361,7 @@ def check(
         format: Label format; `auto` recognises it.
         unlabelled: Value of scribble images that means "nothing known here".
         background: Whether pixels may belong to no class.
+        missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
 
     Raises:
         LabelError: All problems of the label files at once.
@@ -337,8 +370,59 @@ def check(
     from hintseg.hints.check import check as check_hints
 
     files = [Path(file) for file in _paths(labels or ())]
-    hint_set = read_hints(Path(data), files, format=format, unlabelled=unlabelled, background=background)
-    return check_hints(hint_set)
+    return check_hints(
+        read_hints(Path(data), files, format=format, unlabelled=unlabelled, background=background, missing=missing)
+    )
+
+
+def convert(
+    data: Path | str,
+    out: Path | str,
+    *,
+    to: str,
+    labels: Labels | None = None,
+    format: str = "auto",
+    unlabelled: int | None = None,
+    background: bool = True,
+    missing: Missing = "error",
+    overwrite: bool = False,
+) -> Written:
+    """Write labels in another format; photos stay where they are.
+
+    Args:
+        data: Folder of the photos.
+        out: Folder to make.
+        to: Format to write, one of those that are written (`hintseg list formats`).
+        labels: Label file or folder, where it is not found below `data` by itself; or several, which are put together.
+        format: Label format; `auto` recognises it.
+        unlabelled: Value of scribble images that means "nothing known here", 0..255.
+        background: Whether pixels may belong to no class.
+        missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
+        overwrite: Replace what an earlier `convert` wrote there, and nothing else.
+
+    Returns:
+        `labels`: what to give as labels to read them again; `lost`: what the format cannot hold, in sentences.
+
+    Raises:
+        ConfigError: The format is not written.
+        LabelError: All problems of the label files at once, or the format can hold nothing of what they say.
+        RunError: `out` holds what hintseg did not write, or earlier labels.
+    """
+    from hintseg.files.owned import owned
+    from hintseg.hints import read_hints
+    from hintseg.hints.convert import write, writer
+
+    writer(to)
+    files = [Path(file) for file in _paths(labels or ())]
+    hint_set = read_hints(
+        Path(data), files, format=format, unlabelled=unlabelled, background=background, missing=missing
+    )
+    refuse_inputs(Path(out), [*files, *(photo.path for photo in hint_set.photos)])
+    with owned(Path(out), "labels", alone=True) as folder:
+        if folder.hashes and not overwrite:
+            raise RunError(f"{out} holds labels that were written before; choose another --out, or use --overwrite")
+        folder.clear()
+        return write(hint_set, to, Path(out))
 
 
 def demo(

@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
+from hintseg.cli import options
+
 
 def check(
     data: Annotated[Path, typer.Argument(help="Folder of the photos.")],
-    labels: Annotated[
-        list[Path] | None,
-        typer.Option(help="Label file or folder, if not found below DATA by itself; give it again for more of them."),
-    ] = None,
-    format: Annotated[str, typer.Option(help="Label format; `auto` recognises it.")] = "auto",
-    unlabelled: Annotated[int | None, typer.Option(help="Value of scribble images that means unlabelled.")] = None,
-    no_background: Annotated[bool, typer.Option("--no-background", help="Every pixel has a class; 0 is none.")] = False,
+    labels: options.Labels = None,
+    format: options.Format = "auto",
+    unlabelled: options.Unlabelled = None,
+    no_background: options.NoBackground = False,
+    missing: options.MissingPhotos = options.Missing.error,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Look at photos and labels before training: what is there, and what will hurt."""
@@ -27,7 +27,14 @@ def check(
     from hintseg import api
     from hintseg.cli.tables import check_tables
 
-    report = api.check(data, labels=labels, format=format, unlabelled=unlabelled, background=not no_background)
+    report = api.check(
+        data,
+        labels=labels,
+        format=format,
+        unlabelled=unlabelled,
+        background=not no_background,
+        missing=missing.value,
+    )
     if json:
         typer.echo(dumps(report.as_dict()))
         return

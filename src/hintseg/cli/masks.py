@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hintseg.cli import options
+
 EPILOG = (
     "Examples:  hintseg masks runs/first --out masks   |   "
     "hintseg masks photos --from boxes --labels instances.json --out masks   |   "
@@ -32,11 +34,12 @@ def masks(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; SOURCE/masks of a run if left out, needed with --from.")
     ] = None,
-    labels: Annotated[
-        list[Path] | None,
-        typer.Option(help="With --from: label file or folder, if not found below SOURCE; give it again for more."),
-    ] = None,
-    format: Annotated[str, typer.Option(help="With --from: label format; `auto` recognises it.")] = "auto",
+    labels: options.Labels = None,
+    format: options.Format = "auto",
+    unlabelled: options.Unlabelled = None,
+    no_background: options.NoBackground = False,
+    missing: options.MissingPhotos = options.Missing.error,
+    to: options.To = None,
     overlays: Annotated[bool, typer.Option(help="Also draw each mask over its photo.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="With --from: go on after a stop.")] = False,
     overwrite: Annotated[
@@ -62,13 +65,15 @@ def masks(
 
     watch = Bars(Console())
     if hint is None:
-        if settings or labels or resume or format != "auto":
+        reading = labels or format != "auto" or unlabelled is not None or no_background or missing != "error"
+        if settings or reading or resume:
             raise ConfigError(
-                "settings, --labels, --format and --resume belong to --from, which was not given; "
+                "settings, --resume, and how labels are read (--labels, --format, --unlabelled, --no-background, "
+                "--missing) belong to --from, which was not given; "
                 f"{source} is read as a run folder. To make masks from boxes: "
                 "hintseg masks PHOTOS --from boxes --out DIR"
             )
-        api.masks(source, out, overlays=overlays, overwrite=overwrite, watch=watch)
+        api.masks(source, out, overlays=overlays, overwrite=overwrite, to=to or (), watch=watch)
     elif out is None:
         raise ConfigError("--from needs --out DIR, the folder to write masks to")
     else:
@@ -77,6 +82,10 @@ def masks(
             out,
             labels=labels,
             format=format,
+            unlabelled=unlabelled,
+            background=not no_background,
+            missing=missing.value,
+            to=to or (),
             settings=settings or (),
             overlays=overlays,
             resume=resume,

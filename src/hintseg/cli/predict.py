@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from hintseg.cli import options
+
 
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder with a trained segmenter.")],
     photos: Annotated[Path, typer.Argument(help="A photo, or a folder of photos (sub-folders too).")],
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("predictions"),
     overlays: Annotated[bool, typer.Option(help="Also draw each mask over its photo.")] = True,
+    to: options.To = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace earlier masks in --out, those changed by hand too.")
     ] = False,
@@ -23,4 +26,4 @@ def predict(
     from hintseg import api
     from hintseg.cli.watch import Bars
 
-    api.predict(run, photos, out, overlays=overlays, overwrite=overwrite, watch=Bars(Console()))
+    api.predict(run, photos, out, overlays=overlays, overwrite=overwrite, to=to or (), watch=Bars(Console()))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hintseg.cli import options
+
 EPILOG = (
     "Examples:  hintseg train photos --labels tags.csv --out runs/first   |   "
     "hintseg train VOC2012 --recipe vwe --out runs/voc backbone.name=resnet101 localize.fit.epochs=10   |   "
@@ -23,12 +25,12 @@ def train(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/hintseg"),
-    labels: Annotated[
-        list[Path] | None,
-        typer.Option(help="Label file or folder, if not found below DATA by itself; give it again for more of them."),
-    ] = None,
+    labels: options.Labels = None,
     recipe: Annotated[str, typer.Option(help="A name of `hintseg list recipes`, or a YAML file.")] = "vwe",
-    format: Annotated[str, typer.Option(help="Label format; `auto` recognises it.")] = "auto",
+    format: options.Format = "auto",
+    unlabelled: options.Unlabelled = None,
+    no_background: options.NoBackground = False,
+    missing: options.MissingPhotos = options.Missing.error,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out after a stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start the run in --out afresh.")] = False,
 ) -> None:
@@ -48,6 +50,9 @@ def train(
         labels=labels,
         recipe=recipe,
         format=format,
+        unlabelled=unlabelled,
+        background=not no_background,
+        missing=missing.value,
         settings=settings or (),
         resume=resume,
         overwrite=overwrite,

@@ -169,6 +169,7 @@ class DataConfig(Settings):
         learn_masks: Whose true masks may be learned from: `all`, the name of a split, or a file with the id of a photo
             per line. null: nobody's, they judge only.
         unlabelled: The value of index images that means "nothing known here"; needed for scribbles.
+        missing: What happens where labels name photos that are not there: `error`, or `skip` them.
         longest: Photos with a longer side than this, pixels, are reduced to it when read; masks come back at the
             photo's own size. It bounds time and memory, and makes objects about as large as networks expect.
     """
@@ -181,6 +182,7 @@ class DataConfig(Settings):
     learn_masks: str | None = None
     background: Literal["present", "none"] = "present"
     unlabelled: Annotated[int, Field(ge=0, le=255)] | None = None
+    missing: Literal["error", "skip"] = "error"
     longest: Annotated[int, Field(ge=64)] = 640
 
 

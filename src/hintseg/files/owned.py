@@ -23,7 +23,7 @@ from hintseg.errors import RunError
 from hintseg.files.lock import is_lock, locked
 from hintseg.files.parse import is_file, parse_json
 
-Kind = Literal["run", "masks", "photos"]
+Kind = Literal["run", "masks", "photos", "labels"]
 
 MARK = ".hintseg"
 """Name of the mark."""

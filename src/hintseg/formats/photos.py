@@ -74,7 +74,7 @@ def leads_back(folder: Path, root: Path) -> bool:
 
 def is_ours(folder: Path) -> bool:
     """Return whether hintseg wrote a run or masks into this very folder: no data, whatever lies in it."""
-    return kind_of(folder) not in (None, "photos")
+    return kind_of(folder) not in (None, "photos", "labels")
 
 
 def refuse_ours(path: Path) -> None:

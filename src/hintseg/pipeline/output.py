@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import numpy.typing as npt
 
 from hintseg.config.run import STAGES
 from hintseg.data.photos import read_photo
-from hintseg.errors import PhotoError, RunError
+from hintseg.errors import ConfigError, PhotoError, RunError, join
 from hintseg.files.atomic import whole_file
 from hintseg.files.owned import OwnedFolder, kind_of, owned
+from hintseg.geometry.runs import encode_part
+from hintseg.hints.convert import write, writer, writers
 from hintseg.pipeline.each_photo import on_threads
 from hintseg.pipeline.plan import combine, unboxed
 from hintseg.run.folder import BASELINE, RunFolder
@@ -24,7 +27,20 @@ from hintseg.store.masks import MaskStore
 from hintseg.store.overlay import write_overlay
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import Photo
+from hintseg.types import (
+    BACKGROUND,
+    IGNORE,
+    Box,
+    Hints,
+    HintSet,
+    Mark,
+    MaskFile,
+    Photo,
+    Region,
+    Shape,
+    Supervision,
+    Tags,
+)
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -66,8 +82,16 @@ def clear(folder: OwnedFolder, overwrite: bool) -> None:
     machine.barrier()
 
 
-def write_masks(run: RunFolder, target: OwnedFolder, overlays: bool, overwrite: bool, watch: Watch | None) -> Path:
-    """Write the masks of a run's training photos."""
+def write_masks(
+    run: RunFolder,
+    target: OwnedFolder,
+    overlays: bool,
+    overwrite: bool,
+    watch: Watch | None,
+    to: Sequence[str] = (),
+) -> Path:
+    """Write the masks of a run's training photos, also in the formats `to`."""
+    check_formats(to)
     made, by_boxes = run.masks_of_photos(), run.masks_of(("propose",))
     if made is None:
         raise RunError(f"{run.path} has no masks yet; `hintseg train ... --out {run.path} --resume` makes them")
@@ -89,7 +113,52 @@ def write_masks(run: RunFolder, target: OwnedFolder, overlays: bool, overwrite: 
                 write(photo, mask)
 
         on_threads("writing masks", [Photo(name, paths[name]) for name in names], one, watch or Watch())
+    write_as(target.root, run, [Photo(name, paths[name]) for name in names], to, objects)
     return target.root
+
+
+def check_formats(to: Sequence[str]) -> None:
+    """Refuse formats that are not written, or hold no masks, before anything is.
+
+    Raises:
+        ConfigError: Some of them.
+    """
+    for name in to:
+        if Supervision.MASKS not in writer(name).writes:
+            known = [one for one, codec in writers().items() if Supervision.MASKS in codec.writes]
+            raise ConfigError(f"the format '{name}' holds no masks; --to takes {join(known)}")
+
+
+def write_as(
+    out: Path, run: RunFolder, photos: Sequence[Photo], to: Sequence[str], objects: Path | None = None
+) -> None:
+    """Write the masks in ``OUT/png``, or the objects of the folder `objects`, in label formats too: ``OUT/FORMAT``."""
+    if machine.rank() == 0 and to:
+        store = MaskStore(out / "png", run.classes, run.background)
+        masked = [_as_truth(photo, store, len(run.classes), objects) for photo in photos if photo.id in store]
+        hint_set = HintSet(out.name, run.classes, tuple(masked), background=run.background)
+        for name in to:
+            for sentence in write(hint_set, name, out / name).lost:
+                logger.warning("%s: %s", name, sentence)
+    machine.barrier()
+
+
+def _as_truth(photo: Photo, store: MaskStore, classes: int, objects: Path | None) -> Photo:
+    """Return a photo whose truth is the mask that was made of it."""
+    place = None if objects is None else objects / f"{photo.id}.npz"
+    if place is None or not place.is_file():
+        present = np.unique(store.read(photo.id)).tolist()
+        tags = Tags.complete((label for label in present if BACKGROUND < label < IGNORE), classes)
+        return replace(photo, hints=Hints(tags), truth=MaskFile(store.path(photo.id)))
+    found = read_instances(place)
+    marks, regions = list[Mark[Shape]](), list[Mark[Shape]]()
+    for number, (label, box, mask) in enumerate(zip(found.labels, found.windows, found.masks, strict=True), start=1):
+        x0, y0, x1, y1 = map(int, box)
+        marks.append(Mark(int(label), Box(x0, y0, x1, y1), number))
+        regions.append(Mark(int(label), Region(rle=encode_part(mask, (x0, y0), found.size)), number))
+    return replace(
+        photo, hints=Hints(Tags.complete(map(int, found.labels), classes), tuple(marks)), truth=tuple(regions)
+    )
 
 
 @contextmanager

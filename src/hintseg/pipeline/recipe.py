@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from hintseg.config.run import STAGES, RunConfig
 from hintseg.errors import PhotoError
 from hintseg.files.owned import owned
 from hintseg.hints import read_hints
-from hintseg.hints.check import look_alikes
+from hintseg.hints.check import check
 from hintseg.hints.masks import read_mask
 from hintseg.pipeline import stages
 from hintseg.pipeline.begin import begin, make_plan, one_stage
@@ -33,6 +32,9 @@ from hintseg.training.watch import Watch
 from hintseg.types import Photo
 
 logger = logging.getLogger("hintseg")
+
+LOOKED_AT = 500
+"""Photos that are opened before training, to say what `hintseg check` says of all of them."""
 
 
 def run_recipe(
@@ -53,6 +55,7 @@ def run_recipe(
         format=data.format,
         unlabelled=data.unlabelled,
         background=data.background == "present",
+        missing=data.missing,
     )
     plan = make_plan(hint_set, config)
     if config.wrapper is not None:
@@ -71,9 +74,10 @@ def run_recipe(
         watch.line(f"data: {facts}, from {data.path}")
         for sentence in plan.sentences:
             watch.line(f"plan: {sentence}")
-        tags = Counter(hint_set.classes[tag - 1] for photo in hint_set.photos for tag in photo.hints.tags or ())
-        for question in look_alikes({name: tags[name] for name in hint_set.classes if tags[name]}):
-            logger.warning(question)
+        for note in hint_set.notes:
+            watch.line(f"labels: {note}")
+        for verdict in check(hint_set, most=LOOKED_AT).verdicts:
+            logger.warning(verdict)
         signals.offer_resume()
         machine.barrier()
         _run(run, config, plan, watch)

@@ -1,0 +1,34 @@
+"""Options that several commands share: how label files are read."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Missing(StrEnum):
+    """What happens where labels name photos that are not there."""
+
+    error = "error"
+    skip = "skip"
+
+
+Labels = Annotated[
+    list[Path] | None,
+    typer.Option("--labels", help="Label file or folder, if not found by itself; give it again for more of them."),
+]
+Format = Annotated[str, typer.Option("--format", help="Label format; `auto` recognises it.")]
+Unlabelled = Annotated[
+    int | None, typer.Option("--unlabelled", help="Value of scribble images that means unlabelled, 0 to 255.")
+]
+NoBackground = Annotated[bool, typer.Option("--no-background", help="Every pixel has a class; 0 is none.")]
+MissingPhotos = Annotated[
+    Missing, typer.Option("--missing", help="Labels name photos that are not there: stop, or go on without them.")
+]
+To = Annotated[
+    list[str] | None,
+    typer.Option("--to", help="Also write the masks in this label format, to OUT/FORMAT; give it again for more."),
+]
