@@ -265,12 +265,17 @@ def looked_into(file: MaskFile, size: tuple[int, int] | None, n_classes: int) ->
     n = len(file.ids) or n_classes
     _check_ids(file, values, n)
     if index.bilevel and n > 1 and values.any():
-        raise MaskError(
-            file.path,
-            f"is black and white, so it does not say which of the {n} classes it shows",
-            "write class ids, or a mask in the colours of a table",
-        )
+        raise black_and_white(file.path, n)
     return index._replace(values=values)
+
+
+def black_and_white(path: Path, classes: int) -> MaskError:
+    """Return the error of a mask of one bit where there are several classes."""
+    return MaskError(
+        path,
+        f"is black and white, so it does not say which of the {classes} classes it shows",
+        "write class ids, or a mask in the colours of a table",
+    )
 
 
 class Looked(NamedTuple):
@@ -375,9 +380,9 @@ def differing(palettes: Mapping[Path, Mapping[int, Colour]]) -> str:
             other, before = first.setdefault(value, (path, colour))
             if before != colour and value != IGNORE:
                 return (
-                    f"the value {value} is the colour {before} in {other.name} and {colour} in {path.name}, so the "
-                    "values of these palette images are no class ids; write class ids, or save them as RGB and say "
-                    "which class each colour is: colours.csv with name,r,g,b"
+                    f"the value {value} is {before} in the palette of {other.name} and {colour} in that of "
+                    f"{path.name}, so values are no class ids: write class ids, or RGB and a table of colours "
+                    "(colours.csv with name,r,g,b)"
                 )
     return ""
 
