@@ -303,7 +303,7 @@ def test_folders_without_pairs_are_explained(folders, tmp_path):
     with pytest.raises(LabelError, match=r"\(5 files\).*\(2 files\).*s0/0 there, 1 here"):
         evaluate_folders(masks, truth / "s1")
     write_mask(tmp_path / "void" / "s0" / "0.png", np.full((40, 50), 255, np.uint8))
-    with pytest.raises(LabelError, match="hold only 255, and 255 means .ignore."):
+    with pytest.raises(LabelError, match=r"hold only 255, and 255 means .ignore."):
         evaluate_folders(masks, tmp_path / "void")
 
 

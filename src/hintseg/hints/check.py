@@ -197,7 +197,7 @@ def _look(photo: Photo, n_classes: int) -> _Look:
         with open_image(photo.path) as image:
             levels = deep_levels(photo.path, image)
             image.load()
-            brightest = 0 if levels is not None or image.mode == "F" else max(_brightest(image))
+            brightest = 255 if levels is not None or image.mode == "F" else _brightest(image)
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         return _Look(unreadable=str(error))
     height, width = size
@@ -222,37 +222,14 @@ def _look(photo: Photo, n_classes: int) -> _Look:
         shares=_shares(photo, mask, size),
         truth=compare(photo, mask) if mask is not None and isinstance(photo.truth, MaskFile) else None,
         bits=0 if levels is None else depth(levels),
-        dark=levels is None and 0 < brightest <= DARK,
+        dark=brightest <= DARK,
     )
 
 
-def _brightest(image: Image.Image) -> list[int]:
-    """Return the largest value of each channel; of a palette, of its colours."""
-    if image.mode == "P":
-        image = image.convert("RGB")
-    found = image.getextrema()
-    pairs = found if isinstance(found[0], tuple) else (found,)
-    return [int(high) for _, high in pairs]
-
-
-def _brightest(image: Image.Image) -> list[int]:
-    """Return the largest value of each channel; of a palette, of its colours."""
-    if image.mode == "P":
-        image = image.convert("RGB")
-    found = image.getextrema()
-    pairs = found if isinstance(found[0], tuple) else (found,)
-    return [int(high) for _, high in pairs]
-
-
-def _empty(photo: Photo, mask: npt.NDArray[np.uint8]) -> tuple[int, ...]:
-    """Return the labels of the boxes in which a mask does not show their class."""
-    labels = []
-    for mark in photo.hints.objects:
-        x0, y0, x1, y1 = mark.shape.corners
-        inside = mask[int(y0) : max(ceil(y1), int(y0) + 1), int(x0) : max(ceil(x1), int(x0) + 1)]
-        if not (inside == mark.label).any():
-            labels.append(mark.label)
-    return tuple(labels)
+def _brightest(image: Image.Image) -> float:
+    """Return the largest value of any channel, transparency left out."""
+    found = (image if image.mode in ("1", "L", "RGB") else image.convert("RGB")).getextrema()
+    return max(high for _, high in (found if isinstance(found[0], tuple) else (found,)))
 
 
 def _shares(photo: Photo, mask: npt.NDArray[np.uint8] | None, size: tuple[int, int]) -> tuple[tuple[int, float], ...]:
@@ -318,8 +295,8 @@ def _depth_verdicts(looks: list[_Look]) -> list[str]:
         return []
     each = join([f"{number} by {count}" for number, count in sorted(bits.items())])
     verdict = (
-        f"{_photos(sum(bits.values()))} kept in 16 bits, of which they use fewer (bits used: {each}): the largest level "
-        "of that many bits is read as white"
+        f"{_photos(sum(bits.values()))} kept in 16 bits, of which they use fewer (bits used: {each}): the largest "
+        "level of that many bits is read as white"
     )
     differ = "; photos that differ in this are stretched differently: write all as 8 bits, by one rule"
     return [verdict + (differ if len(bits) > 1 else "")]
