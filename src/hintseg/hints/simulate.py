@@ -53,6 +53,9 @@ SMALL = 0.001
 TRIES = 8
 """Walks of which the longest is the stroke."""
 
+OFF = 0.15
+"""Share of the way from the border to the innermost point that strokes keep away from it."""
+
 BACKGROUND_NAME = "background"
 
 
@@ -196,7 +199,8 @@ def stroke(pixels: Bools, rng: np.random.Generator, drawing: Drawing) -> Bools:
     """
     x0, y0, x1, y1 = box(pixels, rng, drawing)
     inside = _depth(pixels[y0:y1, x0:x1])
-    margin = min(drawing.width / 2 + 2, float(inside.max()))
+    deepest = float(inside.max())
+    margin = min(max(drawing.width / 2 + 2, OFF * deepest), deepest)
     line = shortened(max((_walk(inside, margin, rng) for _ in range(TRIES)), key=length), drawing.share)
     drawn = np.zeros_like(pixels)
     near = near_line(line, min(drawing.width / 2, max(margin - 2, 0.5)), inside.shape)
