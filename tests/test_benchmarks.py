@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks import render, results, runner
@@ -24,12 +25,12 @@ TABLE = Table(
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> dict[str, Path]:
+def places(tmp_path: Path) -> dict[str, Any]:
     write_shapes(tmp_path / "shapes", train=6, val=2, size=48)
     return {"data": tmp_path, "weights": tmp_path, "out": tmp_path / "runs", "folder": tmp_path / "results"}
 
 
-def test_a_table_is_run_once_and_goes_on_from_another_row(places: dict[str, Path]) -> None:
+def test_a_table_is_run_once_and_goes_on_from_another_row(places: dict[str, Any]) -> None:
     found = runner.run("t", TABLE, rows=["one"], **places)
     assert [(one.row, one.column) for one in found] == [("one", "seeds"), ("one", "seconds"), ("one", "peak_mib")]
     assert 0 <= found[0].value <= 1
@@ -45,7 +46,7 @@ def test_a_table_is_run_once_and_goes_on_from_another_row(places: dict[str, Path
     assert results.read("t", places["folder"]) == sorted(both, key=lambda o: (o.data, o.row, o.seed, o.column))
 
 
-def test_versions_are_not_mixed(places: dict[str, Path]) -> None:
+def test_versions_are_not_mixed(places: dict[str, Any]) -> None:
     runner.run("t", TABLE, rows=["one"], **places)
     file = places["folder"] / "t.json"
     old = json.loads(file.read_text())

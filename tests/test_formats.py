@@ -78,7 +78,7 @@ def write(shapes: Path, variant: str) -> Path | None:
         return None
     content = json.loads((shapes / "Hints" / "instances.json").read_text())
     names = {image["id"]: image["file_name"] for image in content["images"]}
-    boxes = {name: [] for name in names.values()}
+    boxes: dict[str, list[tuple[str, float, float, float, float]]] = {name: [] for name in names.values()}
     for item in content["annotations"]:
         boxes[names[item["image_id"]]].append((CLASSES[item["category_id"] - 1], *item["bbox"]))
     tags = {name: sorted({box[0] for box in found}) for name, found in boxes.items()}
@@ -90,11 +90,10 @@ def write(shapes: Path, variant: str) -> Path | None:
         rows = [[name, *(str(int(one in found)) for one in CLASSES)] for name, found in tags.items()]
         (folder / "tags.csv").write_text("\n".join(",".join(row) for row in [["file", *CLASSES], *rows]))
     elif variant == "csv-boxes":
-        rows = [[name, x, y, x + w, y + h, label] for name, found in boxes.items() for label, x, y, w, h in found]
-        rows += [[name, "", "", "", "", ""] for name, found in boxes.items() if not found]
-        (folder / "boxes.csv").write_text(
-            "\n".join(",".join(map(str, row)) for row in [["file", "x0", "y0", "x1", "y1", "label"], *rows])
-        )
+        cells: list[list[object]] = [["file", "x0", "y0", "x1", "y1", "label"]]
+        cells += [[name, x, y, x + w, y + h, label] for name, found in boxes.items() for label, x, y, w, h in found]
+        cells += [[name, "", "", "", "", ""] for name, found in boxes.items() if not found]
+        (folder / "boxes.csv").write_text("\n".join(",".join(str(cell) for cell in row) for row in cells))
     elif variant == "coco":
         (folder / "classes.txt").unlink()
         shutil.copy(shapes / "Hints" / "instances.json", folder)
@@ -126,12 +125,12 @@ def write(shapes: Path, variant: str) -> Path | None:
     elif variant == "points":
         shutil.copy(shapes / "Hints" / "points.csv", folder)
     elif variant == "cls_labels":
-        rows = {name: np.array([one in found for one in CLASSES], np.float32) for name, found in tags.items()}
-        np.save(folder / "cls_labels.npy", rows)  # type: ignore[arg-type]
+        one_hot = {name: np.array([one in found for one in CLASSES], np.float32) for name, found in tags.items()}
+        np.save(folder / "cls_labels.npy", np.array(one_hot))
     else:
         (folder / "classes.txt").unlink()
-        for name, found in tags.items():
-            for label in found[:1] or ["negatives"]:  # a photo has one folder
+        for name, labels in tags.items():
+            for label in labels[:1] or ["negatives"]:  # a photo has one folder
                 (folder / label).mkdir(exist_ok=True)
                 shutil.move(folder / "images" / name, folder / label / name)
         shutil.rmtree(folder / "images")
@@ -177,8 +176,11 @@ def test_all_read_the_same_out_of_the_same_facts(
         return {classes[label - 1] for label in tags.present}, {classes[label - 1] for label in tags.absent}
 
     def corners(photo: Photo, classes: tuple[str, ...]) -> list[tuple[str, float, float, float, float]]:
-        rounded = [tuple(round(value, 3) for value in mark.shape.corners) for mark in photo.hints.objects]
-        return sorted((classes[m.label - 1], *r) for m, r in zip(photo.hints.objects, rounded, strict=True))
+        found = []
+        for mark in photo.hints.objects:
+            x0, y0, x1, y1 = (round(value, 3) for value in mark.shape.corners)
+            found.append((classes[mark.label - 1], x0, y0, x1, y1))
+        return sorted(found)
 
     for photo in hint_set.photos:
         same = truth[photo.id.rpartition("/")[2]]

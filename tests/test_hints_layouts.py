@@ -49,7 +49,7 @@ def refusal(path: Path, labels: Path | None = None, **settings: Any) -> str:
     return str(caught.value)
 
 
-def xml(*objects: tuple[str, float, float, float, float], size: tuple[int, int] = (20, 10)) -> str:
+def xml(*objects: tuple[str, float | str, float, float, float], size: tuple[int, int] = (20, 10)) -> str:
     """Return a VOC annotation; its objects carry a part that must not be read."""
     body = "".join(
         f"<object><name>{name}</name><part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"

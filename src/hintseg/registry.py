@@ -73,8 +73,8 @@ OBJECTIVES: dict[str, Entry] = {
     "window_affinity": Entry("hintseg.losses.window_affinity:WindowAffinity", "of afa, bmp: affinity of near cells"),
     "c2s": Entry("hintseg.losses.mutual:C2s", "of bmp: Branch-C teaches Branch-S"),
     "s2c": Entry("hintseg.losses.mutual:S2c", "of bmp: Branch-S teaches Branch-C"),
-    "object_consistency": Entry("hintseg.losses.consistency:ObjectConsistency", "of csd: pasted objects"),
-    "background_consistency": Entry("hintseg.losses.consistency:BackgroundConsistency", "of csd: pasted background"),
+    "object_consistency": Entry("hintseg.wrappers.consistency:ObjectConsistency", "of csd: pasted objects"),
+    "background_consistency": Entry("hintseg.wrappers.consistency:BackgroundConsistency", "of csd: pasted background"),
 }
 """Losses of a segmenter's predictions. Those "of" a method read what only it gives, and it sets their weights."""
 

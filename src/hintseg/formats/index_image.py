@@ -121,7 +121,16 @@ def open_index(path: Path, colours: Colours = ()) -> Index:
         palette, values = _palette(image), _values(path, image)
         there = np.flatnonzero(np.bincount(values.ravel(), minlength=1)).tolist()
         used = {value: palette[value] for value in there if value in palette}
-        return Index(turned(values, own), used, image.mode == "1")
+        bilevel = image.mode == "1" or [*palette.values()] == [(0, 0, 0), (255, 255, 255)]
+        greys = all(red == green == blue for red, green, blue in palette.values())
+        if greys and not bilevel and (other := [v for v, colour in used.items() if colour[0] != v]):
+            raise MaskError(
+                path,
+                "has a palette of greys that are not its values, so either could be the class ids",
+                "write a plain grey PNG whose values are class ids",
+                {f"value {value}, grey {used[value][0]}": int((values == value).sum()) for value in other},
+            )
+        return Index(turned(values, own), used, bilevel)
 
 
 @contextmanager

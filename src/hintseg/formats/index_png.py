@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from hintseg.errors import LabelError, join, shown
@@ -37,7 +38,7 @@ from hintseg.formats.mask_folders import (
     with_colours,
 )
 from hintseg.formats.mask_names import affixed, find_masks, mask_files
-from hintseg.formats.photos import MASK_FOLDERS, PhotoFolder, find_photos, is_ours, photo_size
+from hintseg.formats.photos import MASK_FOLDERS, PhotoFolder, find_photos, is_ours, photo_files, photo_size
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Labels, Reading, Record
 from hintseg.formats.voc import Voc
@@ -81,9 +82,7 @@ class IndexPng:
         masks, where = find_mask_files(path, labels)
         if not masks:
             return Fit.NO
-        if labels is not None or where in TRUTH_FOLDERS:
-            return Fit.WEAK
-        return Fit.YES
+        return Fit.WEAK if labels is not None or where in TRUTH_FOLDERS or _one_photo_each(path) else Fit.YES
 
     def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read mask images: scribbles where `unlabelled` is given, full masks otherwise.
@@ -175,6 +174,12 @@ def write_classes(folder: Path, hint_set: HintSet) -> None:
     lines = [*(["background"] if hint_set.background else []), *hint_set.classes]
     with whole_file(folder / CLASS_LIST) as file:
         file.write("".join(f"{line}\n" for line in lines).encode())
+
+
+def _one_photo_each(path: Path) -> bool:
+    """Return whether each folder of masks is that of one photo: then they are masks of its objects."""
+    folders = [folder.parent / "images" for folder in mask_folders(path)]
+    return len(folders) > 1 and all(f.is_dir() and len([*islice(photo_files(f), 2)]) == 1 for f in folders)
 
 
 def _splits(photos: Iterable[str], folder: PhotoFolder, path: Path) -> dict[str, tuple[str, ...]]:
