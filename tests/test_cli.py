@@ -205,4 +205,4 @@ def test_evaluate(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((3, 2), np.uint8)).save(masks / "a.png")
     done = typed("evaluate", masks, truth)
     assert done.returncode == 2
-    assert "a: a truth of (2, 2) and a prediction of (3, 2) pixels" in done.stderr
+    assert "a: the mask has 2 x 3 pixels, its truth 2 x 2" in done.stderr

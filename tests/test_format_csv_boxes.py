@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.tables import absent, data, marks, note, refused, tags
+from tables import absent, data, marks, note, refused, tags
 
 from hintseg.hints import read_hints, recognise
 from hintseg.types import Box

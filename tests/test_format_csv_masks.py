@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.tables import absent, data, note, refused, tags
+from tables import absent, data, note, refused, tags
 
 from hintseg.formats.csv_masks import _item, _parse
 from hintseg.geometry.runs import decode

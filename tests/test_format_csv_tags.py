@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tables import absent, data, note, refused, tags
+from tables import absent, data, note, refused, tags
 
 from hintseg.errors import LabelError
 from hintseg.formats.csv_tags import in_cells

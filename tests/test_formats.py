@@ -17,6 +17,7 @@ from PIL import Image
 
 from hintseg.data.shapes import CLASSES, write_shapes
 from hintseg.errors import ConfigError, LabelError
+from hintseg.files.palette import voc_palette
 from hintseg.formats.codec import Fit
 from hintseg.formats.recognise import codec
 from hintseg.hints import read_hints, recognise
@@ -115,6 +116,8 @@ VARIANTS = (
     "yolo-flat",
     "index_png-masks",
     "index_png-scribbles",
+    "index_png-colours",
+    "index_png-beside",
     "points",
     "cls_labels",
     "folders",
@@ -145,6 +148,8 @@ KINDS = {
     "yolo-flat": {"tags", "boxes"},
     "index_png-masks": {"tags", "masks"},
     "index_png-scribbles": {"scribbles"},
+    "index_png-colours": {"tags", "masks"},
+    "index_png-beside": {"tags", "masks"},
     "points": {"tags", "points"},
     "cls_labels": {"tags"},
     "folders": {"tags"},
@@ -211,6 +216,18 @@ def write(shapes: Path, variant: str) -> Path | None:
         shutil.copytree(shapes / "SegmentationClass", folder / "masks")
     elif variant == "index_png-scribbles":
         shutil.copytree(shapes / "Scribbles", folder / "scribbles")
+    elif variant == "index_png-colours":
+        (folder / "classes.txt").unlink()
+        (folder / "masks").mkdir()
+        palette = voc_palette()
+        for file in (shapes / "SegmentationClass").iterdir():
+            Image.fromarray(palette[np.array(Image.open(file))]).save(folder / "masks" / file.name)
+        rows = [[name, *palette[label].tolist()] for label, name in enumerate(["background", *CLASSES, "void"])]
+        rows[-1][1:] = palette[255].tolist()
+        (folder / "colours.csv").write_text("\n".join(",".join(map(str, row)) for row in [["name", *"rgb"], *rows]))
+    elif variant == "index_png-beside":
+        for file in (shapes / "SegmentationClass").iterdir():
+            shutil.copy(file, folder / "images" / f"{file.stem}_mask.png")
     elif variant == "points":
         shutil.copy(shapes / "Hints" / "points.csv", folder)
     elif variant == "cls_labels":

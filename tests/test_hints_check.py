@@ -22,7 +22,7 @@ def report_on(
     background: bool = True,
 ) -> CheckReport:
     """Check a set of photos of one `size` (width, height), with ids 0, 1, ..."""
-    Image.new("RGB", size).save(folder / "photo.png")
+    Image.new("RGB", size, "grey").save(folder / "photo.png")
     photos = tuple(Photo(str(i), folder / "photo.png", hint, hint.mask) for i, hint in enumerate(hints))
     return check(HintSet("set", classes, photos, splits or {}, background, ("a note",)))
 

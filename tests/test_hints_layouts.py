@@ -441,7 +441,10 @@ class TestIndexPng:
             "deep/b": Hints(Tags.complete((), 2)),
             "c": Hints(),
         }
-        assert truth_of(hint_set) == {"a": MaskFile(first), "deep/b": MaskFile(second)}
+        assert truth_of(hint_set) == {
+            "a": MaskFile(first, shows=frozenset({2})),
+            "deep/b": MaskFile(second, shows=frozenset()),
+        }
 
     def test_scribbles_need_the_unlabelled_value(self, folder: Path) -> None:
         file = index_png(folder / "scribbles" / "a.png", [2, 2, 0] + [21] * 50)
@@ -466,14 +469,14 @@ class TestIndexPng:
     def test_problems(self, folder: Path) -> None:
         index_png(folder / "masks" / "zzz.png", [1])
         index_png(folder / "masks" / "deep" / "b.png", [1], size=(4, 4))
-        Image.new("RGB", (20, 10)).save(folder / "masks" / "c.png")
+        Image.new("RGB", (20, 10), "red").save(folder / "masks" / "c.png")
         cut = index_png(folder / "masks" / "a.png", list(range(2)) * 50)
         cut.write_bytes(cut.read_bytes()[:-30])
         message = refusal(folder)
         assert "zzz.png: there is no photo 'zzz'" in message
         assert "b.png has 4 x 4 pixels, but its photo has 20 x 10" in message
-        assert "c.png is a colour image (mode RGB); a mask needs one channel" in message
-        assert "a.png: " in message
+        assert "c.png is a colour image (mode RGB): (255, 0, 0) (200 px); values must be class ids" in message
+        assert "a.png cannot be read (" in message
         assert "it may be missing or cut off" in message
         (folder / "classes.txt").unlink()
         assert "write one class name per line: line n is id n" in refusal(folder)

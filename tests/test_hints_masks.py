@@ -14,9 +14,9 @@ from hintseg.errors import LabelError, PhotoError
 from hintseg.formats.index_image import read_index
 from hintseg.formats.layout import Found, boxes_and_truth
 from hintseg.formats.photos import photo_size
-from hintseg.geometry.rasterise import fill
+from hintseg.geometry.rasterise import fill, paint
 from hintseg.geometry.runs import bounds, decode, encode, parse_counts, write_counts
-from hintseg.hints.masks import paint, read_mask, read_scribbles
+from hintseg.hints.masks import read_mask, read_scribbles
 from hintseg.types import IGNORE, Box, FullMask, Hints, Mark, MaskFile, Photo, Region, Rle
 
 
@@ -210,15 +210,15 @@ class TestReadMask:
         good = save(tmp_path / "good.png", np.arange(80, dtype=np.uint8).reshape(8, 10))
         (tmp_path / "cut.png").write_bytes(good.read_bytes()[:50])
         save(tmp_path / "small.png", np.zeros((3, 3), dtype=np.uint8))
-        save(tmp_path / "colour.png", np.zeros((8, 10, 3), dtype=np.uint8))
+        save(tmp_path / "colour.png", np.full((8, 10, 3), (9, 0, 0), dtype=np.uint8))
         save(tmp_path / "high.png", np.full((8, 10), 900, dtype=np.uint16))
         for name, expected in [
             ("good", r"holds ids outside the class list: 21 \(1 px\), 22 .*\.\.\.; allowed are 0 .*1\.\.20 and 255"),
-            ("cut", "cannot read the mask .*cut off"),
+            ("cut", "cut.png cannot be read .*cut off"),
             ("small", "has 3 x 3 pixels, but its photo has 10 x 8"),
-            ("colour", r"is a colour image \(mode RGB\)"),
-            ("high", "holds values from 900 to 900"),
-            ("lost", "cannot read the mask"),
+            ("colour", r"is a colour image \(mode RGB\): \(9, 0, 0\) \(80 px\)"),
+            ("high", r"numbers above 255 .* \(an instance mask\).*it holds 900 to 900"),
+            ("lost", "lost.png cannot be read"),
         ]:
             with pytest.raises(LabelError, match=expected):
                 read_mask(judged(photo, MaskFile(tmp_path / f"{name}.png")), n_classes=20)

@@ -24,10 +24,9 @@ from hintseg.config.settings import BackboneConfig
 from hintseg.errors import MESSAGE, ConfigError, LabelError, RunError, ShapeError, WeightsError
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.formats.photos import find_photos
-from hintseg.geometry.rasterise import fill
+from hintseg.geometry.rasterise import fill, paint
 from hintseg.geometry.runs import bounds, encode
 from hintseg.hints import read_hints
-from hintseg.hints.masks import paint
 from hintseg.methods.cam import Cam
 from hintseg.nn.backbones import read_weights
 from hintseg.registry import methods, resolve
@@ -92,7 +91,7 @@ class TestCoco:
         np.testing.assert_array_equal(whole, fill([points], (300, 300)))
         boxes = [Mark(1 + n % 2, Region(((0, 0, n + 1, 0, n + 1, 9, 0, 9),))) for n in range(9)]
         kept = paint(boxes, (9, 9))
-        monkeypatch.setattr("hintseg.hints.masks._KEPT", 100)
+        monkeypatch.setattr("hintseg.geometry.rasterise._KEPT", 100)
         np.testing.assert_array_equal(kept, paint(boxes, (9, 9)))
 
 

@@ -15,13 +15,14 @@ import numpy.typing as npt
 from hintseg.errors import ConfigError, PhotoError, RunError
 from hintseg.files.owned import adding, kind_of, refuse_foreign, refuse_inputs
 from hintseg.run.folder import RunFolder
-from hintseg.types import Photo
+from hintseg.types import Photo, Supervision
 
 if TYPE_CHECKING:
     from hintseg.evaluation.folders import Scores
     from hintseg.exporting import ExportReport
     from hintseg.formats.codec import Written
     from hintseg.hints.check import CheckReport
+    from hintseg.hints.simulate import Drawn
     from hintseg.training.watch import Watch
 
 # Each verb imports its own rooms when called: checking or evaluating should not wait for torch.
@@ -425,6 +426,65 @@ def convert(
             raise RunError(f"{out} holds labels that were written before; choose another --out, or use --overwrite")
         folder.clear()
         return write(hint_set, to, Path(out))
+
+
+def simulate(
+    data: Path | str,
+    out: Path | str,
+    *,
+    hints: str,
+    share: float = 1.0,
+    width: float = 3.0,
+    per: Literal["object", "class"] = "object",
+    centre: bool = False,
+    seed: int = 0,
+    labels: Labels | None = None,
+    format: str = "auto",
+    background: bool = True,
+    missing: Missing = "error",
+    overwrite: bool = False,
+) -> Drawn:
+    """Draw cheap hints out of full masks, for studies; see `hintseg.hints.simulate`.
+
+    Args:
+        data: Folder of photos with full masks.
+        out: Folder to make.
+        hints: `scribbles`, `points`, `boxes` or `tags`.
+        share: Of scribbles, the share of a stroke's length that is kept, 0..1; 0 is a spot.
+        width: Of scribbles, how wide the pen is, pixels.
+        per: Of scribbles and points, whether each object gets one, or each class of a photo.
+        centre: Of points, whether they are in the middle, not at random.
+        seed: Equal seeds draw equal hints.
+        labels: Label file or folder of the masks, where it is not found below `data` by itself; or several.
+        format: Label format; `auto` recognises it.
+        background: Whether pixels may belong to no class; then background gets strokes and points too.
+        missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
+        overwrite: Replace what was drawn there earlier, and nothing else.
+
+    Returns:
+        `labels`: what to give as labels to read the hints; `said`: what was drawn.
+
+    Raises:
+        ConfigError: A setting out of its range.
+        LabelError: All problems of the label files at once, or no photo has a full mask.
+        RunError: `out` holds what hintseg did not write, or earlier labels.
+    """
+    from hintseg.files.owned import owned
+    from hintseg.hints import read_hints
+    from hintseg.hints.simulate import KINDS, Drawing
+    from hintseg.hints.simulate import simulate as draw
+
+    if hints not in KINDS:
+        raise ConfigError(f"hints '{hints}' given, one of {', '.join(KINDS)} is needed")
+    drawing = Drawing(seed, per, centre, share, width)
+    files = [Path(file) for file in _paths(labels or ())]
+    hint_set = read_hints(Path(data), files, format=format, background=background, missing=missing)
+    refuse_inputs(Path(out), [*files, *(photo.path for photo in hint_set.photos)])
+    with owned(Path(out), "labels", alone=True) as folder:
+        if folder.hashes and not overwrite:
+            raise RunError(f"{out} holds labels that were written before; choose another --out, or use --overwrite")
+        folder.clear()
+        return draw(hint_set, Supervision(hints), Path(out), drawing)
 
 
 def demo(

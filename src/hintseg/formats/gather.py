@@ -17,6 +17,7 @@ from pathlib import Path
 from hintseg.errors import LabelError, PhotoError, did_you_mean, shown
 from hintseg.formats.fitting import fit
 from hintseg.formats.layout import CLASS_LIST, assemble, check_classes, is_background
+from hintseg.formats.mask_folders import prepared
 from hintseg.formats.photos import PhotoFolder, photo_head
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Item, Labels, Reading, Record
@@ -59,6 +60,9 @@ def gather(path: Path, folder: PhotoFolder, labels: Labels, reading: Reading, pr
         said.add(record)
     notes = [*labels.notes, *said.fitted()]
     hints, truth = said.hints()
+    for photo, strokes in labels.scribbles.items():
+        hints[photo] = replace(hints.get(photo, Hints()), scribbles=strokes)
+    truth |= prepared(labels.truth, folder, path, classes, reading, problems, notes)
     splits = {name: tuple(members) for name, members in labels.splits.items()}
     for split, members in said.splits.items():
         splits[split] = tuple(sorted({*splits.get(split, ()), *members}))
@@ -67,7 +71,7 @@ def gather(path: Path, folder: PhotoFolder, labels: Labels, reading: Reading, pr
         folder,
         classes,
         hints,
-        truth={**truth, **labels.truth},
+        truth=truth,
         source=labels.source,
         problems=problems,
         notes=notes,

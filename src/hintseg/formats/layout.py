@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from hintseg.errors import LabelError, did_you_mean, join, printable, shown
 from hintseg.files.parse import is_file
-from hintseg.formats.photos import PhotoFolder, walk
+from hintseg.formats.mask_names import affixed, find_masks
+from hintseg.formats.photos import PhotoFolder
 from hintseg.formats.problems import Problems, read_text
 from hintseg.types import IGNORE, Box, FullMask, Hints, HintSet, Mark, MaskFile, Photo, Region, Tags
 
@@ -134,16 +135,6 @@ def read_splits(path: Path, folder: PhotoFolder, problems: Problems) -> dict[str
     return splits
 
 
-def png_files(folder: Path) -> list[Path]:
-    """Return the PNGs in a folder and below, sorted; the suffix in any case, hidden ones and our own left out."""
-    return sorted(file for file in walk(folder) if file.suffix.lower() == ".png")
-
-
-def find_masks(folder: Path) -> dict[str, Path]:
-    """Return the PNG files below `folder` by their path without suffix."""
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in png_files(folder)}
-
-
 def find_truth(
     path: Path, folder: PhotoFolder, notes: list[str], *, named: bool, unlabelled: int | None
 ) -> dict[str, MaskFile]:
@@ -164,12 +155,19 @@ def find_truth(
     if masks and not named:
         notes.append(f"the masks in {names} are not used: no {CLASS_LIST} says which id is which class")
         return {}
-    used = sorted(masks.keys() & folder.paths.keys())
-    if used:
-        notes.append(f"{len(used)} photos have their true mask in {names}")
-    if len(masks) > len(used):
-        notes.append(f"{len(masks) - len(used)} masks in {names} have no photo and are not used")
-    return {photo: MaskFile(masks[photo], unlabelled) for photo in used}
+    of_photo = {name: file for name, file in masks.items() if name in folder.paths}
+    more = affixed(masks.keys() - of_photo.keys(), {photo: photo for photo in folder.paths}, of=len(masks))
+    of_photo = {photo: masks[name] for name, photo in more.photos.items()} | of_photo
+    if of_photo:
+        notes.append(f"{len(of_photo)} photos have their true mask in {names}")
+    if note := more.note():
+        notes.append(note)
+    if len(masks) > len(of_photo) + len(more.left):
+        notes.append(
+            f"{len(masks) - len(of_photo) - len(more.left)} masks in {names} have no photo, or share it with another "
+            "mask, and are not used"
+        )
+    return {photo: MaskFile(of_photo[photo], unlabelled) for photo in sorted(of_photo)}
 
 
 class Found(NamedTuple):

@@ -203,13 +203,21 @@ class PhotoFolder:
         root: The folder.
         skip: Names of its direct sub-folders to leave out.
         missing: What `locate` does where there is no such photo.
+        but: Files that are no photos, such as masks among them.
 
     Raises:
         LabelError: Names that cannot be written into label files, reports or the names of masks, all at once; or the
             folder is one that hintseg wrote.
     """
 
-    def __init__(self, root: Path, *, skip: Collection[str] = (), missing: Literal["error", "skip"] = "error") -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        skip: Collection[str] = (),
+        missing: Literal["error", "skip"] = "error",
+        but: Collection[Path] = (),
+    ) -> None:
         refuse_ours(root)
         self.root = root
         self._notes: list[str] = []
@@ -220,7 +228,7 @@ class PhotoFolder:
         names, unread = dict[str, Path](), list[Path]()
         for path in walk(root, skip=skip, notes=self._notes):
             suffix = os.path.splitext(path.name)[1].lower()  # noqa: PTH122 (10x quicker)
-            if suffix in photo_suffixes():
+            if suffix in photo_suffixes() and path not in but:
                 names[path.relative_to(root).as_posix()] = path
             elif suffix in UNREAD:
                 unread.append(path)
@@ -330,19 +338,21 @@ def check_names(root: Path, names: Collection[str]) -> None:
         raise LabelError(list_problems(f"the names of the photos below {root}", wrong))
 
 
-def find_photos(path: Path, *, missing: Literal["error", "skip"] = "error") -> PhotoFolder:
+def find_photos(path: Path, *, missing: Literal["error", "skip"] = "error", but: Collection[Path] = ()) -> PhotoFolder:
     """Return the photos of a data set's folder; folders that hold labels are left out.
 
     Args:
         path: The folder.
         missing: What happens where labels name photos that are not there.
+        but: Files that are no photos, such as masks among them.
 
     Raises:
         LabelError: There is no photo, or the names of some cannot be used.
     """
     refuse_ours(path)
     root = photo_root(path)
-    folder = PhotoFolder(root, skip=(*LABEL_FOLDERS, *MASK_FOLDERS) if root == path else (), missing=missing)
+    skip = (*LABEL_FOLDERS, *MASK_FOLDERS) if root == path else ()
+    folder = PhotoFolder(root, skip=skip, missing=missing, but=but)
     if not folder.paths:
         left = "".join(f"; {note}" for note in folder.notes)
         raise LabelError(f"there is no photo below {root}; name the folder that holds them{left}")

@@ -26,11 +26,11 @@ from hintseg.formats.layout import (
     CLASS_LIST,
     TRUTH_FOLDERS,
     VOC_CLASSES,
-    find_masks,
     find_truth,
     read_classes,
     read_splits,
 )
+from hintseg.formats.mask_names import find_masks
 from hintseg.formats.names import is_split, split_name
 from hintseg.formats.photos import LABEL_FOLDERS, PhotoFolder, file_name, find_photos, size_or_none
 from hintseg.formats.problems import Problems
@@ -72,6 +72,8 @@ class Voc:
         if labels is not None:
             return Fit.YES if _ROOT in xml_roots(labels) else Fit.NO
         root = voc_root(path)
+        if root is not None and is_file(root / "labelmap.txt") and _ROOT not in xml_roots(_xml_folder(root)):
+            return Fit.NO  # CVAT's masks, whose colours are those of that file
         if root is not None and any((root / name).is_dir() for name in LABEL_FOLDERS if name.startswith("Seg")):
             return Fit.WHOLE
         if _ROOT not in xml_roots(_xml_folder(root or path)):

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from hintseg.errors import LabelError
 from hintseg.geometry import runs
 from hintseg.types import Box, Click, Region, Rle, Shape, Stroke
+
+T = TypeVar("T", bound=np.generic)
+
+
+def turned(pixels: npt.NDArray[T], orientation: int) -> npt.NDArray[T]:
+    """Turn the pixels of a photo as it is stored, (H, W, ...), as EXIF's orientation 1..8 asks for.
+
+    Example:
+        >>> turned(np.array([[1, 2], [3, 4]]), 6).tolist()
+        [[3, 1], [4, 2]]
+    """
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +104,4 @@ class Frame:
         rows = ((np.arange(height) + 0.5) * rle.height / height).astype(np.int64)
         columns = ((np.arange(width) + 0.5) * rle.width / width).astype(np.int64)
         mask = mask[rows][:, columns]
-        if self.orientation >= 5:
-            mask = mask.T
-        if self.orientation in (2, 3, 6, 7):
-            mask = mask[:, ::-1]
-        if self.orientation in (3, 4, 7, 8):
-            mask = mask[::-1]
-        return runs.encode(np.ascontiguousarray(mask))
+        return runs.encode(turned(mask, self.orientation))
