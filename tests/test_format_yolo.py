@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,9 @@ class TestNames:
             ("names:", "write names: [cat, dog]"),
             ("names: [cat, '']", "a name that is empty"),
             ("names: [[cat], dog]", "['cat'], which is no class name"),
-            ("names: {1: cat, 2: dog}", "they must be 0..1"),
+            ("names: {1: cat, 2: dog}", "class list, which has 1 and 2: 0 (1 lines"),
+            ("names: {cat: 0, dog: 1}", "has the ids cat, dog; they must be whole numbers"),
+            ("names: {0: cat, 00: dog}", "they must be whole numbers, each of them once"),
             ("names: {0: cat, 0: dog}", "the key '0' occurs twice"),
             ("names: [cat]\nnc: 2", "`nc` is 2, but `names` lists 1"),
             ("names: [cat]\nkpt_shape: 17", "must be [number of points, 2 or 3]"),
@@ -355,3 +358,28 @@ class TestLines:
         hint_set = read_hints(root)
         assert noted(hint_set, "1 photos are turned by EXIF, and shares")
         assert boxes(hint_set)["a"] == [("cat", 15, 20, 25, 60)], "shares of the photo as it is shown, 40 x 80"
+
+
+def test_what_another_library_writes(tmp_path: Path) -> None:
+    labelformat = pytest.importorskip("labelformat.formats")
+    images = [{"id": n, "file_name": f"{n}.jpg", "width": 80, "height": 40} for n in (1, 2, 3)]
+    bbox = {1: [[3, 4, 30, 20], [0, 0, 80, 40]], 2: [[10, 5, 7, 9]], 3: []}
+    categories = [{"id": 5, "name": "big dog"}, {"id": 9, "name": "no"}]
+    marks = [
+        {"id": 10 * n + k, "image_id": n, "category_id": (5, 9)[k % 2], "bbox": box}
+        for n, found in bbox.items()
+        for k, box in enumerate(found)
+    ]
+    coco = tmp_path / "coco.json"
+    coco.write_text(json.dumps({"images": images, "annotations": marks, "categories": categories}))
+    root = tmp_path / "set"
+    for image in images:
+        photo(root / "images" / "train" / str(image["file_name"]))
+    (root / "labels").mkdir()
+    source = labelformat.COCOObjectDetectionInput(input_file=coco)
+    labelformat.YOLOv8ObjectDetectionOutput(output_file=root / "data.yaml", output_split="train").save(source)
+    hint_set = read_hints(root)
+    assert hint_set.classes == ("big dog", "no")
+    found = {id.rpartition("/")[2]: [box[1:] for box in some] for id, some in boxes(hint_set).items()}
+    for n, wanted in bbox.items():
+        assert found[str(n)] == [pytest.approx((x, y, x + w, y + h), abs=1e-3) for x, y, w, h in wanted]

@@ -415,7 +415,7 @@ class TestYolo:
             ("names: [a\n", "is no valid YAML"),
             ("train: images/train\n", "has no `names`"),
             ("names: ant\n", "must be a list of class names"),
-            ("names: {0: ant, 2: bee}\n", "they must be 0..1"),
+            ("names: {0: ant, 2: bee}\n", "class ids outside the class list, which has 0 and 2: 1 ("),
             ("names: [ant, ant]\n", "lists 'ant' more than once"),
             ("names: []\n", "names no class"),
         ]:

@@ -10,11 +10,11 @@ photo shows no class; a photo without .txt is unlabelled. The names are in a .ya
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from hintseg.errors import LabelError, shown
+from hintseg.errors import LabelError, join, shown
 from hintseg.files.parse import read_bytes
 from hintseg.formats.codec import Fit, Written, holds
 from hintseg.formats.gather import gather
@@ -93,9 +93,13 @@ class Yolo:
         if not records:
             example = next(iter(folder.paths))
             raise LabelError(f"there are no YOLO labels below {root}; those of {example} would be in {example}.txt")
-        classes = tuple(name for name in config.names if not (reading.background and is_background(name)))
+        classes = tuple(name for name in config.names.values() if not (reading.background and is_background(name)))
         if len(classes) < len(config.names):
             notes.append("the class 'background' is no class; boxes of it say where nothing else is")
+        if [*config.names] != [*range(len(config.names))]:
+            notes.append(
+                f"class ids are mapped to 1..{len(classes)} in their order: {join([*map(str, config.names)], 5)}"
+            )
         check_classes(classes, config.source.name, problems)
         if any(config.splits.values()):
             splits = read_config_splits(config, path, folder, problems, notes)
@@ -191,13 +195,13 @@ class _Lines:
     """What the lines of label files hold, and what is to be said of all of them together.
 
     Args:
-        names: Class names, in the order of the ids.
+        names: Class names by their ids.
         keypoints: Numbers that follow a box, 0 where there are none.
         problems: Gets what is wrong with all lines.
         notes: Gets what is left out.
     """
 
-    def __init__(self, names: Sequence[str], keypoints: int, problems: Problems, notes: list[str]) -> None:
+    def __init__(self, names: Mapping[int, str], keypoints: int, problems: Problems, notes: list[str]) -> None:
         self.problems = problems
         self._names = names
         self._keypoints = keypoints
@@ -221,7 +225,7 @@ class _Lines:
         label = number(cells[0])
         if label is None or not label.is_integer():
             return Item("", _NOWHERE, line=line, wrong=f"'{shown(cells[0])}' is no class id; ids are 0, 1, 2, ...")
-        if not 0 <= label < len(self._names):
+        if label not in self._names:
             self._outside[f"{label:g}"].append(f"{file} {line}")
             return None
         name = self._names[int(label)]
@@ -271,7 +275,8 @@ class _Lines:
         """Say what holds of all lines."""
         if self._outside:
             some = "; ".join(f"{id} ({len(at)} lines, such as {at[0]})" for id, at in [*self._outside.items()][:5])
-            listed = f"0..{len(self._names) - 1}" if self._names else "no ids"
+            ids = [*self._names]
+            listed = f"0..{ids[-1]}" if ids == [*range(len(ids))] != [] else join([*map(str, ids)], 10) or "no ids"
             self.problems.add(
                 WHERE, f"class ids outside the class list, which has {listed}: {some}; add their names, or delete them"
             )

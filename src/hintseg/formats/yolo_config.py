@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,14 @@ class Config:
     """What a data set says of itself.
 
     Attributes:
-        names: Class names, in the order of YOLO's ids from 0.
+        names: Class names by YOLO's ids, rising; those often are 0, 1, 2, ...
         source: The file they are from.
         splits: What it says of each split: folders, or lists of photos.
         start: The folder that these are in, by its own word.
         keypoints: Numbers that follow a box, 0 where there are none.
     """
 
-    names: tuple[str, ...]
+    names: Mapping[int, str]
     source: Path
     splits: dict[str, list[str]] = field(default_factory=dict)
     start: str = ""
@@ -130,7 +131,7 @@ def read_config(path: Path, given: Path | None, places: Sequence[Beside], proble
         some = join([shown(file.as_posix()) for file in inside])
         raise LabelError(f"{some} all have `names`; say which one counts with --labels FILE")
     files = dict.fromkeys(file for one in places for file in one.lists)
-    lists = {file: names for file in files if (names := list_classes(file, problems))}
+    lists = {file: dict(enumerate(listed)) for file in files if (listed := list_classes(file, problems))}
     if configs:
         config = _load(configs[0], path, problems)
     elif lists:
@@ -143,7 +144,7 @@ def read_config(path: Path, given: Path | None, places: Sequence[Beside], proble
             "a line in the order of the ids, the first is 0"
         )
     for file, names in lists.items():
-        other = next((n for n, pair in enumerate(zip(names, config.names, strict=False)) if pair[0] != pair[1]), None)
+        other = next((n for n in sorted(names.keys() & config.names) if names[n] != config.names[n]), None)
         if other is not None:
             problems.add(
                 file.name,
@@ -161,9 +162,10 @@ def _load_yaml(file: Path, problems: Problems) -> Config:
     content = read_yaml(file, LabelError, "write the class names as a list under `names`", as_written=True)
     if not isinstance(content, dict) or "names" not in content:
         raise LabelError(f"{file.name} has no `names`; write the class names as a list: names: [cat, dog]")
-    names = _names(content["names"], file.name, problems)
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        problems.add(file.name, f"`names` lists '{shown(name)}' more than once")
+    names = _names(content["names"], file.name)
+    for name, count in sorted(Counter(names.values()).items()):
+        if count > 1:
+            problems.add(file.name, f"`names` lists '{shown(name)}' more than once")
     if "nc" in content and content["nc"] != str(len(names)):
         given = shown(content["nc"])
         problems.add(file.name, f"`nc` is {given}, but `names` lists {len(names)} classes; make them equal")
@@ -176,21 +178,22 @@ def _load_yaml(file: Path, problems: Problems) -> Config:
     return Config(names, file, splits, start if isinstance(start, str) else "", _keypoints(content, file, problems))
 
 
-def _names(names: Any, where: str, problems: Problems) -> tuple[str, ...]:
-    """Return the class names in the order of their YOLO ids."""
+def _names(names: Any, where: str) -> dict[int, str]:
+    """Return the class names by their YOLO ids, rising."""
+    ids: list[int] | None = None
     if isinstance(names, dict):
-        ids = sorted(names, key=lambda id: (len(str(id)), str(id)))
-        if ids != [str(number) for number in range(len(names))]:
-            some = ", ".join(map(shown, ids[:20])) + (", ..." if len(ids) > 20 else "")
-            problems.add(where, f"`names` has the ids {some}; they must be 0..{len(names) - 1}")
-        names = [names[id] for id in ids]
+        odd = [shown(id) for id in names if not isinstance(id, str) or re.fullmatch("[0-9]{1,6}", id) is None]
+        if odd or len({int(id) for id in names}) < len(names):
+            some = ", ".join((odd or [*names])[:20])
+            raise LabelError(f"{where}: `names` has the ids {some}; they must be whole numbers, each of them once")
+        ids, names = [int(id) for id in names], [*names.values()]
     if not isinstance(names, list):
         parts = [part for part in re.split(r"[\s,;'\"\[\]()-]+", str(names)) if part] or ["cat", "dog"]
         form = shown(f"names: [{', '.join(parts)}]")
         raise LabelError(f"{where}: `names` must be a list of class names, but is '{shown(names)}'; write {form}")
-    if odd := [name for name in names if not isinstance(name, str) or not name.strip()]:
-        raise LabelError(f"{where}: `names` holds {shown(odd[0]) or 'a name that is empty'}, which is no class name")
-    return tuple(name.strip() for name in names)
+    if wrong := [name for name in names if not isinstance(name, str) or not name.strip()]:
+        raise LabelError(f"{where}: `names` holds {shown(wrong[0]) or 'a name that is empty'}, which is no class name")
+    return dict(sorted(zip(range(len(names)) if ids is None else ids, map(str.strip, names), strict=True)))
 
 
 def _keypoints(content: dict[str, Any], file: Path, problems: Problems) -> int:
@@ -212,7 +215,7 @@ def _load_darknet(file: Path, path: Path, problems: Problems) -> Config:
         given = shown(content.get("names", ""))
         raise LabelError(f"{file.name}: `names` is '{given}', and there is no such file below {path}; correct it")
     splits = {_KEYS[key]: [value] for key, value in content.items() if key in _KEYS and value}
-    return Config(list_classes(listed[0], problems), file, splits)
+    return Config(dict(enumerate(list_classes(listed[0], problems))), file, splits)
 
 
 def locate(text: str, start: str, bases: Iterable[Path]) -> tuple[Path, bool] | None:
