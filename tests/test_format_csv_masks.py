@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tables import absent, data, note, refused, tags
 
 from hintseg.formats.csv_masks import _item, _parse
 from hintseg.geometry.runs import decode
 from hintseg.hints import read_hints
 from hintseg.hints.masks import read_mask
 from hintseg.types import HintSet, Region
+from tables import absent, data, note, refused, tags
 
 
 def run_lengths(mask: np.ndarray, order: str = "F") -> str:

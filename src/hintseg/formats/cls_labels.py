@@ -84,7 +84,7 @@ class ClsLabels:
             records.append(Record(name, (), tags, absent, also=tuple(also), where=file.name, line=line))
         splits = read_splits(root, folder, problems)
         truth = find_truth(root, folder, notes, named=True, unlabelled=reading.unlabelled)
-        found = Labels(tuple(records), file.name, classes, splits, truth, tuple(notes))
+        found = Labels(tuple(records), file.name, classes, splits, truth, notes=tuple(notes))
         return gather(path, folder, found, reading, problems)
 
 

@@ -79,7 +79,7 @@ class Csv:
             problems.add(join([*names.values()]), "their headers name different classes; mend one")
         splits = {} if any(record.split for record in records) else read_splits(path, folder, problems)
         truth = find_truth(path, folder, notes, named=listed is not None, unlabelled=reading.unlabelled)
-        said = Labels(records, join([*names.values()]), classes, splits, truth, tuple(notes))
+        said = Labels(records, join([*names.values()]), classes, splits, truth, notes=tuple(notes))
         return gather(path, folder, said, reading, problems)
 
     def write(self, hint_set: HintSet, out: Path) -> Written:

@@ -13,7 +13,7 @@ from pathlib import Path
 from hintseg.errors import LabelError
 from hintseg.formats.codec import Fit
 from hintseg.formats.gather import gather
-from hintseg.formats.layout import png_files
+from hintseg.formats.mask_names import mask_files
 from hintseg.formats.object_masks import read_object
 from hintseg.formats.photos import PhotoFolder, is_ours, photo_files
 from hintseg.formats.problems import Problems
@@ -75,7 +75,7 @@ class Nuclei:
         for one in folders:
             where = one.relative_to(path).as_posix()
             for photo in photo_files(one / "images"):
-                items = tuple(_item(mask) for mask in png_files(one / "masks"))
+                items = tuple(_item(mask) for mask in mask_files(one / "masks"))
                 name = photo.relative_to(path).as_posix()
                 records.append(Record(name, items, split=split_of(one.parent.name), where="masks", line=where))
         note = f"no file names a class: all objects are called '{CLASS}'"

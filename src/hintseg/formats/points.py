@@ -94,7 +94,7 @@ class Points:
         splits = {} if any(record.split for record in records) else read_splits(path, folder, problems)
         truth = find_truth(path, folder, notes, named=listed is not None, unlabelled=reading.unlabelled)
         source = join([file.name for file in files])
-        said = Labels(tuple(records), source, listed, splits, truth, tuple(notes))
+        said = Labels(tuple(records), source, listed, splits, truth, notes=tuple(notes))
         return gather(path, folder, said, reading, problems)
 
     def write(self, hint_set: HintSet, out: Path) -> Written:

@@ -125,7 +125,7 @@ class Voc:
             records = [Record(id, tags=tuple(listed[k - 1] for k in sorted(ids))) for id, ids in tags.items()]
             notes.append("tags come from the masks")
         splits = _with_augmented(splits, root, folder, notes)
-        said = Labels(tuple(records), source, classes, splits, truth, tuple(notes))
+        said = Labels(tuple(records), source, classes, splits, truth, notes=tuple(notes))
         return gather(path, folder, said, reading, problems)
 
     def write(self, hint_set: HintSet, out: Path) -> Written:
