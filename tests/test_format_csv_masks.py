@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,9 +20,9 @@ from hintseg.types import HintSet, Region
 from tables import absent, data, note, refused, tags
 
 
-def run_lengths(mask: np.ndarray, order: str = "F") -> str:
+def run_lengths(mask: np.ndarray, order: Literal["C", "F"] = "F") -> str:
     """Write a mask as Kaggle's competitions do."""
-    flat = np.concatenate([[0], mask.ravel(order=order), [0]])  # type: ignore[call-overload]
+    flat = np.concatenate([[0], mask.ravel(order=order), [0]])
     runs = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     runs[1::2] -= runs[::2]
     return " ".join(map(str, runs))
@@ -37,7 +38,7 @@ def masks(hint_set: HintSet) -> Mapping[str, np.ndarray]:
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from("FC"), st.randoms(use_true_random=False))
-def test_any_mask_is_read_as_it_was_written(height: int, width: int, order: str, random: object) -> None:
+def test_any_mask_is_read_as_it_was_written(height: int, width: int, order: Literal["C", "F"], random: object) -> None:
     mask = np.array([[random.random() < 0.4 for _ in range(width)] for _ in range(height)])  # type: ignore[attr-defined]
     mask[0, 0] = True
     numbers = _parse(run_lengths(mask, order))

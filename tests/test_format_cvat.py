@@ -15,7 +15,7 @@ from labelformat.formats.coco import COCOObjectDetectionInput
 from labelformat.formats.cvat import CVATObjectDetectionInput, CVATObjectDetectionOutput
 from labelformat.model.bounding_box import BoundingBoxFormat
 from PIL import Image
-from pycocotools import mask as coco_mask  # type: ignore[import-untyped]
+from pycocotools import mask as coco_mask
 
 from hintseg.errors import LabelError
 from hintseg.formats.cvat import Cvat
@@ -175,8 +175,7 @@ class TestShapes:
         hint_set = first(folder, bad)
         assert noted(hint_set, f"1 of 4 annotations in annotations.xml are left out: image a.jpg: {why}")
         tags = hint_set.photos[0].hints.tags
-        assert tags is not None
-        assert 1 not in tags.said, "whether there is a cat is not known"
+        assert tags is None or 1 not in tags.said, "whether there is a cat is not known"
         assert hint_set.photos[0].truth is None
         assert len(hint_set.photos[1].hints.objects) == 3
 

@@ -45,7 +45,8 @@ def photo(path: Path, size: tuple[int, int] = SIZE, turn: int = 1) -> Path:
 
 
 def coloured(label: int) -> np.ndarray:
-    return np.array([(0, 0, 0), ANT, BEE], np.uint8)[mask_of(label)]
+    colours: np.ndarray = np.array([(0, 0, 0), ANT, BEE], np.uint8)[mask_of(label)]
+    return colours
 
 
 def refusal(path: Path, labels: Path | None = None, **options: Any) -> str:
@@ -128,7 +129,8 @@ class TestNames:
             photo(tmp_path / name / "images" / f"{name}.png")
             for number in (31, 47):
                 save(tmp_path / name / "masks" / f"{number}.png", mask_of(255))
-        assert "2 photos have several masks in p1/masks and p2/masks" in refusal(tmp_path)
+        assert recognise(tmp_path) == "nuclei"
+        assert "2 photos have several masks in p1/masks and p2/masks" in refusal(tmp_path, format="index_png")
 
     def test_one_photo_is_not_taken_for_another(self, data: Path) -> None:
         for name in ("a", "b", "b_2"):  # the photo b_2 is missing
@@ -535,8 +537,9 @@ class TestWrite:
         image = Image.open(file)
         assert image.mode == "P"
         np.testing.assert_array_equal(np.array(image), mask_of(2))
-        colours = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-        assert colours[0, 0].tolist() == [0, 128, 0], "Pascal VOC's colour of the second class"
+        colours = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)
+        assert colours is not None
+        assert colours[0, 0, ::-1].tolist() == [0, 128, 0], "Pascal VOC's colour of the second class"
 
 
 def test_boxes_beside_masks_keep_their_truth(data: Path) -> None:

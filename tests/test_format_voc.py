@@ -215,7 +215,7 @@ class TestObjects:
     @pytest.mark.parametrize("bad", ["<object><bndbox/></object>", box("", 1, 1, 9, 9)])
     def test_an_object_without_a_name_makes_no_photo_negative(self, tmp_path: Path, bad: str) -> None:
         hint_set = self.read(tmp_path, bad)
-        assert hint_set.photos[0].hints.tags == Tags(), "something is there, but nobody knows what"
+        assert hint_set.photos[0].hints.tags is None, "something is there, but nobody knows what"
         assert noted(hint_set, "1 of 5 annotations in")
 
     def test_difficult_and_truncated_objects_and_parts(self, tmp_path: Path) -> None:
@@ -292,6 +292,7 @@ class TestClasses:
         assert hint_set.classes[14] == "person"
         assert noted(hint_set, "the classes are Pascal VOC's 20; list your own in classes.txt")
         write(tmp_path / "classes.txt", "person\n")
+        Image.new("L", (60, 40), 1).save(tmp_path / "SegmentationClass" / "a.png")
         assert read_hints(tmp_path).classes == ("person",)
 
     def test_background_is_no_class(self, tmp_path: Path) -> None:

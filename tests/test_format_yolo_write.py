@@ -13,8 +13,9 @@ from PIL import Image
 
 from hintseg.formats.codec import Writer
 from hintseg.formats.yolo import Yolo
+from hintseg.geometry.rasterise import paint
 from hintseg.hints import read_hints, recognise
-from hintseg.hints.masks import paint, read_mask
+from hintseg.hints.masks import read_mask
 from hintseg.types import Box, Click, Hints, HintSet, Mark, MaskFile, Photo, Region, Tags
 from labelled import boxes, photo
 

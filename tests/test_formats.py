@@ -20,8 +20,9 @@ from hintseg.errors import ConfigError, LabelError
 from hintseg.files.palette import voc_palette
 from hintseg.formats.codec import Fit
 from hintseg.formats.recognise import codec
+from hintseg.geometry.rasterise import paint
 from hintseg.hints import read_hints, recognise
-from hintseg.hints.masks import paint, read_mask, read_scribbles
+from hintseg.hints.masks import read_mask, read_scribbles
 from hintseg.registry import FORMATS, formats
 from hintseg.types import Click, HintSet, Photo, Supervision
 
@@ -255,7 +256,8 @@ def table(
     text = io.StringIO()
     rows: list[list[object]] = []
     if variant == "csv-rows":
-        rows = [["Image Index", "Finding"], *([name, tag] for name, found in tags.items() for tag in found or [""])]
+        rows = [["Image Index", "Finding"]]
+        rows += [[name, tag] for name, found in tags.items() for tag in found or [""]]
     elif variant == "csv-retinanet":
         rows = [[f"images/{n}", x, y, x + w, y + h, label] for n, found in boxes.items() for label, x, y, w, h in found]
         rows += [[f"images/{name}", "", "", "", "", ""] for name, found in boxes.items() if not found]

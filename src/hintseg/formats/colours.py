@@ -172,3 +172,6 @@ _TABLES: dict[str, Callable[[Path, Problems], Rows]] = {
     "class_dict.csv": _table,
     "label_colors.txt": _lines(_CAMVID),
 }
+
+COLOUR_TABLES = tuple(_TABLES)
+"""Names of the files."""

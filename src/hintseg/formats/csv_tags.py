@@ -11,7 +11,6 @@ from hintseg.errors import did_you_mean, join, shown
 from hintseg.files.parse import parse_json
 from hintseg.formats.gather import NOTHING
 from hintseg.formats.layout import CLASS_LIST, is_background
-from hintseg.formats.names import is_split, split_name
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Record
 from hintseg.formats.tables import (
@@ -30,6 +29,7 @@ from hintseg.formats.tables import (
     one_hot_columns,
     other_columns,
 )
+from hintseg.formats.words import split_of
 
 UNLABELLED = ("unlabeled", "unlabelled")
 """What Roboflow calls the column of photos nobody labelled."""
@@ -123,11 +123,12 @@ def splits_of(table: Table, split: str | None, notes: list[str]) -> list[str | N
         return [split] * len(table.rows)
     texts = [text.lower() for text in table.cells(at)]
     word = table.plain[at].removeprefix("is")
-    if is_split(word):
-        other = "val" if word == "train" else "train"
-        found = [split_name(word) if text in YES else other if text in NO else None for text in texts]
+    own = split_of(word)
+    if own is not None:
+        other = "val" if own == "train" else "train"
+        found = [own if text in YES else other if text in NO else None for text in texts]
     else:
-        found = [split_name(text) if is_split(text) else None for text in texts]
+        found = [split_of(text) for text in texts]
     wrong = {text for text, name in zip(texts, found, strict=True) if text and name is None}
     if wrong:
         some = join([f"'{shown(text)}'" for text in sorted(wrong)], 3)

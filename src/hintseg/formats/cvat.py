@@ -23,10 +23,10 @@ from hintseg.formats.codec import Fit, Written
 from hintseg.formats.cvat_writer import SIDES, write_cvat
 from hintseg.formats.gather import gather
 from hintseg.formats.layout import is_background, read_classes, read_splits
-from hintseg.formats.names import is_split, split_name
 from hintseg.formats.photos import find_photos
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Item, Labels, Reading, Record
+from hintseg.formats.words import split_of
 from hintseg.formats.xml import number, read_tree, size_of, xml_files, xml_roots
 from hintseg.geometry import runs
 from hintseg.geometry.boxes import turned_box
@@ -154,9 +154,9 @@ class _Reader:
             if not name.strip():
                 self.problems.add(where, f"{line}: needs a name")
                 continue
-            split = split_name(subset) if subset.lower() not in ("", "default") else None
-            if not subset and parent != "." and is_split(parent):
-                split = split_name(parent)
+            split = (split_of(subset) or subset) if subset.lower() not in ("", "default") else None
+            if not subset and parent != ".":
+                split = split_of(parent)
             size = size_of(image.get("width"), image.get("height"))
             items, tags, whole = self._items(image, size)
             yield Record(

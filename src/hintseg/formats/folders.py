@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hintseg.errors import LabelError, join, shown
+from hintseg.files.parse import is_file
 from hintseg.formats.codec import Fit
 from hintseg.formats.folder_tree import Parts, Tree, arrange
 from hintseg.formats.gather import gather
@@ -41,21 +42,10 @@ class Folders:
         """Look for sub-folders with photos that are not those of another layout, and no files that may be labels."""
         if labels is not None or has_photo_folders(path):
             return Fit.NO
-        photos, has_list = list[Parts](), False
-        for file in walk(path):
-            suffix = file.suffix.lower()
-            if suffix in photo_suffixes() or suffix in UNREAD:
-                photos.append(file.relative_to(path).parts)
-            elif file == path / CLASS_LIST:
-                has_list = True
-            elif suffix in LABEL_SUFFIXES and not (suffix == ".txt" and OTHER_TEXTS.fullmatch(file.name)):
-                return Fit.NO
         try:
-            listed = read_classes(path, None, Problems(), background=False) if has_list else None
-            tree = arrange(photos, listed, background=True)
+            return Fit.WEAK if has_class_folders(path) else Fit.NO
         except LabelError:
-            return Fit.NO if has_list else Fit.WEAK  # its question is asked when it is read
-        return Fit.WEAK if any(tree.tags.values()) else Fit.NO
+            return Fit.NO if is_file(path / CLASS_LIST) else Fit.WEAK  # its question is asked when it is read
 
     def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read a folder per class: every photo has the one tag its folder says.
@@ -101,6 +91,25 @@ class Folders:
         found = {name: tuple(ids) for name, ids in splits.items()} or read_splits(path, folder, problems)
         said = Labels(tuple(records), SOURCE, tree.classes, found, notes=tuple(tree.notes))
         return gather(path, folder, said, reading, problems)
+
+
+def has_class_folders(path: Path) -> bool:
+    """Return whether there are folders of photos that are classes, and no files that may be labels.
+
+    Raises:
+        LabelError: It is not clear which folders are classes.
+    """
+    photos, has_list = list[Parts](), False
+    for file in walk(path):
+        suffix = file.suffix.lower()
+        if suffix in photo_suffixes() or suffix in UNREAD:
+            photos.append(file.relative_to(path).parts)
+        elif file == path / CLASS_LIST:
+            has_list = True
+        elif suffix in LABEL_SUFFIXES and not (suffix == ".txt" and OTHER_TEXTS.fullmatch(file.name)):
+            return False
+    listed = read_classes(path, None, Problems(), background=False) if has_list else None
+    return any(arrange(photos, listed, background=True).tags.values())
 
 
 def _none_found(path: Path, files: Mapping[Parts, str], listed: tuple[str, ...] | None) -> str:

@@ -175,6 +175,7 @@ class _Gathered:
         self._turned: set[str] = set()
         self._repeated = 0
         self._largest: dict[str, float] = defaultdict(float)
+        self._fractions: dict[str, bool] = defaultdict(bool)
 
     def add(self, record: Record) -> None:
         """Add what a file says of one photo."""
@@ -251,6 +252,7 @@ class _Gathered:
             return
         values = [value for value in _values(item.shape) if value == value]
         largest = max(values, default=0.0)
+        self._fractions[record.where] |= any(value != int(value) for value in values if abs(value) < SHARES)
         if record.relative and largest > SHARES:
             raise LabelError(f"{largest:g} is above 1; coordinates are shares of the photo's width and height")
         self._largest[record.where] = max(self._largest[record.where], SHARES if record.relative else largest)
@@ -331,7 +333,8 @@ class _Gathered:
             bad = self._bad[where]
             mended = {kind: lines for (file, kind), lines in self._mended.items() if file == where}
             wrong = len(bad) + sum(map(len, mended.values()))
-            if self._largest.get(where, SHARES) <= 1:
+            one_pixel = total == 1 and not self._fractions[where]
+            if self._largest.get(where, SHARES) <= 1 and not one_pixel:
                 self.problems.add(
                     where,
                     "all coordinates are between 0 and 1; they must be pixels: multiply by the photo's width and "

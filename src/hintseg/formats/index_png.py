@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from hintseg.errors import LabelError, join, shown
 from hintseg.files.atomic import whole_file
+from hintseg.files.parse import is_file
 from hintseg.formats.codec import Fit, Written
-from hintseg.formats.colours import find_colours
+from hintseg.formats.colours import COLOUR_TABLES, find_colours
+from hintseg.formats.folders import has_class_folders
 from hintseg.formats.gather import gather
 from hintseg.formats.index_image import (
     MaskError,
@@ -38,7 +39,9 @@ from hintseg.formats.mask_folders import (
     with_colours,
 )
 from hintseg.formats.mask_names import affixed, find_masks, mask_files
-from hintseg.formats.photos import MASK_FOLDERS, PhotoFolder, find_photos, is_ours, photo_files, photo_size
+from hintseg.formats.mvtec import MvTec
+from hintseg.formats.nuclei import has_photo_folders
+from hintseg.formats.photos import MASK_FOLDERS, PhotoFolder, find_photos, is_ours, photo_size
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Labels, Reading, Record
 from hintseg.formats.voc import Voc
@@ -77,12 +80,14 @@ class IndexPng:
 
     def sniff(self, path: Path, labels: Path | None) -> Fit:
         """Look for masks; those in SegmentationClass are the truth where there are other labels beside them."""
-        if labels is None and Voc().sniff(path, None):
+        if labels is None and (Voc().sniff(path, None) or MvTec().sniff(path, None) or has_photo_folders(path)):
             return Fit.NO
         masks, where = find_mask_files(path, labels)
         if not masks:
             return Fit.NO
-        return Fit.WEAK if labels is not None or where in TRUTH_FOLDERS or _one_photo_each(path) else Fit.YES
+        if labels is None and not _names_classes(path, masks) and has_class_folders(path):
+            return Fit.NO
+        return Fit.WEAK if labels is not None or where in TRUTH_FOLDERS else Fit.YES
 
     def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read mask images: scribbles where `unlabelled` is given, full masks otherwise.
@@ -176,10 +181,10 @@ def write_classes(folder: Path, hint_set: HintSet) -> None:
         file.write("".join(f"{line}\n" for line in lines).encode())
 
 
-def _one_photo_each(path: Path) -> bool:
-    """Return whether each folder of masks is that of one photo: then they are masks of its objects."""
-    folders = [folder.parent / "images" for folder in mask_folders(path)]
-    return len(folders) > 1 and all(f.is_dir() and len([*islice(photo_files(f), 2)]) == 1 for f in folders)
+def _names_classes(path: Path, masks: Mapping[str, Path]) -> bool:
+    """Return whether a class list or a table of colours lies with the masks."""
+    places = {path, *(place for file in masks.values() for place in (file.parent, file.parent.parent))}
+    return any(is_file(place / name) for place in places for name in (CLASS_LIST, *COLOUR_TABLES))
 
 
 def _splits(photos: Iterable[str], folder: PhotoFolder, path: Path) -> dict[str, tuple[str, ...]]:

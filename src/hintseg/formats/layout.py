@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import count
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
-from hintseg.errors import LabelError, did_you_mean, join, printable, shown
+from hintseg.errors import LabelError, join, printable, shown
 from hintseg.files.parse import is_file
 from hintseg.formats.mask_names import affixed, find_masks
 from hintseg.formats.photos import PhotoFolder
 from hintseg.formats.problems import Problems, read_text
-from hintseg.types import IGNORE, Box, FullMask, Hints, HintSet, Mark, MaskFile, Photo, Region, Tags
+from hintseg.types import FullMask, Hints, HintSet, MaskFile, Photo
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -91,17 +89,6 @@ def check_classes(classes: tuple[str, ...], where: str, problems: Problems) -> N
             problems.add(where, f"the class '{shown(name)}' holds a line break or control character; rename it")
 
 
-def class_ids(classes: tuple[str, ...], names: Iterable[str], problems: Problems, where: str, line: str) -> set[int]:
-    """Return the ids of `names`; each unknown name is a problem that names the nearest class."""
-    ids = set()
-    for name in names:
-        if name in classes:
-            ids.add(classes.index(name) + 1)
-        else:
-            problems.add(where, f"{line}: unknown tag '{shown(name)}'{did_you_mean(name, classes)}")
-    return ids
-
-
 def read_splits(path: Path, folder: PhotoFolder, problems: Problems) -> dict[str, tuple[str, ...]]:
     """Read the lists of photos of a data set: ImageSets/Segmentation, else ImageSets/Main, else train.txt, val.txt, ...
 
@@ -168,41 +155,6 @@ def find_truth(
             "mask, and are not used"
         )
     return {photo: MaskFile(of_photo[photo], unlabelled) for photo in sorted(of_photo)}
-
-
-class Found(NamedTuple):
-    """One object of a label file: its class, its box, its outline where there is one; a crowd stands for many."""
-
-    label: int
-    box: Box
-    outline: Region | None = None
-    crowd: bool = False
-
-
-def boxes_and_truth(
-    objects: Mapping[str, Sequence[Found]], n_classes: int
-) -> tuple[dict[str, Hints], dict[str, FullMask]]:
-    """Return what the objects of each photo hint at, and its full mask where every object has an outline.
-
-    A photo without objects is a negative. Its mask counts as known only where other photos have outlines: in a set of
-    plain boxes such photos alone would make a truth of background only.
-
-    Args:
-        objects: Those of each photo that the file lists.
-        n_classes: K.
-    """
-    outlined = any(one.outline for found in objects.values() for one in found)
-    hints: dict[str, Hints] = {}
-    truth: dict[str, FullMask] = {}
-    for photo, found in objects.items():
-        numbers = count(1)
-        labels = [(IGNORE, None) if one.crowd else (one.label, next(numbers)) for one in found]
-        marks = tuple(Mark(label, one.box, number) for one, (label, number) in zip(found, labels, strict=True))
-        hints[photo] = Hints(tags=None if marks else Tags.complete((), n_classes), marks=marks)
-        if outlined and all(one.crowd or one.outline for one in found):
-            shapes = [one.outline or one.box for one in found]
-            truth[photo] = tuple(Mark(*pair) for pair in zip([label for label, _ in labels], shapes, strict=True))
-    return hints, truth
 
 
 def assemble(

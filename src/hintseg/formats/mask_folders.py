@@ -12,6 +12,7 @@ import numpy as np
 
 from hintseg.errors import LabelError, PhotoError, join
 from hintseg.files.images import open_image
+from hintseg.formats import words as folder_words
 from hintseg.formats.colours import find_colours
 from hintseg.formats.index_image import LOSSLESS, LOSSY, MaskError, looked_into, only_ignored, tell
 from hintseg.formats.photos import (
@@ -40,12 +41,6 @@ PHOTO_WORDS = frozenset(
     {name.lower() for name in PHOTO_FOLDERS} | {"image", "img", "img_dir", "photo", "leftimg8bit", "rgb"}
 )
 """Names of folders of photos, in lower case."""
-
-SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-    "testing": "test",
-}  # fmt: skip
-"""The split that a folder's name means."""
 
 _DEEPEST = 3
 _WORDS = re.compile(r"[_\-. ]")
@@ -116,15 +111,15 @@ def _without(name: str, words: Collection[str]) -> str | None:
         return ""
     parts = _WORDS.split(name)
     for split, other in ((0, 1), (-1, -2)):
-        if len(parts) == 2 and parts[split].lower() in SPLITS and parts[other].lower() in words:
+        if len(parts) == 2 and folder_words.split_of(parts[split]) and parts[other].lower() in words:
             return parts[split]
     return None
 
 
 def split_of(relative: PurePosixPath) -> str | None:
     """Return the split that the folders of a photo speak of."""
-    names = (SPLITS.get((_without(part, PHOTO_WORDS) or part).lower()) for part in relative.parts[:-1])
-    return next((name for name in names if name), None)
+    names = (folder_words.split_of(_without(part, PHOTO_WORDS) or part) for part in relative.parts[:-1])
+    return next(filter(None, names), None)
 
 
 def prepared(

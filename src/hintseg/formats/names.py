@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import unquote
 
 from hintseg.errors import did_you_mean, shown
+from hintseg.formats.words import split_of
 
 MOST_COMPARED = 2000
 """With more photos the nearest name is not looked for: each comparison takes a fraction of a millisecond."""
@@ -120,26 +121,11 @@ def _looser(parts: list[str]) -> Iterator[tuple[str, str, bool]]:
             yield _plain(stem), how, len(parts) > 1
 
 
-def split_name(word: str) -> str:
-    """Return what a split is called here, whatever a tool calls it: train, val, test; others as they are.
-
-    Example:
-        >>> split_name("Valid"), split_name("validation"), split_name("Train"), split_name("fold 1")
-        ('val', 'val', 'train', 'fold 1')
-    """
-    return _SPLITS.get(word.lower(), word)
-
-
-_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_SPLITS |= dict.fromkeys(("val", "valid", "validation"), "val")
-
-
-def is_split(word: str) -> bool:
-    """Return whether a folder's name is that of a split."""
-    return word.lower() in _SPLITS
-
-
 def _preferred(found: list[str], within: str) -> list[str]:
     """Return those in a folder of the name `within`, where several fit."""
-    inside = [id for id in found if within and split_name(within) in map(split_name, id.split("/")[:-1])]
+    inside = [id for id in found if within and (split_of(within) or within) in _splits(id)]
     return inside if len(found) > 1 and inside else found
+
+
+def _splits(id: str) -> set[str]:
+    return {split_of(folder) or folder for folder in id.split("/")[:-1]}

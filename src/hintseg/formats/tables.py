@@ -16,8 +16,9 @@ from typing import Literal
 
 from hintseg.errors import LabelError, join, shown
 from hintseg.files.parse import read_head
+from hintseg.formats import words
+from hintseg.formats.colours import COLOUR_TABLES, is_values
 from hintseg.formats.gather import NOTHING
-from hintseg.formats.names import is_split, split_name
 from hintseg.formats.photos import PhotoFolder, photo_suffixes
 from hintseg.formats.problems import decode, read_text
 
@@ -186,7 +187,8 @@ def kind_at(path: Path) -> Kind:
     except ValueError:
         return ""
     try:
-        return kind_of(_table(text, path.name, frozenset(), [], strict=False))
+        table = _table(text, path.name, frozenset(), [], strict=False)
+        return kind_of(table) if table.width > 1 and not is_values([name.lower() for name in table.header]) else ""
     except LabelError:
         return ""
 
@@ -427,7 +429,7 @@ def _fits(table: Table, form: tuple[str, ...]) -> bool:
     for cells in rows:
         if len(cells) != len(form):
             return False
-        if "split" in form and not (is_split(cells[0]) or cells[0].lower() in ("unassigned", "")):
+        if "split" in form and not (words.split_of(cells[0]) or cells[0].lower() in ("unassigned", "")):
             return False
         if not any(cells[i] for i in numbers):
             continue
@@ -462,6 +464,7 @@ def of_folder(folder: Path) -> list[Path]:
         if file.suffix.lower() in suffixes
         and not file.name.startswith(".")
         and "class-descriptions" not in file.name
+        and (file.name not in COLOUR_TABLES or file.name.startswith("_"))
         and file.is_file()
     )
 
@@ -474,4 +477,4 @@ def is_table(labels: Path) -> bool:
 def split_of(file: Path) -> str | None:
     """Return the split that a table's name, or that of its folder, speaks of."""
     place = file.parent.name if file.name.startswith("_") else file.stem
-    return next((split_name(word) for word in re.split(r"[^a-z]+", place.lower()) if is_split(word)), None)
+    return next((split for word in re.split(r"[^a-z]+", place.lower()) if (split := words.split_of(word))), None)

@@ -31,10 +31,10 @@ from hintseg.formats.layout import (
     read_splits,
 )
 from hintseg.formats.mask_names import find_masks
-from hintseg.formats.names import is_split, split_name
 from hintseg.formats.photos import LABEL_FOLDERS, PhotoFolder, file_name, find_photos, size_or_none
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Item, Labels, Reading, Record
+from hintseg.formats.words import split_of
 from hintseg.formats.xml import add, number, read_tree, size_of, write_xml, xml_files, xml_roots
 from hintseg.geometry.boxes import turned_box
 from hintseg.types import BACKGROUND, IGNORE, Box, HintSet, Photo, Region, Supervision
@@ -198,7 +198,7 @@ def _records(
         if tree.tag != _ROOT:
             foreign.append(f"{place} (<{shown(tree.tag)}>)")
             continue
-        split = next((split_name(part) for part in place.parts[:-1] if is_split(part)), None)
+        split = next(filter(None, map(split_of, place.parts[:-1])), None)
         name = (tree.findtext("filename") or "").strip()
         records.append(
             Record(
