@@ -1,4 +1,4 @@
-"""What every labeller in the registry keeps, what becomes of evidence, and a new labeller in one file."""
+"""What every labeller in the registry keeps, how its evidence is used, and a new labeller in one file."""
 
 from __future__ import annotations
 
@@ -22,47 +22,39 @@ from hintseg.config.settings import MapsConfig
 from hintseg.data.dataset import PhotoDataset, collate
 from hintseg.data.shapes import write_shapes
 from hintseg.data.transforms import TrainingTransform
-from hintseg.errors import ConfigError, LabelError, ShapeError
-from hintseg.labellers.cam import CamLabeller, place, strongest
+from hintseg.errors import ConfigError, LabelError
+from hintseg.labellers.cam import CamLabeller
+from hintseg.labellers.cfs import CfsLabeller
 from hintseg.labellers.filled import Filled
 from hintseg.labellers.grabcut import GrabCut
-from hintseg.labellers.labeller import Evidence, Labeller, labeller_class
+from hintseg.labellers.labeller import Labeller, labeller_class
 from hintseg.losses.cross_entropy import pixel_cross_entropy
 from hintseg.methods.segmenter import Segmenter
 from hintseg.pipeline.evidence import EvidenceStore
-from hintseg.pipeline.plan import combine
 from hintseg.registry import LABELLERS, labellers
 from hintseg.run.fingerprint import broken
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png, write_mask
 from hintseg.training.watch import Watch
-from hintseg.types import Box, Click, Hints, Mark, Photo, Supervision, Tags
+from hintseg.types import Batch, Box, Click, Hints, Mark, Photo, Progress, Supervision, Tags
+from made import THINGS, given, of, two_things
 
 SIZE = (40, 56)
-BOXES = (Mark(1, Box(4, 6, 24, 30), object=1), Mark(2, Box(18, 10, 44, 36), object=2))
 
 
-def photo() -> np.ndarray:
-    """Two bright things on noise."""
-    rgb = np.random.default_rng(0).integers(90, 150, (*SIZE, 3), dtype=np.uint8)
-    rgb[8:28, 6:18] = (230, 60, 60)
-    rgb[14:34, 24:42] = (40, 60, 220)
-    return rgb
-
-
-def build(name: str):
+def build(name: str) -> Labeller | CfsLabeller | CamLabeller:
     """A labeller, ready to be asked; networks are tiny and untrained."""
     if name == "cfs":
         network = cases.build(cases.CASES["cfs"]).eval()
-        return labeller_class(name)(network, network.config, cases.CLASSES, gpu=False)
+        return of(CfsLabeller, labeller_class(name)(network, network.config, cases.CLASSES, gpu=False))
     if name == "cam":
         network = cases.build(cases.CASES["cam"]).eval()
         return CamLabeller(network, MapsConfig(scales=(1.0,)), cases.CLASSES, threshold=0.3)
-    return labeller_class(name)()
+    return of(Labeller, labeller_class(name)())
 
 
 HINTS = {
-    Supervision.BOXES: Hints(Tags.complete({1, 2}, 3), marks=BOXES),
+    Supervision.BOXES: Hints(Tags.complete({1, 2}, 3), marks=THINGS),
     Supervision.TAGS: Hints(Tags.complete({1, 2}, 3)),
 }
 names = pytest.mark.parametrize("name", LABELLERS)
@@ -73,23 +65,24 @@ names = pytest.mark.parametrize("name", LABELLERS)
 
 @names
 def test_evidence_is_of_the_photo_and_in_range(name: str) -> None:
-    labeller, rgb = build(name), photo()
+    labeller, rgb = build(name), two_things()
     assert labeller.needs
     for kind in labeller.needs:
         evidence = labeller.label(rgb, HINTS[kind])
-        assert (evidence.pixels.shape, evidence.pixels.dtype) == (SIZE, np.uint8)
+        assert evidence.pixels.shape == SIZE
+        assert evidence.pixels.dtype == np.uint8
         assert set(np.unique(evidence.pixels)) <= {0, 1, 2, 255}
         assert {1, 2} & set(np.unique(evidence.pixels)), "something is said"
         assert evidence.trust is None or (evidence.trust.shape == SIZE and evidence.trust.min() >= 0)
         assert evidence.objects is None or evidence.objects.labels.tolist() == [1, 2]
-    np.testing.assert_array_equal(rgb, photo(), err_msg="the photo was changed")
+    np.testing.assert_array_equal(rgb, two_things(), err_msg="the photo was changed")
 
 
 @names
 def test_equal_photos_and_hints_give_equal_evidence(name: str) -> None:
     labeller = build(name)
     hints = HINTS[next(iter(labeller.needs))]
-    one, two = labeller.label(photo(), hints), build(name).label(photo(), hints)
+    one, two = labeller.label(two_things(), hints), build(name).label(two_things(), hints)
     np.testing.assert_array_equal(one.pixels, two.pixels)
     assert (one.trust is None) == (two.trust is None)
     if one.trust is not None and two.trust is not None:
@@ -100,12 +93,13 @@ def test_equal_photos_and_hints_give_equal_evidence(name: str) -> None:
 @pytest.mark.parametrize("hints", [Hints(), Hints(marks=(Mark(1, Click(3, 3)),))])
 def test_a_photo_without_what_is_needed_is_refused(name: str, hints: Hints) -> None:
     with pytest.raises(LabelError, match=rf"labeller '{name}' labels by (boxes|tags), and of this photo"):
-        build(name).label(photo(), hints)
+        build(name).label(two_things(), hints)
 
 
 @pytest.mark.parametrize("name", [name for name in LABELLERS if name != "cam"])
 def test_settings_come_back(name: str) -> None:
     config = load_config("boxes", [f"propose.method={name}"], data={"path": "photos"})
+    assert config.propose is not None
     assert config.propose.method == name
     assert parse_config(yaml.safe_load(dump_config(config))) == config
 
@@ -128,9 +122,9 @@ def test_mistakes_in_settings_are_said(words: list[str], text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [Filled, GrabCut])
-def test_trust_of_a_box_is_that_of_its_pixels(kind: type[Labeller]) -> None:
-    boxes = (Mark(1, Box(4, 6, 24, 30), object=1, trust=0.25), BOXES[1])
-    plain, doubted = (kind().label(photo(), Hints(marks=marks)) for marks in (BOXES, boxes))
+def test_trust_of_a_box_is_that_of_its_pixels(kind: type[Filled | GrabCut]) -> None:
+    boxes = (Mark(1, Box(4, 6, 24, 30), object=1, trust=0.25), THINGS[1])
+    plain, doubted = (kind().label(two_things(), Hints(marks=marks)) for marks in (THINGS, boxes))
     assert plain.trust is None
     assert doubted.trust is not None
     np.testing.assert_array_equal(plain.pixels, doubted.pixels)
@@ -141,88 +135,12 @@ def test_trust_of_a_box_is_that_of_its_pixels(kind: type[Labeller]) -> None:
 
 def test_a_crowd_is_unknown_and_objects_lie_before_it() -> None:
     crowd = Mark(255, Box(0, 0, 56, 20))
-    evidence = Filled().label(photo(), Hints(marks=(*BOXES, crowd)))
+    evidence = Filled().label(two_things(), Hints(marks=(*THINGS, crowd)))
     assert (evidence.pixels[:6] == 255).all()
     assert (evidence.pixels[8:20, 6:18] == 1).all()
     assert not evidence.pixels[36:].any()
-    alone = Filled().label(photo(), Hints(marks=(crowd,)))
+    alone = Filled().label(two_things(), Hints(marks=(crowd,)))
     assert (alone.pixels[:20] == 255).all()
-
-
-# --- class maps -----------------------------------------------------------------------------------------------------
-
-
-def test_tags_are_trusted_as_clearly_as_their_class_leads() -> None:
-    scores = torch.rand(3, 5, 7, generator=torch.Generator().manual_seed(0))
-    evidence = place(torch.tensor([2, 5, 9]), scores, 0.4)
-    rows = np.sort(np.concatenate([scores.numpy(), np.full((1, 5, 7), 0.4, np.float32)]), axis=0)
-    np.testing.assert_allclose(evidence.trust, rows[-1] - rows[-2])
-    best = scores.numpy().max(axis=0)
-    expected = np.where(best > 0.4, np.array([2, 5, 9])[scores.numpy().argmax(axis=0)], 0)
-    np.testing.assert_array_equal(evidence.pixels, expected)
-    every = strongest(torch.tensor([0, 2, 5, 9]), torch.cat([torch.full((1, 5, 7), 0.4), scores]))
-    np.testing.assert_array_equal(every.pixels, evidence.pixels)
-    np.testing.assert_array_equal(every.trust, evidence.trust)
-
-
-def test_without_any_class_and_background_nothing_is_known() -> None:
-    none = torch.zeros(0, 2, 3)
-    evidence = place(torch.zeros(0, dtype=torch.int64), none, None)
-    assert (evidence.pixels == 255).all()
-    assert evidence.complete(background=False) is None
-    assert not place(torch.zeros(0, dtype=torch.int64), none, 0.3).pixels.any()
-
-
-# --- evidence -------------------------------------------------------------------------------------------------------
-
-
-def evidence(pixels: list[int], trust: list[float] | None = None) -> Evidence:
-    return Evidence(np.array([pixels], np.uint8), None if trust is None else np.array([trust], np.float32))
-
-
-def test_evidence_checks_itself() -> None:
-    with pytest.raises(ShapeError, match=r"values in 0\.\.1"):
-        evidence([0, 1], [0.5, 1.5])
-    with pytest.raises(ShapeError, match=r"values in 0\.\.1"):
-        evidence([0, 1], [0.5, float("nan")])
-    with pytest.raises(ShapeError, match=r"trust of \(1, 1\)"):
-        evidence([0, 1], [0.5])
-    with pytest.raises(ShapeError, match="uint8 is needed"):
-        Evidence(np.zeros((2, 2), np.int64))
-
-
-def test_marks_win_over_tags_and_each_keeps_its_trust() -> None:
-    marks, tags = evidence([1, 0, 0, 0], [0.5, 0.9, 0.9, 0.9]), evidence([2, 2, 0, 255], [0.1, 0.2, 0.3, 0.4])
-    found = combine({1, 2}, marks, tags)
-    assert found is not None
-    assert found.trust is not None
-    assert found.pixels.tolist() == [[1, 2, 0, 255]]
-    np.testing.assert_allclose(found.trust, np.array([[0.5, 0.2, 0.9, 0.4]], np.float32))
-    half = combine({1, 2}, evidence([1, 0, 0, 0]), tags)
-    np.testing.assert_allclose(half.trust, np.array([[1.0, 0.2, 1.0, 0.4]], np.float32))
-    assert combine({1, 2}, evidence([1, 0]), evidence([2, 2])).trust is None
-    assert combine({1}, marks, tags) is marks, "every tag is marked"
-    assert combine({2}, None, tags) is tags
-    assert combine(None, None, None) is None
-    unplaced = combine({1, 2}, marks, None)
-    assert unplaced.pixels.tolist() == [[1, 255, 255, 255]]
-    assert unplaced.trust is marks.trust
-
-
-def test_a_judged_mask_takes_the_nearest_label_or_background() -> None:
-    rng = np.random.default_rng(1)
-    pixels = np.full((20, 30), 255, np.uint8)
-    places = rng.integers((20, 30), size=(5, 2))
-    labels = np.arange(1, 6, dtype=np.uint8)
-    pixels[tuple(places.T)] = labels
-    mask = Evidence(pixels).complete(background=False)
-    grid = np.stack(np.mgrid[:20, :30], axis=-1)
-    distance = np.sqrt(((grid[:, :, None] - places) ** 2).sum(axis=-1))
-    taken = distance[(mask[..., None] == labels)].reshape(20, 30)
-    assert (taken - distance.min(axis=-1) <= 0.05 * distance.min(axis=-1) + 1e-9).all(), "OpenCV's distances are near"
-    crowd = Filled().label(photo(), Hints(marks=(*BOXES, Mark(255, Box(0, 0, 56, 20)))))
-    plain = Filled().label(photo(), Hints(marks=BOXES))
-    np.testing.assert_array_equal(crowd.complete(background=True), plain.pixels)
 
 
 # --- trust on its way to the loss -----------------------------------------------------------------------------------
@@ -231,7 +149,7 @@ def test_a_judged_mask_takes_the_nearest_label_or_background() -> None:
 @pytest.fixture
 def one_photo(tmp_path: Path) -> Photo:
     path = tmp_path / "a.png"
-    Image.fromarray(photo()).save(path)
+    Image.fromarray(two_things()).save(path)
     return Photo("a", path, Hints(Tags.complete({1}, 3)))
 
 
@@ -248,14 +166,13 @@ def test_trust_walks_with_its_labels_into_targets(one_photo: Photo) -> None:
             seed=seed,
         )
         targets = collate([dataset[0]]).targets
-        known = targets.pixels != 255
+        labels, trust = given(targets.pixels), given(targets.trust)
+        known = labels.ne(255)
         assert known.any()
-        torch.testing.assert_close(
-            targets.trust[known], torch.from_numpy(table)[targets.pixels[known].long()], atol=1 / 255, rtol=0
-        )
-        assert not targets.trust[~known].any()
+        torch.testing.assert_close(trust[known], torch.from_numpy(table)[labels[known].long()], atol=1 / 255, rtol=0)
+        assert not trust[~known].any()
     wholly = PhotoDataset([one_photo], 5, TrainingTransform(48, (1.0, 1.0)), lambda _: pixels, trust=lambda _: None)
-    assert (collate([wholly[0]]).targets.trust == 1).sum() == 40 * 48
+    assert given(collate([wholly[0]]).targets.trust).eq(1).sum() == 40 * 48
     without = PhotoDataset([one_photo], 5, TrainingTransform(48, (1.0, 1.0)), lambda _: pixels)
     assert collate([without[0]]).targets.trust is None
 
@@ -274,7 +191,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor | None]:
     found: list[torch.Tensor | None] = []
     judge = Segmenter.losses
 
-    def losses(self, batch, progress):
+    def losses(self: Segmenter, batch: Batch, progress: Progress) -> dict[str, torch.Tensor]:
         found.append(batch.targets.trust)
         return judge(self, batch, progress)
 
@@ -336,9 +253,9 @@ def test_asking_for_trust_makes_masks_again_and_trains_no_localizer_again() -> N
 def write_no_background(folder: Path) -> Path:
     """Four photos without background: boxes of two, a crowd beside a box in one, nothing known of the pixels of one."""
     folder.mkdir()
-    rows = [("file", "xmin", "ymin", "xmax", "ymax", "label")]
+    rows: list[tuple[object, ...]] = [("file", "xmin", "ymin", "xmax", "ymax", "label")]
     for number in range(4):
-        Image.fromarray(photo()).save(folder / f"p{number}.png")
+        Image.fromarray(two_things()).save(folder / f"p{number}.png")
     for number in range(3):
         rows += [(f"p{number}.png", 0, 0, 20, 40, "left"), (f"p{number}.png", 40, 0, 56, 40, "right")]
     (folder / "classes.txt").write_text("left\nright\n")
@@ -381,7 +298,7 @@ def test_where_no_pixel_is_background_masks_are_complete_and_labels_are_not(tmp_
     mended = np.full(SIZE, 2, np.uint8)
     write_mask(masks / "p0.png", mended)
     store = EvidenceStore(RunFolder.open(run.path), "propose", trust=False)
-    found = store.read(Photo("p0", data / "p0.png")).pixels
+    found = given(store.read(Photo("p0", data / "p0.png"))).pixels
     before = read_label_png(labels / "p0.png")
     np.testing.assert_array_equal(found[:, 20:30], mended[:, 20:30], "what a person changed is known")
     np.testing.assert_array_equal(found[:, 40:], before[:, 40:])
@@ -435,8 +352,8 @@ def pointed(tmp_path: Path) -> Path:
     folder = tmp_path / "pointed"
     folder.mkdir()
     for number in range(8):
-        Image.fromarray(photo()).save(folder / f"p{number}.png")
-    rows = [("file", "x", "y", "label")]
+        Image.fromarray(two_things()).save(folder / f"p{number}.png")
+    rows: list[tuple[object, ...]] = [("file", "x", "y", "label")]
     for number in range(6):
         rows += [(f"p{number}.png", 12, 18, "red"), (f"p{number}.png", 33, 24, "blue")]
     with (folder / "points.csv").open("w", newline="") as file:
@@ -477,7 +394,7 @@ def test_a_labeller_of_points_is_one_new_file(
         trust = read_label_png(run.path / "trust" / f"p{number}.png")
         assert set(np.unique(trust[label != 255])) == {128}
     assert seen
-    assert all({round(v, 2) for v in one.unique().tolist()} <= {0.0, 0.5, 1.0} for one in seen)
+    assert all({round(v, 2) for v in given(one).unique().tolist()} <= {0.0, 0.5, 1.0} for one in seen)
     out = hintseg.masks(run.path, tmp_path / "masks")
     assert len(list((out / "png").glob("*.png"))) == 6
     assert json.loads((out / "coco.json").read_text())["annotations"]
