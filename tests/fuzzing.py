@@ -153,7 +153,6 @@ def json_data(ring: list[int]) -> dict[str, object]:
         {"id": 2, "data": {"image": "b.png"}, "predictions": [{"model_version": "m", "score": 0.5, "result": results}]},
     ]
     place = {"x": 9, "y": 9, "width": 4, "height": 4}
-    height = {"imageHeight": 24, "imageWidth": 32}
     return {
         "labelme": {
             "flags": {"dog": True},
