@@ -402,9 +402,11 @@ class TestWriting:
         (path,) = photo_files(tmp_path / "photos", "a.png")
         own = (Mark(1, Stroke((1.0, 1.0, 9.0, 9.0), 5.0), 3),)
         hints = Hints(Tags(frozenset({1}), frozenset()), own)
-        _, lost = read_back(HintSet("x", ("cat", "dog"), (Photo("a", path, hints),)), path.parent, tmp_path / "out")
+        hint_set = HintSet("x", ("cat", "dog"), (Photo("a", path, hints),), {"train": ("a",)})
+        _, lost = read_back(hint_set, path.parent, tmp_path / "out")
         assert lost == (
             "1 clicks and strokes belong to an object, which is left out",
             "1 strokes have a width, which is left out",
             "1 photos say of some classes that nothing is known; Label Studio says that they are not there",
+            "1 splits are left out",
         )

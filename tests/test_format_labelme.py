@@ -291,8 +291,10 @@ class TestWriting:
     def test_what_is_lost_is_said(self, tmp_path: Path) -> None:
         (path,) = photo_files(tmp_path / "photos", "a.png")
         hints = Hints(Tags(frozenset({1}), frozenset()), (Mark(1, Stroke((1.0, 1.0, 9.0, 9.0), 5.0)),))
-        _, lost = read_back(HintSet("x", ("cat", "dog"), (Photo("a", path, hints),)), path.parent, tmp_path / "out")
+        hint_set = HintSet("x", ("cat", "dog"), (Photo("a", path, hints),), {"train": ("a",)})
+        _, lost = read_back(hint_set, path.parent, tmp_path / "out")
         assert lost == (
             "1 photos say of some classes that nothing is known; labelme says that they are not there",
             "1 strokes have a width, which is left out",
+            "1 splits are left out",
         )

@@ -44,8 +44,8 @@ def decode_brush(data: Sequence[int], size: tuple[int, int]) -> Rle:
     """
     height, width = size
     runs.check_runs(Rle(height, width, (height * width,)))
-    values = np.concatenate([*_blocks(_bytes(data), CHANNELS * height * width), np.zeros(0, np.uint8)])
-    return runs.encode(values.reshape(height, width, CHANNELS)[:, :, 3] > 0)
+    inside = np.concatenate([*_alphas(_bytes(data), height * width)])
+    return runs.encode(inside.reshape(height, width))
 
 
 def _bytes(data: Sequence[int]) -> bytes:
@@ -55,8 +55,8 @@ def _bytes(data: Sequence[int]) -> bytes:
         raise LabelError("the run lengths of the brush are no list of bytes, 0 to 255") from error
 
 
-def _blocks(data: bytes, needed: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield the values of the blocks."""
+def _alphas(data: bytes, pixels: int) -> Iterator[npt.NDArray[np.bool_]]:
+    """Yield whether alpha is not 0, for the pixels that end in each block."""
     at = 0
 
     def read(bits: int) -> int:
@@ -70,24 +70,26 @@ def _blocks(data: bytes, needed: int) -> Iterator[npt.NDArray[np.uint8]]:
 
     total, word = read(32), read(5) + 1
     widths = [read(4) + 1 for _ in range(4)]
-    if total != needed or word != _BYTE:
+    if total != CHANNELS * pixels or word != _BYTE:
         raise LabelError(
-            f"the run lengths of the brush hold {total} values of {word} bits; the picture needs {needed} of {_BYTE}"
+            f"the run lengths of the brush hold {total} values of {word} bits; the picture needs {CHANNELS * pixels} "
+            f"of {_BYTE}"
         )
-    left = total
-    while left > 0:
+    done = 0
+    while done < total:
         repeated = read(1)
-        count = min(read(widths[read(2)]) + 1, left)
+        count = min(read(widths[read(2)]) + 1, total - done)
         if repeated:
-            yield np.full(count, read(_BYTE), np.uint8)
+            yield np.full((done + count) // CHANNELS - done // CHANNELS, read(_BYTE) > 0)
         else:
             first, last = at // _BYTE, -(-(at + _BYTE * count) // _BYTE)
             if last > len(data):
                 raise LabelError("the run lengths of the brush are cut off")
             bits = np.unpackbits(np.frombuffer(data[first:last], np.uint8))[at % _BYTE :]
-            yield np.packbits(bits[: _BYTE * count])
+            values = np.packbits(bits[: _BYTE * count])
+            yield values[(CHANNELS - 1 - done) % CHANNELS :: CHANNELS] > 0
             at += _BYTE * count
-        left -= count
+        done += count
 
 
 def encode_brush(rle: Rle) -> list[int]:

@@ -22,6 +22,7 @@ _TAGS = "photos have tags, but no box or mask; COCO cannot say that, and they ar
 _ABSENT = "photos have tags that COCO cannot hold: it says that exactly the classes of the objects are there"
 _CROWDS = "areas to be ignored are written as crowds of one of their photo's classes"
 _MASKS = "photos have a full mask that cannot be written"
+_SILENT = "photos of the splits are not listed, as nothing that COCO holds is said of them"
 _SPLITS = "splits are left out: they do not part the labelled photos into train, val and test"
 
 
@@ -41,7 +42,10 @@ def write_instances(hint_set: HintSet, out: Path) -> Written:
         else:
             lost[_TAGS] += photo.hints.tags is not None
     files = _files(hint_set, listed)
-    lost[_SPLITS] += len(hint_set.splits) if len(files) == 1 else 0
+    if len(files) == 1:
+        lost[_SPLITS] += len(hint_set.splits)
+    else:
+        lost[_SILENT] += sum(map(len, hint_set.splits.values())) - len(listed)
     for name, some in files.items():
         with whole_file(out / name) as file:
             file.write(json.dumps(_content(hint_set.classes, some, lost), ensure_ascii=False).encode())

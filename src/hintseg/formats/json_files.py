@@ -84,7 +84,8 @@ def _kind(file: Path, size: int, changed: int) -> str:
 
 
 def _has(data: bytes, key: str) -> bool:
-    return re.search(rb'"%s"\s*:' % key.encode(), data) is not None
+    quoted = f'"{key}"'.encode()  # looked for first: plain bytes are found much sooner
+    return quoted in data and re.search(quoted + rb"\s*:", data) is not None
 
 
 def json_format(file: Path) -> str:

@@ -83,9 +83,9 @@ def tasks_of(content: Sequence[Json]) -> Iterator[Task]:
 
 
 def _full(task: Json, line: str) -> Iterator[Task]:
-    every = [one for one in task.get("annotations") or task.get("completions") or () if isinstance(one, dict)]
+    every = _objects(task.get("annotations") or task.get("completions"))
     counted = [one for one in every if not (one.get("was_cancelled") or one.get("skipped"))]
-    predicted = [one for one in task.get("predictions") or () if isinstance(one, dict)]
+    predicted = _objects(task.get("predictions"))
     best: Json = {}
     model = ""
     if counted:
@@ -93,16 +93,20 @@ def _full(task: Json, line: str) -> Iterator[Task]:
     elif predicted and not every:
         best = max(predicted, key=_time)
         model = str(best.get("model_version") or "unknown")
-    results = [one for one in best.get("result") or () if isinstance(one, dict)]
+    results = _objects(best.get("result"))
     photos = _photos(task["data"], [str(one.get("to_name")) for one in results], line)
     for place, photo in enumerate(photos):
-        own = [one for one in results if len(photos) == 1 or int(one.get("item_index") or 0) == place]
+        own = [one for one in results if len(photos) == 1 or (one.get("item_index") or 0) == place]
         found = Task(photo_names(photo), line, annotations=len(counted))
         found.model = "" if model == OWN_MODEL else model
         found.said = bool(best) and (bool(own) or model in ("", OWN_MODEL))
         score = None if model == OWN_MODEL else best.get("score")
         _read_results(found, own, score)
         yield found
+
+
+def _objects(value: object) -> list[Json]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _small(row: Json, line: str, annotations: int) -> Task:
@@ -115,8 +119,7 @@ def _small(row: Json, line: str, annotations: int) -> Task:
     results = list[Json]()
     for key in keys:
         value = row[key]
-        regions = [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
-        results += [{"from_name": key, "value": one, **one} for one in regions]
+        results += [{"from_name": key, "value": one, **one} for one in _objects(value)]
         if start <= keys.index(key) < end:
             chosen = value.get("choices") if isinstance(value, dict) else value
             words = [chosen] if isinstance(chosen, str) else chosen if isinstance(chosen, list) else []
@@ -277,7 +280,9 @@ def _shape(value: Json, size: tuple[int, int] | None) -> Shape:
             raise LabelError("is a brush stroke without `original_width` and `original_height`")
         return Region(rle=decode_brush(value["rle"], size))
     if "points" in value or "vertices" in value:
-        points = value.get("points") or value.get("vertices") or ()
+        points = value.get("points") or value.get("vertices")
+        if not isinstance(points, list):
+            raise LabelError("has no list of points")
         pairs = [(one.get("x"), one.get("y")) if isinstance(one, dict) else one for one in points]
         flat = [numbers([*pair], "point", count=2) for pair in pairs if isinstance(pair, list | tuple)]
         ring = tuple(part for x, y in flat for part in (x * across, y * down))

@@ -37,6 +37,7 @@ _UNREAD = "photos cannot be read, so their marks, in percent of width and height
 _MASKS = "photos have a full mask that cannot be written"
 _ABSENT = "photos say of some classes that nothing is known; Label Studio says that they are not there"
 _WIDTH = "strokes have a width, which is left out"
+_SPLITS = "splits are left out"
 _OBJECTS = "clicks and strokes belong to an object, which is left out"
 
 Result = dict[str, object]
@@ -70,6 +71,7 @@ def write_tasks(hint_set: HintSet, out: Path) -> Written:
         used |= {str(one["type"]) for one in results}
         used |= {names[one.mark.label] for one in found.drawn if one.mark.label in (BACKGROUND, IGNORE)}
         tasks.append(task)
+    lost[_SPLITS] += len(hint_set.splits)
     with whole_file(out / "label_config.xml") as file:
         file.write(_config(hint_set.classes, used).encode())
     with whole_file(out / "tasks.json") as file:

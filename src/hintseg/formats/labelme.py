@@ -44,6 +44,7 @@ _VERSION = "5.5.0"
 
 _MASKS = "photos have a full mask that cannot be written"
 _ABSENT = "photos say of some classes that nothing is known; labelme says that they are not there"
+_SPLITS = "splits are left out"
 _WIDTH = "strokes have a width, which is left out"
 
 
@@ -135,6 +136,7 @@ class Labelme:
             }
             with whole_file(out / f"{photo.id}.json") as file:
                 file.write(json.dumps(content, ensure_ascii=False, indent=1).encode())
+        lost[_SPLITS] += len(hint_set.splits)
         with whole_file(out / CLASS_FILE) as file:
             file.write("".join(f"{name}\n" for name in (IGNORED, BACKGROUND_LABEL, *hint_set.classes)).encode())
         return Written(out, tuple(f"{count} {what}" for what, count in lost.items() if count))

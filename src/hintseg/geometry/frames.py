@@ -72,7 +72,7 @@ class Frame:
         """Return a shape of the picture in the upright photo.
 
         Raises:
-            LabelError: Its run lengths are those of another picture.
+            LabelError: Its run lengths are those of another picture, or its coordinates are not in pairs.
         """
         if isinstance(shape, Box):
             (x0, y0), (x1, y1) = self.point(shape.x0, shape.y0), self.point(shape.x1, shape.y1)
@@ -90,6 +90,8 @@ class Frame:
         return Region(tuple(self._ring(ring) for ring in shape.polygons))
 
     def _ring(self, flat: tuple[float, ...]) -> tuple[float, ...]:
+        if len(flat) % 2:
+            raise LabelError(f"an outline has {len(flat)} numbers; points (x, y) are needed")
         pairs = zip(flat[0::2], flat[1::2], strict=True)
         return tuple(value for x, y in pairs for value in self.point(x, y))
 
