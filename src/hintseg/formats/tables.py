@@ -245,16 +245,24 @@ def _stem(name: str) -> str:
 
 
 def _is_photo(text: str, photos: frozenset[str]) -> bool:
-    return _stem(text) in photos or text[text.rfind(".") :].lower() in photo_suffixes()
+    return _stem(text) in photos or _has_suffix(text)
+
+
+def _has_suffix(text: str) -> bool:
+    return text[text.rfind(".") :].lower() in photo_suffixes()
 
 
 def _header(rows: list[Row], photos: frozenset[str]) -> tuple[list[str], bool]:
     """Return the header, and whether that is a guess: none of its names is known, but the first line has no photo."""
     first = rows[0][1]
-    if len(first) < 2 or any(_is_photo(text, photos) for text in first):
+    names = set(map(plain, first))
+    if len(first) < 2 or any(_has_suffix(text) for text in first):
         return [], False
-    names = [plain(text) for text in first]
-    if any(name in FILE_COLUMNS or name in LABEL_COLUMNS or name in RUN_COLUMNS for name in names):
+    if names & set(FILE_COLUMNS):  # also where a photo is called so
+        return first, False
+    if any(_is_photo(text, photos) for text in first):
+        return [], False
+    if names & {*LABEL_COLUMNS, *RUN_COLUMNS}:
         return first, False
     below = [cells for _, cells in rows[1:_SAMPLE]]
     repeats = any(text and _form(text) == _form(cell(cells, i)) for i, text in enumerate(first) for cells in below)
@@ -387,15 +395,16 @@ ABSENT = frozenset({"-1", "-1.0"})
 
 def one_hot_columns(table: Table) -> list[int]:
     """Return the columns that say of one class each whether it is there: most of their cells do."""
-    answers = YES | NO | NOT_SAID | ABSENT
-    rows = [[text.lower() for text in cells] for _, cells in table.rows[:_SAMPLE]]
-    found = []
-    for i in range(len(table.header)):
-        if i not in other_columns(table) or table.plain[i] in LABEL_COLUMNS:
-            continue
-        if rows and 2 * sum(cell(cells, i) in answers for cells in rows) > len(rows):
-            found.append(i)
-    return found if any(cell(cells, i) in YES | ABSENT | {"0"} for i in found for cells in rows) else []
+    open_ = [i for i in other_columns(table) if table.plain[i] not in LABEL_COLUMNS]
+    found = [i for i in open_ if are_answers(table, [i])]
+    said = {text.lower() for i in found for text in table.cells(i)[:_SAMPLE]}
+    return found if said & (YES | ABSENT | {"0"}) else []
+
+
+def are_answers(table: Table, columns: Sequence[int]) -> bool:
+    """Tell whether most cells of columns say yes, no or not known."""
+    cells = [text.lower() for i in columns for text in table.cells(i)[:_SAMPLE]]
+    return 2 * sum(text in YES | NO | NOT_SAID | ABSENT for text in cells) > len(cells)
 
 
 BARE_CORNERS = ("file", "x1", "y1", "x2", "y2", "label")
