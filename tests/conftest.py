@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from hintseg.data.shapes import write_shapes
+from small_runs import write_squares
 
 torch.set_num_threads(1)
 
@@ -22,6 +23,12 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shapes") / "photos"
     write_shapes(folder, train=8, val=2, size=64)
     return folder
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `write_squares`, 8 + 4 photos; to read only."""
+    return write_squares(tmp_path_factory.mktemp("squares") / "photos")
 
 
 @pytest.fixture

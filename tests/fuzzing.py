@@ -149,7 +149,7 @@ def file_target(path: Path, read: Callable[[], Any], cost: int = 1) -> Target:
 
 
 def hint_targets(folder: Path) -> dict[str, Target]:
-    found = {}
+    found: dict[str, Any] = {}
     for key, (root, files) in write_data(folder).items():
         read = partial(read_all, root, key.split()[0])
         found |= {f"{key}: {name}": file_target(root / name, read) for name in files}

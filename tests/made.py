@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from hintseg.refine.random_walk import path_offsets
 from hintseg.types import Batch, Targets
+
+Known = TypeVar("Known")
+
+
+def given(value: Known | None) -> Known:
+    """A value that the test knows to be there."""
+    assert value is not None
+    return value
+
+
+def of(kind: type[Known], value: object) -> Known:
+    """A value that the test knows to be of a kind."""
+    assert isinstance(value, kind)
+    return value
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:
@@ -31,7 +46,7 @@ def batch_of(
     return Batch([str(i) for i in range(count)], images, targets, source)
 
 
-def with_targets(batch: Batch, **changes: object) -> Batch:
+def with_targets(batch: Batch, **changes: Any) -> Batch:
     """The batch with some of its targets changed."""
     return replace(batch, targets=replace(batch.targets, **changes))
 

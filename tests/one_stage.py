@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
+from torch import Tensor
 
 from hintseg.config.settings import BackboneConfig
+from hintseg.methods.afa import Afa
+from hintseg.methods.bmp import Bmp
+from hintseg.types import Batch
 from made import batch_of, rand
 from published import afa_weights
 
 TINY = BackboneConfig(name="mit_tiny", weights="random")
 
 
-def windows_of(boxes):
+def windows_of(boxes: Tensor) -> Tensor:
     """Published boxes are (y0, y1, x0, x1)."""
     return torch.stack([boxes[:, 2], boxes[:, 0], boxes[:, 3], boxes[:, 1]], dim=1).long()
 
 
-def batch(classes=3, size=64):
+def batch(classes: int = 3, size: int = 64) -> Batch:
     tags = torch.zeros(2, classes)
     tags[0, [0, classes - 1]] = 1
     tags[1, 1] = 1
@@ -24,7 +30,10 @@ def batch(classes=3, size=64):
     return batch_of(images, tags, windows=torch.tensor([[0, 0, size, size], [4, 8, size - 6, size - 10]]))
 
 
-def load_published(method):
+OneStage = TypeVar("OneStage", Afa, Bmp)
+
+
+def load_published(method: OneStage) -> OneStage:
     """Load the published tiny network into a method, name by name."""
     own = {}
     for name, value in afa_weights().items():
@@ -50,6 +59,6 @@ def load_published(method):
     return method.eval()
 
 
-def normalised(method, x):
+def normalised(method: Afa | Bmp, x: Tensor) -> Tensor:
     """Turn a normalised image into the 0..1 image that gives it."""
     return x * method.backbone.std + method.backbone.mean

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from made import given
+
 REFERENCE = Path(__file__).with_name("reference")
 
 
@@ -43,7 +45,7 @@ class Layers(dict[str, nn.Module]):
                 fan_out = math.prod(layer.kernel_size) * layer.out_channels // layer.groups
                 nn.init.normal_(layer.weight, 0, math.sqrt(2 / fan_out))
             if isinstance(layer, nn.Linear | nn.Conv2d):
-                nn.init.zeros_(layer.bias)
+                nn.init.zeros_(given(layer.bias))
 
     def state(self) -> dict[str, Tensor]:
         """Return the weights by name."""
@@ -84,7 +86,7 @@ def afa_weights() -> dict[str, Tensor]:
         layers["decoder.linear_fuse.bn"] = nn.BatchNorm2d(32)
         layers["decoder.linear_pred"] = nn.Conv2d(32, 6, 1)
         layers["attn_proj"] = nn.Conv2d(16, 1, 1)
-        nn.init.kaiming_normal_(layers["attn_proj"].weight, a=math.sqrt(5), mode="fan_out")
+        nn.init.kaiming_normal_(layers["attn_proj"].get_parameter("weight"), a=math.sqrt(5), mode="fan_out")
         layers["classifier"] = nn.Conv2d(64, 5, 1, bias=False)
         return layers.state()
 

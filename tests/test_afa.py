@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 import hintseg
 from hintseg.cam import merge_twins, stretch
 from hintseg.config.settings import BackboneConfig, FitConfig
-from hintseg.errors import ShapeError
+from hintseg.errors import ConfigError, ShapeError
 from hintseg.losses.balanced_cross_entropy import BalancedCrossEntropy, balanced_cross_entropy
 from hintseg.losses.window_affinity import window_affinity_loss
 from hintseg.methods import afa as module
@@ -19,15 +24,16 @@ from hintseg.methods.method import frozen
 from hintseg.nn.affinity import window
 from hintseg.refine import par
 from hintseg.refine.pseudo_labels import CropPar, affinity_labels, inside, par_labels, present
+from hintseg.run.folder import RunFolder
 from hintseg.training.optim import build_optimizer, learning_rate_factor
 from hintseg.types import ParameterGroup, Progress
-from made import rand
+from made import given, rand
 from one_stage import TINY, batch, load_published, normalised, windows_of
 from published import reference
-from test_pipeline import write_photos
+from small_runs import ONE_STAGE, write_squares
 
 
-def afa(classes=3, **settings):
+def afa(classes: int = 3, **settings: object) -> Afa:
     torch.manual_seed(0)
     return Afa(AfaConfig.model_validate({"backbone": TINY, "width": 16} | settings), classes, True)
 
@@ -35,13 +41,13 @@ def afa(classes=3, **settings):
 # --- network --------------------------------------------------------------------------------------------------------
 
 
-def test_network_equals_the_published_one():
+def test_network_equals_the_published_one() -> None:
     method, data = load_published(afa(5, width=32, prior=False)), reference("afa_net")
     with torch.no_grad():
         seen = method.branches(normalised(method, data["x"][:1]), decode=True)
         torch.testing.assert_close(seen.scores, data["cls"], rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(seen.logits, data["seg"], rtol=1e-3, atol=1e-5)
-        affinity = method.affinity_head(seen.attention, (4, 4))
+        affinity = given(method.affinity_head)(seen.attention, (4, 4))
         near = window(4, 4, 8, affinity.device)
         expected = data["attn_pred"].gather(1, near.cells[None]) * near.inside
         torch.testing.assert_close(affinity * near.inside, expected, rtol=1e-3, atol=1e-5)
@@ -49,7 +55,7 @@ def test_network_equals_the_published_one():
         torch.testing.assert_close(wide.maps, data["cam2"], rtol=1e-3, atol=1e-5)
 
 
-def test_multi_scale_maps_equal_the_published_ones():
+def test_multi_scale_maps_equal_the_published_ones() -> None:
     data, size = reference("afa_mscam"), (64, 96)
     merged = torch.zeros(2, 5, *size)
     for scale in (1, 0.5, 1.5):
@@ -60,7 +66,7 @@ def test_multi_scale_maps_equal_the_published_ones():
     torch.testing.assert_close(stretch(merged)[:1, :, ::3, ::3], data["cam"], rtol=1e-4, atol=1e-5)
 
 
-def test_look_sums_scales_and_takes_the_larger_twin():
+def test_look_sums_scales_and_takes_the_larger_twin() -> None:
     method, images = afa(scales=(1.0, 0.5)).eval(), rand(2, 3, 64, 64)
     total = torch.zeros(2, 3, 64, 64)
     with torch.no_grad():
@@ -75,7 +81,7 @@ def test_look_sums_scales_and_takes_the_larger_twin():
 
 
 @pytest.mark.parametrize("name", ["mit_tiny", "resnet10t"])
-def test_looking_changes_nothing(name, monkeypatch):
+def test_looking_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method = afa(backbone=BackboneConfig(name=name, weights="random")).train()
     method.backbone.eval()  # a frozen part must stay so
     before = {key: value.clone() for key, value in method.state_dict().items()}
@@ -88,18 +94,24 @@ def test_looking_changes_nothing(name, monkeypatch):
     assert not modes["backbone"]
 
 
-def test_modes_come_back_after_an_error():
+def test_modes_come_back_after_an_error() -> None:
     method = afa().train()
     with pytest.raises(ZeroDivisionError), frozen(method):
         _ = 1 / method.decoder.training  # evaluation mode: 0
     assert method.decoder.training
 
 
-def test_without_background_every_pixel_has_a_class(monkeypatch):
+def test_without_background_every_pixel_has_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    method, data, seen = Afa(AfaConfig(backbone=TINY, width=16), 3, False), batch(), []
+    method, data = Afa(AfaConfig(backbone=TINY, width=16), 3, False), batch()
     data.targets.tags[1] = 0
-    monkeypatch.setattr(BalancedCrossEntropy, "of", lambda self, logits, y, t: (seen.append(y), logits.sum() * 0)[1])
+    seen: list[Tensor] = []
+
+    def of(self: BalancedCrossEntropy, logits: Tensor, labels: Tensor, trust: Tensor | None) -> Tensor:
+        seen.append(labels)
+        return logits.sum() * 0
+
+    monkeypatch.setattr(BalancedCrossEntropy, "of", of)
     for step in (20, 50):  # labels of PAR, labels of the affinity
         assert all(loss.isfinite() for loss in method.losses(data, Progress(step, 100)).values())
     assert all(set(labels[0].unique().tolist()) <= {1, 3} for labels in seen)
@@ -107,7 +119,7 @@ def test_without_background_every_pixel_has_a_class(monkeypatch):
     assert method.segment(data.images).argmax(dim=1).min() > 0
 
 
-def test_timm_networks_have_no_affinity_head_and_few_levels_are_enough():
+def test_timm_networks_have_no_affinity_head_and_few_levels_are_enough() -> None:
     method = afa(backbone=BackboneConfig(name="resnet10t", weights="random"))
     assert method.affinity_head is None
     assert [method.backbone.strides[i] for i in method.levels] == [4, 8, 16, 16]
@@ -116,14 +128,14 @@ def test_timm_networks_have_no_affinity_head_and_few_levels_are_enough():
     assert cut.segment(rand(1, 3, 64, 64)).shape == (1, 4, 16, 16)
 
 
-def test_every_parameter_is_in_one_group():
+def test_every_parameter_is_in_one_group() -> None:
     method = afa()
     held = [id(p) for group in method.parameter_groups() for p in group.parameters]
     assert sorted(held) == sorted(id(p) for p in method.parameters())
     assert [group.head for group in method.parameter_groups()] == [False, True]
 
 
-def test_prepare_measures_timm_features_only():
+def test_prepare_measures_timm_features_only() -> None:
     data = batch()
     free = afa(backbone=BackboneConfig(name="resnet10t", weights="random"))
     free.prepare([data])
@@ -138,7 +150,7 @@ def test_prepare_measures_timm_features_only():
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 
-def test_par_labels_equal_the_published_ones():
+def test_par_labels_equal_the_published_ones() -> None:
     data = reference("afa_labels")
     whole = torch.tensor([[0, 0, 112, 96]] * 2)  # the published labels let PAR see the padding
     spread = CropPar(data["img"] / 255, whole)
@@ -147,7 +159,7 @@ def test_par_labels_equal_the_published_ones():
     assert torch.equal(found.long(), data["refined"].long())
 
 
-def test_spreading_in_crops_equals_the_published_maps():
+def test_spreading_in_crops_equals_the_published_maps() -> None:
     data = reference("afa_labels")
     spread = CropPar(data["img"] / 255, windows_of(data["box"]))
     found = present(data["cls"])
@@ -161,7 +173,7 @@ def test_spreading_in_crops_equals_the_published_maps():
                 torch.testing.assert_close(packed[photo, channel][window_], expected[window_], rtol=1e-4, atol=1e-5)
 
 
-def plain_labels(maps, image, keys, high, low):
+def plain_labels(maps: Tensor, image: Tensor, keys: list[int], high: float, low: float) -> Tensor:
     """Label one uncropped photo with the published steps, one background score after the other."""
     halves = [side // 2 for side in image.shape[1:]]
     winners = []
@@ -177,7 +189,7 @@ def plain_labels(maps, image, keys, high, low):
     return labels
 
 
-def test_par_labels_of_mixed_photos_equal_each_photo_alone():
+def test_par_labels_of_mixed_photos_equal_each_photo_alone() -> None:
     images, maps = rand(3, 3, 32, 40), rand(3, 4, 32, 40, seed=1)
     tags = torch.tensor([[1.0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]])
     windows = torch.tensor([[0, 0, 40, 32], [6, 4, 30, 28], [0, 0, 40, 32]])
@@ -192,7 +204,7 @@ def test_par_labels_of_mixed_photos_equal_each_photo_alone():
     assert not found[2].any()  # a photo without any of the classes is background
 
 
-def test_affinity_labels_spread_before_they_cut():
+def test_affinity_labels_spread_before_they_cut() -> None:
     images, tags = rand(1, 3, 32, 32), torch.tensor([[1.0, 1.0]])
     windows = torch.tensor([[0, 0, 32, 32]])
     maps = torch.zeros(1, 2, 4, 4)
@@ -204,15 +216,20 @@ def test_affinity_labels_spread_before_they_cut():
     assert swapped.unique().tolist() == [2]
 
 
-def test_colour_is_read_once_for_all_maps(monkeypatch):
+def test_colour_is_read_once_for_all_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     original = CropPar.__init__
-    monkeypatch.setattr(CropPar, "__init__", lambda self, *a, **k: (made.append(1), original(self, *a, **k))[1])
+
+    def counted(self: CropPar, *args: Any, **settings: Any) -> None:
+        made.append(1)
+        original(self, *args, **settings)
+
+    monkeypatch.setattr(CropPar, "__init__", counted)
     afa().losses(batch(), Progress(90, 100))
     assert made == [1]
 
 
-def test_windows_outside_of_crops_are_refused():
+def test_windows_outside_of_crops_are_refused() -> None:
     with pytest.raises(ShapeError, match="must be at least 2 x 2 pixels and lie in its crop"):
         CropPar(rand(1, 3, 16, 16), torch.tensor([[0, 0, 17, 16]]))
 
@@ -220,7 +237,7 @@ def test_windows_outside_of_crops_are_refused():
 # --- losses ---------------------------------------------------------------------------------------------------------
 
 
-def test_affinity_loss_equals_the_published_one():
+def test_affinity_loss_equals_the_published_one() -> None:
     data = reference("afa_affinity")
     near = window(8, 10, 3, torch.device("cpu"))
     labels = F.interpolate(data["label"][:, None].float(), size=(8, 10), mode="nearest")[:, 0]
@@ -233,7 +250,7 @@ def test_affinity_loss_equals_the_published_one():
     torch.testing.assert_close(found, data["seg_loss"], rtol=1e-4, atol=1e-6)
 
 
-def test_affinity_loss_equals_a_loop_over_pairs():
+def test_affinity_loss_equals_a_loop_over_pairs() -> None:
     labels = torch.tensor([[[0, 0, 1, 255], [0, 1, 1, 2], [2, 2, 255, 2]]], dtype=torch.uint8)
     affinity = rand(1, 25, 12, seed=2)
     near = window(3, 4, 2, labels.device)
@@ -252,18 +269,18 @@ def test_affinity_loss_equals_a_loop_over_pairs():
     torch.testing.assert_close(window_affinity_loss(affinity, labels, 2), torch.tensor(expected))
 
 
-def test_losses_of_unknown_pixels_are_zero_with_zero_gradient():
+def test_losses_of_unknown_pixels_are_zero_with_zero_gradient() -> None:
     unknown = torch.full((1, 4, 4), 255, dtype=torch.uint8)
     affinity = rand(1, 9, 16).requires_grad_()
     logits = rand(1, 3, 4, 4).requires_grad_()
     total = window_affinity_loss(affinity, unknown, 1) + balanced_cross_entropy(logits, unknown)
     total.backward()
     assert total == 0
-    assert not affinity.grad.any()
-    assert not logits.grad.any()
+    assert not given(affinity.grad).any()
+    assert not given(logits.grad).any()
 
 
-def test_background_and_foreground_weigh_the_same():
+def test_background_and_foreground_weigh_the_same() -> None:
     logits = torch.zeros(1, 3, 1, 4)
     logits[0, 1] = 2.0
     masks = torch.tensor([[[0, 1, 1, 1]]], dtype=torch.uint8)
@@ -271,11 +288,18 @@ def test_background_and_foreground_weigh_the_same():
     torch.testing.assert_close(balanced_cross_entropy(logits, masks), (each[0] + each[1]) / 2)
 
 
-def test_phases_use_only_their_own_labels(monkeypatch):
+def test_phases_use_only_their_own_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
+
+    def noting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **settings: Any) -> Any:
+            calls.append(name)
+            return function(*args, **settings)
+
+        return noted
+
     for name, where in (("par_labels", one_stage_module), ("affinity_labels", module)):
-        original = getattr(where, name)
-        monkeypatch.setattr(where, name, lambda *a, _n=name, _o=original, **k: (calls.append(_n), _o(*a, **k))[1])
+        monkeypatch.setattr(where, name, noting(name, getattr(where, name)))
     method, data = afa(), batch()
     for step, names, made in (
         (9, {"loss_cls"}, []),
@@ -288,23 +312,24 @@ def test_phases_use_only_their_own_labels(monkeypatch):
         assert calls == made
 
 
-def test_without_attention_labels_are_those_of_par_throughout(monkeypatch):
+def test_without_attention_labels_are_those_of_par_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hintseg.methods.afa.affinity_labels", lambda *a, **k: pytest.fail("affinity labels made"))
     method = afa(backbone=BackboneConfig(name="resnet10t", weights="random"))
     assert set(method.losses(batch(), Progress(90, 100))) == {"loss_cls", "loss_seg"}
 
 
-def test_gradients_reach_every_part():
+def test_gradients_reach_every_part() -> None:
     method = afa()
     torch.stack(list(method.losses(batch(), Progress(50, 100)).values())).sum().backward()
-    for part in (method.backbone.block4, method.classifier, method.decoder, method.affinity_head):
+    for name in ("backbone.block4", "classifier", "decoder", "affinity_head"):
+        part = method.get_submodule(name)
         assert any(p.grad is not None and p.grad.any() for p in part.parameters())
 
 
 # --- schedule -------------------------------------------------------------------------------------------------------
 
 
-def test_schedule_and_steps_equal_the_published_ones():
+def test_schedule_and_steps_equal_the_published_ones() -> None:
     data = reference("optim")
     rates, weights = data["adamw_lr"].flatten(), data["adamw_w"]
     fit = FitConfig(
@@ -322,7 +347,7 @@ def test_schedule_and_steps_equal_the_published_ones():
         torch.testing.assert_close(value.detach()[:, 0], weights[step], rtol=1e-5, atol=0)
 
 
-def test_schedule_jumps_from_the_warm_up_to_the_curve():
+def test_schedule_jumps_from_the_warm_up_to_the_curve() -> None:
     fit = FitConfig(schedule="poly_jump", power=1.0, warmup=0.1)
     factors = [learning_rate_factor(step, 100, fit) for step in range(100)]
     assert factors[0] == 1e-6
@@ -332,23 +357,9 @@ def test_schedule_jumps_from_the_warm_up_to_the_curve():
 
 # --- the whole way --------------------------------------------------------------------------------------------------
 
-QUICK = [
-    "backbone.name=mit_tiny",
-    "backbone.weights=random",
-    "trainer.workers=0",
-    "trainer.precision=32-true",
-    "segment.width=16",
-    "segment.scales=[1.0]",
-    "segment.fit.batch_size=4",
-    "segment.fit.crop=64",
-    "maps.scales=[1.0]",
-    "test.scales=[1.0]",
-]
 
-
-def test_recipe_end_to_end(tmp_path):
-    data = write_photos(tmp_path / "data")
-    run = hintseg.train(data, tmp_path / "run", recipe="afa", settings=[*QUICK, "segment.fit.epochs=1"])
+def test_recipe_end_to_end(squares: Path, tmp_path: Path) -> None:
+    run = hintseg.train(squares, tmp_path / "run", recipe="afa", settings=[*ONE_STAGE, "segment.fit.epochs=1"])
     kinds = {(row["kind"], row["split"]) for row in run.metrics}
     assert kinds == {
         ("seed", "train"),
@@ -359,3 +370,17 @@ def test_recipe_end_to_end(tmp_path):
     }
     assert not (run.path / "segment" / "background").exists()  # AFA's background is a constant
     assert len(list((run.masks(tmp_path / "masks") / "png").glob("*.png"))) == 8
+
+
+def test_masks_that_may_teach_teach_branch_s_beside_the_tags(tmp_path: Path) -> None:
+    data = write_squares(tmp_path / "data")
+    (tmp_path / "masks.txt").write_text("photo 0\nphoto 1\n")
+    own = [f"data.learn_masks={tmp_path / 'masks.txt'}", "segment.objectives=[{name: cross_entropy}]"]
+    settings = [*ONE_STAGE, "segment.fit.epochs=2", *own]
+    run = hintseg.train(data, tmp_path / "run", recipe="afa", settings=settings)
+    columns = RunFolder.open(run.path).table("segment")
+    assert max(columns["segmentation"]) > 0
+    assert "loss_cls" in columns
+    assert "used for evaluation only" not in (run.path / "report.html").read_text()
+    with pytest.raises(ConfigError, match="objective 'cross_entropy' learns from masks, but the batch has none"):
+        hintseg.train(data, tmp_path / "none", recipe="afa", settings=[*ONE_STAGE, "segment.fit.epochs=1", own[1]])

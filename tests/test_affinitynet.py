@@ -25,10 +25,11 @@ from hintseg.methods.affinitynet import (
     pair_affinity,
 )
 from hintseg.methods.refiner import Refiner
+from hintseg.nn.scale import FeatureScale
 from hintseg.refine.random_walk import pair_transition, random_walk
 from hintseg.training.weights import load_weights, save_weights
 from hintseg.types import Progress
-from made import blob_photo, noise_with, offsets_of, two_halves, with_targets
+from made import blob_photo, noise_with, of, offsets_of, two_halves, with_targets
 from published import psa_weights, reference
 
 PROGRESS = Progress(0, 10)
@@ -49,7 +50,7 @@ def published() -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def published_features(published) -> Tensor:
+def published_features(published: dict[str, Tensor]) -> Tensor:
     """The published head on its three levels, through the layers of ours."""
     net = make(cell=1)
     net.reduce = torch.nn.ModuleList(
@@ -58,25 +59,25 @@ def published_features(published) -> Tensor:
     for layer, weight in zip([*net.reduce, net.mix], psa_weights().values(), strict=True):
         layer.weight.data = weight
     levels = [published[name] for name in ("c4", "c5", "c6")]
-    net.backbone.forward = lambda images: levels  # type: ignore[method-assign]
+    net.backbone.forward = lambda images, known=None: levels  # type: ignore[method-assign, assignment]
     with torch.no_grad():
         return net.features(torch.zeros(1, 3, 12, 15))
 
 
-def test_affinity_equals_the_published_one(published, published_features) -> None:
+def test_affinity_equals_the_published_one(published: dict[str, Tensor], published_features: Tensor) -> None:
     # The file lists its 34 offsets row by row.
     affinity = pair_affinity(published_features, sorted(offsets_of(5)))
     torch.testing.assert_close(affinity, published["aff"], rtol=1e-3, atol=1e-6)
 
 
-def test_pair_labels_equal_the_published_ones(published) -> None:
+def test_pair_labels_equal_the_published_ones(published: dict[str, Tensor]) -> None:
     pairs = pair_labels(published["label"][None], sorted(offsets_of(5)))
     for name, found in zip(("bg", "fg", "neg"), pairs, strict=True):
         assert torch.equal(found[0], published[name])
 
 
 @pytest.mark.parametrize("power", [6, 8])
-def test_walk_equals_the_published_one(published, published_features, power: int) -> None:
+def test_walk_equals_the_published_one(published: dict[str, Tensor], published_features: Tensor, power: int) -> None:
     offsets = offsets_of(5)
     affinity = torch.zeros(len(offsets), 12, 15)
     affinity[:, :8, 4:11] = pair_affinity(published_features, offsets)[0].view(-1, 8, 7)
@@ -255,7 +256,7 @@ def test_features_are_those_of_the_three_last_levels() -> None:
     levels = net.backbone(images)[-3:]
     reduced = []
     for level, layer in zip(levels, net.reduce, strict=True):
-        values = elu(conv2d(level, layer.weight))
+        values = elu(conv2d(level, layer.get_parameter("weight")))
         if values.shape[-2:] != (8, 12):
             values = torch.nn.functional.interpolate(values, (8, 12), mode="bilinear")
         reduced.append(values)
@@ -267,7 +268,7 @@ def test_features_are_those_of_the_three_last_levels() -> None:
 def test_features_are_brought_to_one_scale() -> None:
     net, batch = make(), noise_with(two_halves())
     net.prepare([])
-    assert [scale.factor.item() for scale in net.scales] == [1, 1, 1]
+    assert [of(FeatureScale, scale).factor.item() for scale in net.scales] == [1, 1, 1]
     net.prepare([batch])
     for scale, level in zip(net.scales, net.train().backbone(batch.images)[-3:], strict=True):
         assert (level * scale.factor).square().mean().sqrt().item() == pytest.approx(1, rel=0.05)

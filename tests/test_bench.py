@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_photos_of_the_bench_are_as_hard_as_real_ones() -> None:
     assert 70_000 < DenseCrf(photos(1, 321, 481), gaussian=None).vertices[0] < 130_000
 
 
-def test_command_measures_and_explains(monkeypatch) -> None:
+def test_command_measures_and_explains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hintseg.bench.measuring.peak_memory", lambda *_, **__: 5 << 20)
     done = CliRunner().invoke(app, ["bench", "par", "--tiny", "--json", "--threads", "1"])
     assert done.exit_code == 0, done.output
@@ -63,7 +64,7 @@ def test_command_measures_and_explains(monkeypatch) -> None:
         assert (row["device"], row["threads"]) == ("cpu", 1)
 
 
-def test_table_names_shapes_and_slow_rows(monkeypatch, capsys) -> None:
+def test_table_names_shapes_and_slow_rows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("hintseg.bench.measuring.peak_memory", lambda *_, **__: 5 << 20)
     monkeypatch.setenv("COLUMNS", "250")
     before = torch.get_num_threads()
@@ -82,7 +83,7 @@ def test_table_names_shapes_and_slow_rows(monkeypatch, capsys) -> None:
     assert "multiplies" in text
 
 
-def test_without_the_source_tree_ours_is_shown_alone(monkeypatch) -> None:
+def test_without_the_source_tree_ours_is_shown_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hintseg.bench.measuring.PLAIN", PLAIN.with_name("missing.py"))
     monkeypatch.setattr("hintseg.bench.measuring.peak_memory", lambda *_, **__: 7)
     row = measure(OPERATIONS["par"], CPU, Rates(1, 1e9, 1e9), tiny=True, repeats=1)
@@ -90,7 +91,7 @@ def test_without_the_source_tree_ours_is_shown_alone(monkeypatch) -> None:
     assert (row.peak, row.plain_runs, row.runs) == (7, 0, 1)
 
 
-def test_a_long_plain_version_is_run_once(monkeypatch) -> None:
+def test_a_long_plain_version_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hintseg.bench.measuring.PATIENCE", 0.0)
     monkeypatch.setattr("hintseg.bench.measuring.peak_memory", lambda *_, **__: 0)
     row = measure(OPERATIONS["par"], CPU, Rates(1, 1e9, 1e9), tiny=True, repeats=2)
@@ -115,7 +116,7 @@ def test_memory_of_a_run_is_what_it_allocates() -> None:
         ({"threads": [0]}, "--threads 0 given"),
     ],
 )
-def test_mistakes_end_in_one_message(given, part: str) -> None:
-    usual = {"names": None, "device": "cpu", "threads": None, "slow": False, "tiny": True, "json": True}
+def test_mistakes_end_in_one_message(given: dict[str, Any], part: str) -> None:
+    usual: dict[str, Any] = {"names": None, "device": "cpu", "threads": None, "slow": False, "tiny": True, "json": True}
     with pytest.raises(ConfigError, match=re.escape(part)):
         command(**(usual | given))

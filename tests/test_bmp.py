@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 import hintseg
@@ -23,12 +27,11 @@ from hintseg.refine import par
 from hintseg.refine.pseudo_labels import CropPar, background_aware
 from hintseg.store.masks import read_label_png
 from hintseg.training.weights import load_weights
-from hintseg.types import Progress
-from made import batch_of, rand
+from hintseg.types import Batch, Progress
+from made import batch_of, given, of, rand
 from one_stage import TINY, batch, load_published, normalised, windows_of
 from published import reference
-from test_afa import QUICK
-from test_pipeline import write_photos
+from small_runs import ONE_STAGE, write_squares
 
 CODE = {  # what the authors' code does otherwise
     "sigma_c": 0.5,
@@ -39,24 +42,23 @@ CODE = {  # what the authors' code does otherwise
 }
 
 
-def bmp(classes=3, **settings):
+def bmp(classes: int = 3, **settings: Any) -> Bmp:
     torch.manual_seed(0)
     return Bmp(BmpConfig.model_validate({"backbone": TINY, "width": 16} | settings), classes, True)
 
 
-def grow(maps, size):
+def grow(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
-def one_photo(tags, size=(8, 8)):
-    tags = torch.tensor([tags], dtype=torch.float32)
-    return batch_of(rand(1, 3, *size), tags)
+def one_photo(tags: list[float], size: tuple[int, int] = (8, 8)) -> Batch:
+    return batch_of(rand(1, 3, *size), torch.tensor([tags], dtype=torch.float32))
 
 
 # --- published numbers ----------------------------------------------------------------------------------------------
 
 
-def test_network_equals_the_published_one():
+def test_network_equals_the_published_one() -> None:
     method = load_published(bmp(5, width=32, prior=False, **CODE))
     data = reference("bmp_net")
     with torch.no_grad():
@@ -64,10 +66,10 @@ def test_network_equals_the_published_one():
     torch.testing.assert_close(seen.scores, data["cls"], rtol=1e-3, atol=1e-5)
     # The file holds one photo and every third pixel.
     torch.testing.assert_close(grow(seen.maps, (64, 64))[..., ::3, ::3], data["cam"], rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(grow(seen.logits, (64, 64))[..., ::3, ::3], data["seg"], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(grow(given(seen.logits), (64, 64))[..., ::3, ::3], data["seg"], rtol=1e-3, atol=1e-5)
 
 
-def test_multi_scale_branches_equal_the_published_ones():
+def test_multi_scale_branches_equal_the_published_ones() -> None:
     method = load_published(bmp(5, width=32, prior=False, **CODE))
     data = reference("bmp_net")
     images = data["x"][:1]
@@ -79,16 +81,16 @@ def test_multi_scale_branches_equal_the_published_ones():
             seen = method.branches(torch.cat([x, x.flip(3)]), decode=True)
             # Theirs are resized to the scaled photo first. We leave that out, and stay within 0.03.
             maps += torch.relu(merge_twins(grow(seen.maps, size), (64, 64), "max"))
-            background += merge_twins(grow(method.background_of(seen.logits), size), (64, 64), "mean")
+            background += merge_twins(grow(method.background_of(given(seen.logits)), size), (64, 64), "mean")
         ours = method.look(normalised(method, images), decode=True)
     third = (..., slice(None, None, 3), slice(None, None, 3))
     torch.testing.assert_close(stretch(maps)[third], data["ms_cam"], rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(stretch(background)[third], data["ms_background"], rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(ours.maps[third], data["ms_cam"], rtol=0, atol=0.03)
-    torch.testing.assert_close(ours.background[third], data["ms_background"], rtol=0, atol=0.03)
+    torch.testing.assert_close(given(ours.background)[third], data["ms_background"], rtol=0, atol=0.03)
 
 
-def test_propagation_equals_the_published_one():
+def test_propagation_equals_the_published_one() -> None:
     data = reference("bmp_bsp")
     spread = CropPar(data["img"] / 255, windows_of(data["box"]))
     background = data["background"]
@@ -100,16 +102,16 @@ def test_propagation_equals_the_published_one():
     assert fair.max() <= 1
 
 
-def test_losses_and_gradients_equal_the_published_ones():
+def test_losses_and_gradients_equal_the_published_ones() -> None:
     data = reference("bmp_losses")
     labels = data["Y_c"]
-    for kind, name in (("soft_margin", "BCE"), ("cross_entropy", "CE")):
+    for objective, name in ((C2s(form="soft_margin"), "BCE"), (C2s(form="cross_entropy"), "CE")):
         s_s = data["P_s"].clone().requires_grad_()
-        loss = C2s(form=kind).of(s_s, labels, None)
+        loss = objective.of(s_s, labels, None)
         loss.backward()
         torch.testing.assert_close(loss.detach(), data[f"c2s_{name}"], rtol=1e-3, atol=1e-6)
         # The file holds the gradients of every sixteenth pixel.
-        torch.testing.assert_close(s_s.grad[..., ::16, ::16], data[f"gPs_{name}"], rtol=1e-3, atol=1e-9)
+        torch.testing.assert_close(given(s_s.grad)[..., ::16, ::16], data[f"gPs_{name}"], rtol=1e-3, atol=1e-9)
     photo = batch_of(data["P_s"][:, :3], torch.ones(2, 20), windows=windows_of(data["box"]))
     y_s = bmp(20, **CODE).feedback(data["P_s"], photo.targets)
     assert torch.equal(y_s, data["Y_s"])
@@ -117,13 +119,13 @@ def test_losses_and_gradients_equal_the_published_ones():
     loss = s2c_loss(s_c, y_s)
     loss.backward()
     torch.testing.assert_close(loss.detach(), data["s2c_CE"], rtol=1e-3, atol=1e-6)
-    torch.testing.assert_close(s_c.grad[..., ::16, ::16], data["gPc"], rtol=1e-3, atol=1e-9)
+    torch.testing.assert_close(given(s_c.grad)[..., ::16, ::16], data["gPc"], rtol=1e-3, atol=1e-9)
 
 
 # --- equations ------------------------------------------------------------------------------------------------------
 
 
-def test_c2s_equals_equation_6():
+def test_c2s_equals_equation_6() -> None:
     logits, labels = rand(1, 3, 2, 3) * 4 - 2, torch.tensor([[[0, 1, 255], [2, 255, 1]]], dtype=torch.uint8)
     margin, entropy, known = 0.0, 0.0, 0
     for y in range(2):
@@ -142,7 +144,7 @@ def test_c2s_equals_equation_6():
     torch.testing.assert_close(found, torch.tensor(entropy / known))
 
 
-def test_feedback_equals_equations_3_and_7():
+def test_feedback_equals_equations_3_and_7() -> None:
     photo = one_photo([1, 0, 1])
     logits = rand(1, 4, 8, 8, seed=5) * 8 - 4
     photo.targets.windows[0] = torch.tensor([1, 0, 8, 7])
@@ -160,7 +162,7 @@ def test_feedback_equals_equations_3_and_7():
 @pytest.mark.parametrize(
     ("confidence", "value"), [("softmax", math.e**2 / (math.e**2 + 1)), ("sigmoid", 1 / (1 + math.e**-2)), ("logit", 2)]
 )
-def test_confidence_is_what_its_name_says(confidence, value):
+def test_confidence_is_what_its_name_says(confidence: str, value: float) -> None:
     logits = torch.zeros(1, 2, 8, 8)
     logits[:, 1] = 2.0
     low, high = (
@@ -173,7 +175,7 @@ def test_confidence_is_what_its_name_says(confidence, value):
         assert (method.feedback(logits, one_photo([1]).targets) == expected).all()
 
 
-def test_feedback_keeps_to_the_tags_only_where_asked():
+def test_feedback_keeps_to_the_tags_only_where_asked() -> None:
     logits = torch.zeros(1, 3, 8, 8)
     logits[:, 2], logits[:, 1] = 9.0, 5.0
     assert (bmp(2, sigma_s=0.01).feedback(logits, one_photo([1, 0]).targets) == 1).all()
@@ -181,7 +183,7 @@ def test_feedback_keeps_to_the_tags_only_where_asked():
     assert (bmp(2, filter_feedback=False).feedback(logits, one_photo([1, 0]).targets) == 2).all()
 
 
-def test_s2c_equals_equation_8():
+def test_s2c_equals_equation_8() -> None:
     maps, y_s = rand(1, 3, 2, 2) * 3, torch.tensor([[[1, 255], [3, 2]]], dtype=torch.uint8)
     total = 0.0
     for y, x in ((0, 0), (1, 0), (1, 1)):
@@ -190,17 +192,17 @@ def test_s2c_equals_equation_8():
     torch.testing.assert_close(s2c_loss(maps, y_s), torch.tensor(total / 3))
 
 
-def test_empty_masks_cost_nothing_and_give_no_gradient():
+def test_empty_masks_cost_nothing_and_give_no_gradient() -> None:
     empty = torch.full((1, 4, 4), 255, dtype=torch.uint8)
     s_s, s_c = rand(1, 3, 4, 4).requires_grad_(), rand(1, 2, 4, 4).requires_grad_()
     total = pixel_soft_margin(s_s, empty) + C2s(form="cross_entropy").of(s_s, empty, None) + s2c_loss(s_c, empty)
     total.backward()
     assert total == 0
-    assert not s_s.grad.any()
-    assert not s_c.grad.any()
+    assert not given(s_s.grad).any()
+    assert not given(s_c.grad).any()
 
 
-def test_decoding_equals_equations_9_to_11():
+def test_decoding_equals_equations_9_to_11() -> None:
     method, images = bmp().eval(), rand(1, 3, 64, 64)
     with torch.no_grad():
         levels = method.backbone(images)
@@ -213,16 +215,16 @@ def test_decoding_equals_equations_9_to_11():
         torch.testing.assert_close(method.segment(images), method.decoder(scaled))  # Eq. 11
 
 
-def plain_stretch(values):
+def plain_stretch(values: Tensor) -> Tensor:
     return (values - values.min()) / ((values - values.min()).max() + 1e-5)
 
 
 @pytest.mark.parametrize("kind", ["stretched", "softmax", "sigmoid"])
-def test_propagation_equals_equations_12_and_13(kind):
+def test_propagation_equals_equations_12_and_13(kind: str) -> None:
     method = bmp(2, background_map=kind, scales=(1.0, 0.5)).eval()
     images, tags = rand(1, 3, 64, 64), torch.tensor([[0.0, 1.0]])
     with torch.no_grad():
-        b_s, c = 0, 0
+        b_s, c = torch.zeros(1, 64, 64), torch.zeros(64, 64)
         for size in (64, 32):
             pair = torch.cat([images, images.flip(3)])
             pair = F.interpolate(pair, size=(size, size), mode="bilinear")
@@ -243,7 +245,7 @@ def test_propagation_equals_equations_12_and_13(kind):
 # --- phases and switches --------------------------------------------------------------------------------------------
 
 
-def losses(step=50, **settings):
+def losses(step: int = 50, **settings: Any) -> dict[str, Tensor]:
     return bmp(**settings).losses(batch(), Progress(step, 100))
 
 
@@ -254,11 +256,11 @@ ALL = {"loss_cls", "loss_c2s", "loss_s2c", "loss_aff"}
     ("step", "names"),
     [(0, {"loss_cls"}), (9, {"loss_cls"}), (10, ALL - {"loss_s2c"}), (19, ALL - {"loss_s2c"}), (20, ALL)],
 )
-def test_losses_begin_at_their_share_of_the_steps(step, names):
+def test_losses_begin_at_their_share_of_the_steps(step: int, names: set[str]) -> None:
     assert set(losses(step)) == names
 
 
-def test_terms_have_the_weights_of_equation_14():
+def test_terms_have_the_weights_of_equation_14() -> None:
     single, doubled = losses(), losses(lambda_c2s=1.4, lambda_s2c=0.2, lambda_aff=0.2)
     torch.testing.assert_close(doubled["loss_cls"], single["loss_cls"])
     for name in ALL - {"loss_cls"}:
@@ -269,8 +271,8 @@ def test_terms_have_the_weights_of_equation_14():
 
 
 @pytest.mark.parametrize("name", ["lambda_c2s", "lambda_s2c", "lambda_aff"])
-def test_a_loss_switched_off_changes_no_other(name):
-    whole, without = losses(), losses(**{name: 0.0})
+def test_a_loss_switched_off_changes_no_other(name: str) -> None:
+    whole, without = losses(), losses(**dict[str, Any]({name: 0.0}))
     gone = name.replace("lambda", "loss")
     assert set(without) == ALL - {gone}
     for other in without:
@@ -280,19 +282,36 @@ def test_a_loss_switched_off_changes_no_other(name):
 @pytest.mark.parametrize(
     ("switch", "changed"), [({"bsp": False}, {"loss_c2s"}), ({"ofd": False}, {"loss_c2s", "loss_s2c"})]
 )
-def test_an_operation_switched_off_changes_its_own_losses_only(switch, changed):
-    low = {"sigma_c": 0.1, "sigma_s": 0.1}  # untrained branches are sure of nothing
+def test_an_operation_switched_off_changes_its_own_losses_only(switch: dict[str, bool], changed: set[str]) -> None:
+    low: dict[str, Any] = {"sigma_c": 0.1, "sigma_s": 0.1}  # untrained branches are sure of nothing
     whole, without = losses(**low), losses(**low, **switch)
     assert {name for name in ALL if not torch.equal(whole[name], without[name])} == changed
 
 
-def count_calls(monkeypatch, where, name):
+def count_calls(monkeypatch: pytest.MonkeyPatch, where: ModuleType, name: str) -> list[int]:
     calls, original = [], getattr(where, name)
-    monkeypatch.setattr(where, name, lambda *a, **k: (calls.append(1), original(*a, **k))[1])
+
+    def counted(*args: Any, **settings: Any) -> Any:
+        calls.append(1)
+        return original(*args, **settings)
+
+    monkeypatch.setattr(where, name, counted)
     return calls
 
 
-def test_labels_that_a_phase_does_not_use_are_not_made(monkeypatch):
+def labels_seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The labels that Branch-C gives to Branch-S from now on; they cost nothing."""
+    seen: list[Tensor] = []
+
+    def of(self: C2s, s_s: Tensor, y_c: Tensor, trust: Tensor | None) -> Tensor:
+        seen.append(y_c)
+        return s_s.sum() * 0
+
+    monkeypatch.setattr(C2s, "of", of)
+    return seen
+
+
+def test_labels_that_a_phase_does_not_use_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     colour = count_calls(monkeypatch, one_stage_module, "par_labels")
     aware = count_calls(monkeypatch, module, "background_aware")
     for step, settings, expected in (
@@ -303,12 +322,13 @@ def test_labels_that_a_phase_does_not_use_are_not_made(monkeypatch):
         (50, {"bsp": False}, (1, 0)),
         (50, {"lambda_c2s": 0.0, "lambda_aff": 0.0}, (0, 0)),
     ):
-        colour.clear(), aware.clear()
+        colour.clear()
+        aware.clear()
         losses(step, **settings)
         assert (len(colour), len(aware)) == expected
 
 
-def test_batch_norm_learns_from_the_training_pass_only():
+def test_batch_norm_learns_from_the_training_pass_only() -> None:
     method, data = bmp().train(), batch()
     norm = method.decoder.fuse[1]
     for step, passes in ((5, 0), (15, 1), (50, 2)):  # warm-up, before BSP, with the decoder run for labels
@@ -316,47 +336,46 @@ def test_batch_norm_learns_from_the_training_pass_only():
         assert norm.num_batches_tracked == passes
 
 
-def test_a_step_of_twins_leaves_branch_s_statistics_as_one_pass_does():
+def test_a_step_of_twins_leaves_branch_s_statistics_as_one_pass_does() -> None:
     method = bmp().train()
     method.look(batch().images, decode=True)
     assert method.decoder.fuse[1].num_batches_tracked == 0
 
 
 @pytest.mark.parametrize("detach", [True, False])
-def test_object_prior_passes_gradient_only_where_asked(detach):
+def test_object_prior_passes_gradient_only_where_asked(detach: bool) -> None:
     method = bmp(detach_prior=detach)
     method.segment(rand(1, 3, 64, 64)).sum().backward()
     assert (method.classifier.weight.grad is None) is detach
 
 
-def test_feedback_reaches_branch_c_but_not_the_decoder():
+def test_feedback_reaches_branch_c_but_not_the_decoder() -> None:
     method = bmp(sigma_s=0.0)
     method.losses(batch(), Progress(50, 100))["loss_s2c"].backward()
-    assert method.classifier.weight.grad.any()
-    assert method.backbone.block4[0].mlp.fc1.weight.grad.any()
+    assert given(method.classifier.weight.grad).any()
+    assert given(method.get_parameter("backbone.block4.0.mlp.fc1.weight").grad).any()
     assert all(p.grad is None for p in method.decoder.parameters())
 
 
-def test_without_attention_all_but_the_affinity_loss_remains():
+def test_without_attention_all_but_the_affinity_loss_remains() -> None:
     free = BackboneConfig(name="resnet10t", weights="random")
     assert set(losses(backbone=free)) == ALL - {"loss_aff"}
 
 
-def test_photos_without_any_class_are_background(monkeypatch):
+def test_photos_without_any_class_are_background(monkeypatch: pytest.MonkeyPatch) -> None:
     data = batch()
     data.targets.tags.zero_()
-    seen = []
-    monkeypatch.setattr(C2s, "of", lambda self, s_s, y_c, trust: (seen.append(y_c), s_s.sum() * 0)[1])
+    seen = labels_seen(monkeypatch)
     for step in (15, 50):
         assert all(loss.isfinite() for loss in bmp(sigma_c=0.0).losses(data, Progress(step, 100)).values())
     assert all(set(labels.unique().tolist()) == {0, 255} for labels in seen)
 
 
-def test_without_background_the_classes_compete_alone(monkeypatch):
+def test_without_background_the_classes_compete_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    method, data, seen = Bmp(BmpConfig(backbone=TINY, width=16), 3, False), batch(), []
+    method, data = Bmp(BmpConfig(backbone=TINY, width=16), 3, False), batch()
     data.targets.tags[1] = 0
-    monkeypatch.setattr(C2s, "of", lambda self, s_s, y_c, trust: (seen.append(y_c), s_s.sum() * 0)[1])
+    seen = labels_seen(monkeypatch)
     for step in (15, 50):  # before and after BSP's start
         assert all(loss.isfinite() for loss in method.losses(data, Progress(step, 100)).values())
     x0, y0, x1, y1 = data.targets.windows[0].tolist()
@@ -368,30 +387,25 @@ def test_without_background_the_classes_compete_alone(monkeypatch):
 # --- recipes --------------------------------------------------------------------------------------------------------
 
 
-def test_recipes_hold_the_papers_settings():
+def test_recipes_hold_the_papers_settings() -> None:
     assert {"afa", "bmp", "paper/afa-voc12", "paper/bmp-voc12", "paper/bmp-coco14"} <= set(recipe_names())
-    voc, coco = (load_config(f"paper/bmp-{name}").segment for name in ("voc12", "coco14"))
+    voc, coco = (of(BmpConfig, load_config(f"paper/bmp-{name}").segment) for name in ("voc12", "coco14"))
     assert (voc.lambda_c2s, voc.lambda_s2c, voc.lambda_aff) == (0.7, 0.1, 0.1)
     assert (coco.lambda_c2s, coco.lambda_s2c, coco.lambda_aff) == (0.1, 0.1, 0.1)
     assert (voc.c2s_start * 20000, voc.s2c_start * 20000, coco.c2s_start * 80000) == (2000, 4000, 13000)
     assert (voc.sigma_c, voc.sigma_s, coco.sigma_c) == (0.75, 0.5, 0.75)
-    ours = load_config("bmp", data={"path": "x"}).segment
+    ours = of(BmpConfig, load_config("bmp", data={"path": "x"}).segment)
     assert ours.backbone.name in ("resnet50",)  # free to ship
     assert ours.sigma_c == 0.5  # as the authors' code
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_photos(tmp_path_factory.mktemp("data"))
+def run(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> hintseg.Run:
+    settings = [*ONE_STAGE, "segment.fit.epochs=2", "trainer.pictures=2"]
+    return hintseg.train(squares, tmp_path_factory.mktemp("runs") / "bmp", recipe="bmp", settings=settings)
 
 
-@pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
-    settings = [*QUICK, "segment.fit.epochs=2", "trainer.pictures=2"]
-    return hintseg.train(data, tmp_path_factory.mktemp("runs") / "bmp", recipe="bmp", settings=settings)
-
-
-def test_every_branch_has_its_row(run):
+def test_every_branch_has_its_row(run: hintseg.Run) -> None:
     rows = {(row["kind"], row["split"], row["oracle"]): row for row in run.metrics}
     assert set(rows) == {
         ("seed", "train", False),
@@ -406,7 +420,7 @@ def test_every_branch_has_its_row(run):
     assert "BSP" in rows["Branch-C", "val", False]["protocol"]
 
 
-def test_masks_are_those_of_training_photos_and_keep_to_their_tags(run, tmp_path):
+def test_masks_are_those_of_training_photos_and_keep_to_their_tags(run: hintseg.Run, tmp_path: Path) -> None:
     made = run.masks(tmp_path / "masks") / "png"
     photos = {row["id"]: row for row in json.loads((run.path / "photos.json").read_text())}
     names = [path.stem for path in made.glob("*.png")]
@@ -416,7 +430,7 @@ def test_masks_are_those_of_training_photos_and_keep_to_their_tags(run, tmp_path
         assert labels <= {0, *photos[name]["tags"]}
 
 
-def test_curves_report_and_predict(run, data, tmp_path):
+def test_curves_report_and_predict(run: hintseg.Run, squares: Path, tmp_path: Path) -> None:
     with (run.path / "segment" / "curves.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == [0, 1]
@@ -427,40 +441,40 @@ def test_curves_report_and_predict(run, data, tmp_path):
     assert "in one stage" in page
     assert "From the true masks" not in page
     assert (run.path / "segment" / "pictures.png").is_file()
-    assert len(list((run.predict(data / "JPEGImages", tmp_path / "out") / "png").glob("*.png"))) == 12
+    assert len(list((run.predict(squares / "JPEGImages", tmp_path / "out") / "png").glob("*.png"))) == 12
     method, classes, _ = load_weights(run.path / "segment" / "model.safetensors")
     assert isinstance(method, Bmp)
     assert classes == ("red", "blue")
 
 
-def test_a_stopped_run_goes_on(run, data):
+def test_a_stopped_run_goes_on(run: hintseg.Run, squares: Path) -> None:
     mask = next((run.path / "segment" / "branch_c").glob("*.png"))
     manifest = run.path / "manifest.json"
     before, facts = mask.read_bytes(), json.loads(manifest.read_text())
     facts["stages"]["segment"]["done"] = False
     manifest.write_text(json.dumps(facts))
     mask.unlink()
-    settings = [*QUICK, "segment.fit.epochs=2", "trainer.pictures=2"]
-    again = hintseg.train(data, run.path, recipe="bmp", settings=settings, resume=True)
+    settings = [*ONE_STAGE, "segment.fit.epochs=2", "trainer.pictures=2"]
+    again = hintseg.train(squares, run.path, recipe="bmp", settings=settings, resume=True)
     assert mask.read_bytes() == before
     assert len(again.metrics) == 6
 
 
-def test_tags_are_needed_not_masks(data, tmp_path):
-    bare = write_photos(tmp_path / "bare", 8)
+def test_tags_are_needed_not_masks(tmp_path: Path) -> None:
+    bare = write_squares(tmp_path / "bare", 8)
     for path in (bare / "SegmentationClass").iterdir():
         path.unlink()
     (bare / "SegmentationClass").rmdir()
-    settings = [*QUICK, "segment.fit.epochs=1", "data.val=auto", "trainer.pictures=0"]
+    settings = [*ONE_STAGE, "segment.fit.epochs=1", "data.val=auto", "trainer.pictures=0"]
     run = hintseg.train(bare, tmp_path / "run", recipe="bmp", settings=settings)
     assert run.metrics == []
     assert len(list((run.path / "segment" / "masks").glob("*.png"))) == 4
     assert not (run.path / "segment" / "curves.csv").exists()
 
 
-def test_data_without_background_has_masks_without_it(data, tmp_path):
-    settings = [*QUICK, "segment.fit.epochs=1", "data.background=none", "trainer.pictures=2"]
-    run = hintseg.train(data, tmp_path / "run", recipe="bmp", settings=settings)
+def test_data_without_background_has_masks_without_it(squares: Path, tmp_path: Path) -> None:
+    settings = [*ONE_STAGE, "segment.fit.epochs=1", "data.background=none", "trainer.pictures=2"]
+    run = hintseg.train(squares, tmp_path / "run", recipe="bmp", settings=settings)
     assert len(run.metrics) == 5  # no oracle threshold: there is none
     for folder in ("seeds", "branch_c", "masks"):
         masks = [read_label_png(path) for path in (run.path / "segment" / folder).glob("*.png")]

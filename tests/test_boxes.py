@@ -1,8 +1,11 @@
 """From boxes to masks of objects and photos, and to a model."""
 
+from __future__ import annotations
+
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from typer.testing import CliRunner
 import hintseg
 from hintseg.cli.app import app
 from hintseg.errors import ConfigError, LabelError, RunError
-from hintseg.store.instances import read_instances
+from hintseg.store.instances import Instances, read_instances, write_instances
 
 QUICK = [
     "backbone.name=resnet10t",
@@ -28,13 +31,15 @@ QUICK = [
 SEGMENT = ["segment.fit.epochs=1", "segment.fit.batch_size=4", "segment.fit.crop=64", "test.scales=[1.0]"]
 
 
-def write_photos(folder, count=8):
+def write_photos(folder: Path, count: int = 8) -> Path:
     """Bright squares (`sun`) and dark discs (`moon`) on noise: COCO JSON with outlines, one crowd, one empty photo."""
     (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    images, annotations, names = [], [], []
+    names: list[str] = []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
 
-    def add(photo, label, box, **more):
+    def add(photo: int, label: int, box: tuple[int, int, int, int], **more: int) -> None:
         x0, y0, x1, y1 = box
         outline = [[x0, y0, x1, y0, x1, y1, x0, y1]]
         annotations.append(
@@ -64,12 +69,12 @@ def write_photos(folder, count=8):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_photos(tmp_path_factory.mktemp("boxes"))
 
 
 @pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> hintseg.Run:
     return hintseg.train(
         data,
         tmp_path_factory.mktemp("run") / "run",
@@ -78,7 +83,7 @@ def run(data, tmp_path_factory):
     )
 
 
-def test_boxes_become_masks_and_a_model(run):
+def test_boxes_become_masks_and_a_model(run: hintseg.Run) -> None:
     rows = {row["kind"]: row for row in run.metrics}
     assert list(rows) == ["filled boxes", "GrabCut", "CFS", "pseudo mask", "segmentation"]
     assert rows["GrabCut"]["miou"] > 0.95, "bright squares on noise are what GrabCut is good at"
@@ -90,13 +95,13 @@ def test_boxes_become_masks_and_a_model(run):
     assert {"segmentation", "att"} <= log[0].keys()
 
 
-def test_crowds_are_unknown_and_photos_without_boxes_are_background(run):
+def test_crowds_are_unknown_and_photos_without_boxes_are_background(run: hintseg.Run) -> None:
     mask = np.asarray(Image.open(run.path / "propose" / "masks" / "p1.png"))
     assert (mask[5:20, 60:78] == 255).all()
     assert not np.asarray(Image.open(run.path / "propose" / "masks" / "p8.png")).any()
 
 
-def test_report_shows_the_steps_and_counts_overlaps(run):
+def test_report_shows_the_steps_and_counts_overlaps(run: hintseg.Run) -> None:
     page = (run.path / "report.html").read_text()
     for caption in ("GrabCut", "CFS", "mask from boxes", "truth", "affinity of pixel 1"):
         assert f"<figcaption>{caption}</figcaption>" in page
@@ -104,7 +109,7 @@ def test_report_shows_the_steps_and_counts_overlaps(run):
     assert "From the boxes of 8 training photos" in page
 
 
-def test_a_photo_that_breaks_off_costs_its_overlay_only(tmp_path, caplog):
+def test_a_photo_that_breaks_off_costs_its_overlay_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = write_photos(tmp_path / "data", count=2)
     photo = next((data / "images").glob("p1.*"))
     Image.open(photo).convert("RGB").save(tmp_path / "whole.jpg")
@@ -116,14 +121,14 @@ def test_a_photo_that_breaks_off_costs_its_overlay_only(tmp_path, caplog):
     assert any("no overlay" in message for message in caplog.messages)
 
 
-def test_photos_and_masks_do_not_share_a_folder(data, tmp_path):
+def test_photos_and_masks_do_not_share_a_folder(data: Path, tmp_path: Path) -> None:
     before = sorted(path.name for path in data.iterdir())
     with pytest.raises(RunError, match="holds files that hintseg did not write there"):
         hintseg.masks_from_boxes(data, data, settings=["propose.method=filled"])
     assert sorted(path.name for path in data.iterdir()) == before
 
 
-def test_one_command_gives_all_forms(data, tmp_path):
+def test_one_command_gives_all_forms(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["masks", str(data), "propose.method=grabcut", "--from", "boxes", "--out", str(out)]
     found = CliRunner().invoke(app, words, catch_exceptions=False)
@@ -151,29 +156,27 @@ def test_one_command_gives_all_forms(data, tmp_path):
     assert CliRunner().invoke(app, [*words, "--resume"]).exit_code == 0
 
 
-def test_a_stopped_stage_goes_on(data, tmp_path, monkeypatch):
-    from hintseg.pipeline import propose
+def test_a_stopped_stage_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Path] = []
 
-    real, calls = propose.write_instances, []
-
-    def failing(path, instances):
+    def failing(path: Path, instances: Instances) -> None:
         calls.append(path)
         if len(calls) == 6:
             raise RuntimeError("plug pulled")
-        real(path, instances)
+        write_instances(path, instances)
 
     settings = ["propose.method=grabcut", "segment=null"]
-    monkeypatch.setattr(propose, "write_instances", failing)
+    monkeypatch.setattr("hintseg.pipeline.propose.write_instances", failing)
     with pytest.raises(RuntimeError, match="plug pulled"):
         hintseg.train(data, tmp_path / "run", recipe="boxes", settings=settings)
     done = len(list((tmp_path / "run" / "propose" / "instances").glob("*.npz")))
     calls.clear()
-    calls.extend(range(10))
+    calls.extend(10 * [tmp_path])
     hintseg.train(data, tmp_path / "run", recipe="boxes", settings=settings, resume=True)
     assert len(calls) - 10 == 8 - done, "photos that were done are not cut again"
 
 
-def redo(first, out, data, settings, name, value):
+def redo(first: hintseg.Run, out: Path, data: Path, settings: list[str], name: str, value: object) -> hintseg.Run:
     """Make the masks of a run once more with one setting changed, by the network it has trained."""
     shutil.copytree(first.path, out, ignore=shutil.ignore_patterns("instances", "masks", "cfs"))
     config = yaml.safe_load((out / "config.yaml").read_text())
@@ -186,7 +189,7 @@ def redo(first, out, data, settings, name, value):
     return hintseg.train(data, out, recipe="boxes", settings=words, resume=True)
 
 
-def test_masks_are_made_as_the_run_says_whatever_the_network_was_saved_with(tmp_path):
+def test_masks_are_made_as_the_run_says_whatever_the_network_was_saved_with(tmp_path: Path) -> None:
     data, settings = write_photos(tmp_path / "data", count=4), [*QUICK, "segment=null"]
     first = hintseg.train(data, tmp_path / "first", recipe="boxes", settings=settings)
     again = redo(first, tmp_path / "plain", data, settings, "refine", False)
@@ -197,7 +200,7 @@ def test_masks_are_made_as_the_run_says_whatever_the_network_was_saved_with(tmp_
         assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
-def test_objects_of_tight_boxes_grow_and_never_shrink(tmp_path):
+def test_objects_of_tight_boxes_grow_and_never_shrink(tmp_path: Path) -> None:
     data, settings = write_photos(tmp_path / "data", count=4), [*QUICK, "segment=null"]
     tight = hintseg.train(data, tmp_path / "tight", recipe="boxes", settings=settings)
     plain = redo(tight, tmp_path / "plain", data, settings, "tight", False)
@@ -211,7 +214,7 @@ def test_objects_of_tight_boxes_grow_and_never_shrink(tmp_path):
     assert larger > 0
 
 
-def test_mistakes_say_what_to_do(data, tmp_path):
+def test_mistakes_say_what_to_do(data: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no run folder"):
         hintseg.masks(data)
     runner = CliRunner()

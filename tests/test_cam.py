@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from hintseg.cam import (
@@ -19,22 +23,22 @@ from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ShapeError
 from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.methods.cam import Cam, CamConfig
-from hintseg.nn.pooling import POOLED_NORM, gap, gmp, hspp, pool
-from hintseg.types import Progress
+from hintseg.nn.pooling import POOLED_NORM, Pooling, gap, gmp, hspp, pool
+from hintseg.types import Batch, Progress
 from made import batch_of, rand
 from published import reference
 
 
-def network(classes=3, **settings):
+def network(classes: int = 3, **settings: str) -> Cam:
     torch.manual_seed(0)
     backbone = BackboneConfig(name="test_resnet", weights="random", freeze="norm")
-    return Cam(CamConfig(backbone=backbone, **settings), classes, True).eval()
+    return Cam(CamConfig.model_validate({"backbone": backbone} | settings), classes, True).eval()
 
 
 # --- pooling --------------------------------------------------------------------------------------------------------
 
 
-def slow_hspp(features, gamma, edges):
+def slow_hspp(features: Tensor, gamma: float, edges: Callable[..., Any]) -> float:
     """Eqs. 5-7 for one channel (h, w), bin by bin; `edges(length, r)` lists the bins (start, end) of one side."""
     h, w = features.shape
     f_gap = sum(float(features[y, x]) for y in range(h) for x in range(w)) / (h * w)  # Eq. 6
@@ -49,11 +53,11 @@ def slow_hspp(features, gamma, edges):
     return total / (gamma + 3)  # Eq. 7
 
 
-def adaptive(length, r):
+def adaptive(length: int, r: int) -> list[tuple[int, int]]:
     return [(i * length // r, -(-(i + 1) * length // r)) for i in range(r)]
 
 
-def floor(length, r):
+def floor(length: int, r: int) -> list[tuple[int, int]]:
     cell = max(length // r, 1)
     return [(i * cell, (i + 1) * cell) for i in range(length // cell)]
 
@@ -61,14 +65,16 @@ def floor(length, r):
 @pytest.mark.parametrize(("bins", "edges"), [("adaptive", adaptive), ("floor", floor)])
 @pytest.mark.parametrize("size", [(8, 8), (11, 13), (3, 2)])
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
-def test_hspp_equals_the_equations(bins, edges, size, gamma):
+def test_hspp_equals_the_equations(
+    bins: Literal["adaptive", "floor"], edges: Callable[..., Any], size: tuple[int, int], gamma: float
+) -> None:
     features = rand(2, 3, *size)
     expected = [[slow_hspp(channel, gamma, edges) for channel in photo] for photo in features]
     torch.testing.assert_close(hspp(features, gamma=gamma, bins=bins), torch.tensor(expected))
 
 
 @pytest.mark.parametrize("case", "abc")
-def test_hspp_equals_the_published_numbers(case):
+def test_hspp_equals_the_published_numbers(case: str) -> None:
     vwe = reference("vwe")
     expected = vwe[f"hspp_{case}"].flatten(1)
     torch.testing.assert_close(hspp(vwe[f"x_{case}"], bins="floor"), expected, rtol=1e-4, atol=1e-6)
@@ -76,23 +82,24 @@ def test_hspp_equals_the_published_numbers(case):
         torch.testing.assert_close(hspp(vwe["x_a"]), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_hspp_lies_between_average_and_maximum():
+def test_hspp_lies_between_average_and_maximum() -> None:
     features = rand(2, 5, 14, 14)
     assert (gap(features) < hspp(features)).all()
     assert (hspp(features) < gmp(features)).all()
     torch.testing.assert_close(hspp(features, gamma=1e6), gap(features), rtol=1e-4, atol=1e-4)
 
 
-def test_pool_chooses_by_name():
+def test_pool_chooses_by_name() -> None:
     features = rand(2, 5, 6, 6)
-    for name, expected in {"gap": gap(features), "gmp": gmp(features), "hspp": hspp(features, gamma=5)}.items():
+    named: dict[Pooling, Tensor] = {"gap": gap(features), "gmp": gmp(features), "hspp": hspp(features, gamma=5)}
+    for name, expected in named.items():
         torch.testing.assert_close(pool(features, name, gamma=5), expected)
 
 
 # --- loss -----------------------------------------------------------------------------------------------------------
 
 
-def test_multi_label_loss_equals_the_equation():
+def test_multi_label_loss_equals_the_equation() -> None:
     logits, targets = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)) * 3, (rand(4, 5) > 0.5).float()
     total = 0.0
     for p, y in zip(logits.flatten().tolist(), targets.flatten().tolist(), strict=True):
@@ -101,7 +108,7 @@ def test_multi_label_loss_equals_the_equation():
     torch.testing.assert_close(multi_label_soft_margin(logits, targets), torch.tensor(float(total / 20)))
 
 
-def test_multi_label_loss_of_sure_answers_is_finite():
+def test_multi_label_loss_of_sure_answers_is_finite() -> None:
     logits, targets = torch.tensor([[1e4, -1e4]]), torch.tensor([[0.0, 1.0]])
     assert multi_label_soft_margin(logits, targets) == 1e4
 
@@ -109,7 +116,7 @@ def test_multi_label_loss_of_sure_answers_is_finite():
 # --- class maps -----------------------------------------------------------------------------------------------------
 
 
-def test_normalise_divides_by_the_maximum_of_photo_and_class():
+def test_normalise_divides_by_the_maximum_of_photo_and_class() -> None:
     maps, tags = (
         rand(2, 3, 4, 5) * torch.tensor([1.0, 10.0, 1000.0]).view(3, 1, 1),
         torch.tensor([[1, 0, 1], [0, 1, 0]]),
@@ -120,11 +127,11 @@ def test_normalise_divides_by_the_maximum_of_photo_and_class():
     torch.testing.assert_close(result[0, 2], one)
 
 
-def test_normalise_keeps_an_empty_map_empty():
+def test_normalise_keeps_an_empty_map_empty() -> None:
     assert (normalise(torch.zeros(1, 1, 3, 3), torch.ones(1, 1)) == 0).all()
 
 
-def test_merged_scales_equal_the_published_numbers():
+def test_merged_scales_equal_the_published_numbers() -> None:
     irn = reference("irn_cam")
     maps = [irn[f"map{i}"][None] for i in range(4)]
     tags = irn["label"][None]
@@ -135,14 +142,14 @@ def test_merged_scales_equal_the_published_numbers():
     torch.testing.assert_close(normalise(padded, tags)[0, irn["keys"]], irn["high_res"], rtol=1e-4, atol=1e-6)
 
 
-def lopsided_maps(images):
+def lopsided_maps(images: Tensor) -> Tensor:
     """Class maps of two classes on a grid of stride 4 that are not mirror-symmetric."""
     weight = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).view(2, 3, 4, 4) / 96
     return torch.relu(torch.conv2d(images, weight, stride=4))
 
 
 @pytest.mark.parametrize("flip", ["max", "sum", "none"])
-def test_multi_scale_equals_one_scale_and_flip_at_a_time(flip):
+def test_multi_scale_equals_one_scale_and_flip_at_a_time(flip: Literal["max", "sum", "none"]) -> None:
     images, scales = rand(2, 3, 20, 28), (1.0, 0.5, 1.5)
     expected = torch.zeros(2, 2, 5, 7)
     for scale in scales:
@@ -155,7 +162,7 @@ def test_multi_scale_equals_one_scale_and_flip_at_a_time(flip):
 
 
 @pytest.mark.parametrize("flip", ["max", "sum"])
-def test_flip_merging_makes_maps_mirror_with_the_photo(flip):
+def test_flip_merging_makes_maps_mirror_with_the_photo(flip: Literal["max", "sum", "none"]) -> None:
     images = rand(1, 3, 16, 16)
     maps = multi_scale(lopsided_maps, images, scales=(1.0, 2.0), flip=flip)
     mirrored = multi_scale(lopsided_maps, images.flip(3), scales=(1.0, 2.0), flip=flip)
@@ -167,14 +174,14 @@ def test_flip_merging_makes_maps_mirror_with_the_photo(flip):
 # --- background and seeds -------------------------------------------------------------------------------------------
 
 
-def test_backgrounds():
+def test_backgrounds() -> None:
     maps = torch.tensor([[[0.2, 0.9]], [[0.6, 0.1]]])
     torch.testing.assert_close(constant_background(maps, 0.3), torch.tensor([[[0.3, 0.3]]]))
     assert constant_background(maps[:0], 0.3).shape == (1, 1, 2)
     torch.testing.assert_close(power_background(maps, 4), torch.tensor([[[0.4**4, 0.1**4]]]))
 
 
-def test_seeds_are_the_class_of_the_largest_score():
+def test_seeds_are_the_class_of_the_largest_score() -> None:
     maps, keys = rand(3, 6, 7), torch.tensor([2, 9, 200])
     for threshold in (None, 0.0, 0.5, 1.0):
         result = seeds(maps, keys, threshold)
@@ -186,14 +193,14 @@ def test_seeds_are_the_class_of_the_largest_score():
                 assert result[y, x] == (0 if background else key)
 
 
-def test_photo_without_classes_is_background_or_unknown():
+def test_photo_without_classes_is_background_or_unknown() -> None:
     nothing = torch.zeros(0, 2, 3), torch.zeros(0, dtype=torch.int64)
     assert (seeds(*nothing, 0.3) == 0).all()
     assert (seeds(*nothing, None) == 255).all()
     assert seeds(*nothing, None).shape == (2, 3)
 
 
-def test_seeds_refuse_keys_of_other_maps():
+def test_seeds_refuse_keys_of_other_maps() -> None:
     with pytest.raises(ShapeError, match=r"got \(2, 3, 3\) and \(1,\)"):
         seeds(torch.zeros(2, 3, 3), torch.tensor([1]), 0.3)
 
@@ -203,7 +210,7 @@ def test_seeds_refuse_keys_of_other_maps():
 
 @pytest.mark.parametrize("pooling", ["gap", "gmp", "hspp"])
 @pytest.mark.parametrize("classes", [1, 3])
-def test_loss_and_maps_come_from_one_classifier(pooling, classes):
+def test_loss_and_maps_come_from_one_classifier(pooling: Pooling, classes: int) -> None:
     method, images = network(classes, pooling=pooling), rand(2, 3, 64, 64)
     tags = torch.ones(2, classes)
     features = method.backbone(images)[-1]
@@ -216,21 +223,21 @@ def test_loss_and_maps_come_from_one_classifier(pooling, classes):
     torch.testing.assert_close(method.class_maps(images), maps)
 
 
-def test_parameter_groups_hold_every_parameter_once():
+def test_parameter_groups_hold_every_parameter_once() -> None:
     method = network()
     groups = method.parameter_groups()
     assert sorted(id(p) for g in groups for p in g.parameters) == sorted(id(p) for p in method.parameters())
     assert [(g.head, len(g.parameters) > 1) for g in groups] == [(False, True), (True, False)]
 
 
-def colours(n):
+def colours(n: int) -> Batch:
     """Photos that are reddish (class 1) or greenish (class 2)."""
     tags = torch.eye(2)[torch.arange(n) % 2]
     images = rand(n, 3, 32, 32) * 0.5 + torch.cat([tags, torch.zeros(n, 1)], dim=1)[:, :, None, None] * 0.5
     return batch_of(images, tags)
 
 
-def trained_loss(method, data, steps=20):
+def trained_loss(method: Cam, data: Batch, steps: int = 20) -> float:
     """Train the classifier alone; the backbone stands for frozen features."""
     optimizer = torch.optim.SGD(method.classifier.parameters(), lr=0.1)
     for step in range(steps):
@@ -241,7 +248,7 @@ def trained_loss(method, data, steps=20):
     return loss.item()
 
 
-def test_measured_scale_makes_tiny_features_learnable():
+def test_measured_scale_makes_tiny_features_learnable() -> None:
     data, results = colours(4), {}
     for strength in (1.0, 1e-4):
         for prepared in (True, False):
@@ -256,7 +263,7 @@ def test_measured_scale_makes_tiny_features_learnable():
 
 
 @pytest.mark.parametrize("pooling", ["gap", "hspp"])
-def test_measured_scale_gives_the_standard_norm_and_leaves_maps_alone(pooling):
+def test_measured_scale_gives_the_standard_norm_and_leaves_maps_alone(pooling: Pooling) -> None:
     method, data = network(2, pooling=pooling), colours(4)
     before = normalise(method.class_maps(data.images), data.targets.tags)
     method.prepare([data])

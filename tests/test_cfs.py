@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from hintseg.config.auto import Facts, resolve_fit
 from hintseg.config.settings import BackboneConfig, FitConfig, TrainerConfig
-from hintseg.data.crops import (
-    CropDataset,
-    crops_of,
-    expand_box,
-    foreground_of,
-    pixel_window,
-    smallest_side,
-)
+from hintseg.data.crops import CropDataset, crops_of, expand_box, foreground_of, smallest_side
 from hintseg.data.dataset import train_loader
 from hintseg.errors import ConfigError, PhotoError, ShapeError
+from hintseg.geometry.boxes import Window, pixel_window
 from hintseg.methods.cfs import Cfs, CfsConfig, box_maps
 from hintseg.training.fit import fit
 from hintseg.training.weights import load_weights, save_weights
-from hintseg.types import IGNORE, Box, Hints, Mark, Photo, Progress
-from made import batch_of, rand, with_targets
+from hintseg.types import IGNORE, Batch, Box, Hints, Mark, Photo, Progress
+from made import batch_of, given, of, rand, with_targets
 
 TINY = BackboneConfig(name="test_resnet", weights="random", output_stride=32)
 
 
-def network(classes=3, **settings):
+def network(classes: int = 3, **settings: object) -> Cfs:
     torch.manual_seed(0)
     settings = {"backbone": TINY, "size": 64, "widths": (16, 16, 8)} | settings
-    return Cfs(CfsConfig(**settings), classes, True)
+    return Cfs(CfsConfig.model_validate(settings), classes, True)
 
 
-def batch(n=2, classes=3, size=64, seed=0):
+def batch(n: int = 2, classes: int = 3, size: int = 64, seed: int = 0) -> Batch:
     labels = torch.arange(n) % classes
     rows = [[k + 1, *([5, 20, 61, 57] if i % 2 else [10, 12, 50, 44])] for i, k in enumerate(labels.tolist())]
     masks = (rand(n, size, size, seed=seed) > 0.5).byte()
@@ -45,12 +42,14 @@ def batch(n=2, classes=3, size=64, seed=0):
     return batch_of(rand(n, 3, size, size, seed=seed), torch.eye(classes)[labels], masks, boxes=boxes)
 
 
-def shown(seen):
+def shown(seen: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Crops, classes and boxes, as `foreground` takes them."""
-    return seen.images, seen.targets.tags, torch.cat(seen.targets.boxes)[:, 1:]
+    return seen.images, seen.targets.tags, torch.cat(given(seen.targets.boxes))[:, 1:]
 
 
-def photo_with_boxes(folder: Path, boxes, size=(60, 80), name="a"):
+def photo_with_boxes(
+    folder: Path, boxes: Sequence[Mark[Box]], size: tuple[int, int] = (60, 80), name: str = "a"
+) -> tuple[Photo, npt.NDArray[np.uint8]]:
     rgb = np.random.default_rng(len(boxes)).integers(0, 255, (*size, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(folder / f"{name}.png")
     return Photo(name, folder / f"{name}.png", Hints(marks=tuple(boxes))), rgb
@@ -72,7 +71,11 @@ def photo_with_boxes(folder: Path, boxes, size=(60, 80), name="a"):
         ((0, 0, 0, 0), (0, 0, 1, 1), (0, 0, 1, 1)),
     ],
 )
-def test_boxes_in_whole_pixels_and_expanded(box, window, expanded):
+def test_boxes_in_whole_pixels_and_expanded(
+    box: tuple[float, float, float, float],
+    window: tuple[int, int, int, int],
+    expanded: tuple[int, int, int, int],
+) -> None:
     assert pixel_window(box, (60, 80)) == window
     assert expand_box(window, (60, 80)) == expanded
 
@@ -87,13 +90,13 @@ def test_boxes_in_whole_pixels_and_expanded(box, window, expanded):
         ((-9, 0, -1, 9), "outside"),
     ],
 )
-def test_impossible_boxes_are_refused(box, message):
+def test_impossible_boxes_are_refused(box: tuple[float, ...], message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         pixel_window(box, (60, 80))
 
 
-def test_smallest_side_is_the_papers_where_half_of_the_boxes_have_it():
-    def of(*sides):
+def test_smallest_side_is_the_papers_where_half_of_the_boxes_have_it() -> None:
+    def of(*sides: float) -> list[Photo]:
         crowd = Mark(IGNORE, Box(0, 0, 500, 500))
         return [Photo("a", Path("a"), Hints(marks=(crowd, *(Mark(1, Box(0, 0, 90, s)) for s in sides))))]
 
@@ -106,7 +109,9 @@ def test_smallest_side_is_the_papers_where_half_of_the_boxes_have_it():
 # --- crops ----------------------------------------------------------------------------------------------------------
 
 
-def plain_maps(window, frame, found, size, flip):
+def plain_maps(
+    window: Window, frame: Window, found: npt.NDArray[np.bool_], size: int, flip: bool
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Eqs. 1 and 2 pixel by pixel: the photo's pixel under each crop pixel's centre."""
     m_exp, b_exp = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
     for row in range(size):
@@ -122,7 +127,7 @@ def plain_maps(window, frame, found, size, flip):
 
 @pytest.mark.parametrize("box", [(20, 10, 50, 37), (0, 0, 80, 60), (60, 3, 80, 60), (30, 30, 31, 31), (3, 5, 60, 6)])
 @pytest.mark.parametrize("epoch", [0, 1, 2])
-def test_crops_equal_the_equations(tmp_path, box, epoch):
+def test_crops_equal_the_equations(tmp_path: Path, box: tuple[int, int, int, int], epoch: int) -> None:
     photo, _ = photo_with_boxes(tmp_path, [Mark(2, Box(*map(float, box)))])
     found = np.random.default_rng(0).random((box[3] - box[1], box[2] - box[0])) > 0.5
     data = CropDataset([photo], 3, lambda photo, index: found, size=33, scale=(1.0, 1.0))
@@ -130,15 +135,15 @@ def test_crops_equal_the_equations(tmp_path, box, epoch):
     item = data[0]
     frame = expand_box(box, (60, 80))
     masks, maps = zip(*(plain_maps(box, frame, found, 33, flip) for flip in (False, True)), strict=True)
-    drawn = box_maps(item.boxes[:, 1:], torch.zeros(1, 3, 33, 33))[0, 0].byte().numpy()
+    drawn = box_maps(given(item.boxes)[:, 1:], torch.zeros(1, 3, 33, 33))[0, 0].byte().numpy()
     # An item may be flipped: mask and box map then both are.
-    assert any((item.pixels.numpy() == m).all() and (drawn == b).all() for m, b in zip(masks, maps, strict=True))
+    assert any((given(item.pixels).numpy() == m).all() and (drawn == b).all() for m, b in zip(masks, maps, strict=True))
     assert (item.tags.tolist(), item.tags_known.tolist()) == ([0, 1, 0], [False, True, False])
-    assert (item.window.tolist(), item.boxes[:, 0].tolist()) == ([0, 0, 33, 33], [2])
+    assert (item.window.tolist(), given(item.boxes)[:, 0].tolist()) == ([0, 0, 33, 33], [2])
     assert (item.image.shape, item.image.dtype, item.id) == ((3, 33, 33), torch.uint8, "a#0")
 
 
-def test_crop_shows_what_the_mask_says(tmp_path):
+def test_crop_shows_what_the_mask_says(tmp_path: Path) -> None:
     """Bright where the proposal is foreground, at any margin and flip."""
     found = np.zeros((40, 30), bool)
     found[5:30, 4:12] = True
@@ -150,18 +155,18 @@ def test_crop_shows_what_the_mask_says(tmp_path):
     for epoch in range(12):
         data.set_epoch(epoch)
         item = data[0]
-        bright, x0 = item.image[0] > 127, int(item.boxes[0, 1])
-        assert ((bright == item.pixels.bool()).float().mean()) > 0.98
+        bright, x0 = item.image[0] > 127, int(given(item.boxes)[0, 1])
+        assert ((bright == given(item.pixels).bool()).float().mean()) > 0.98
         flipped.add(bool(bright[:, x0 : x0 + 4].any()))
-        windows.add(tuple(item.boxes[0].tolist()))
-        assert item.pixels.any(), "the box is never cut away"
+        windows.add(tuple(given(item.boxes)[0].tolist()))
+        assert given(item.pixels).any(), "the box is never cut away"
     assert len(windows) == 12, "margins are drawn anew"
     again = CropDataset([photo], 1, lambda photo, index: found, size=96)
     again.set_epoch(11)
     assert torch.equal(again[0].image, item.image)
 
 
-def test_flips_happen(tmp_path):
+def test_flips_happen(tmp_path: Path) -> None:
     photo, _ = photo_with_boxes(tmp_path, [Mark(1, Box(10, 10, 60, 50))])
     left = np.zeros((40, 50), bool)
     left[:, :10] = True
@@ -169,11 +174,11 @@ def test_flips_happen(tmp_path):
     for epoch in range(10):
         data.set_epoch(epoch)
         mask = data[0].pixels
-        sides.add(bool(mask[:, :16].sum() > mask[:, 16:].sum()))
+        sides.add(bool(given(mask)[:, :16].sum() > given(mask)[:, 16:].sum()))
     assert sides == {True, False}
 
 
-def test_crowds_and_small_boxes_are_left_out_and_missing_proposals_ignored(tmp_path):
+def test_crowds_and_small_boxes_are_left_out_and_missing_proposals_ignored(tmp_path: Path) -> None:
     boxes = [
         Mark(1, Box(0, 0, 9, 9)),
         Mark(IGNORE, Box(0, 0, 70, 50)),
@@ -185,13 +190,13 @@ def test_crowds_and_small_boxes_are_left_out_and_missing_proposals_ignored(tmp_p
     data = CropDataset([photo], 2, lambda photo, index: asked.append(index), size=32, smallest_side=20)
     item = data[0]
     assert (len(data), asked, len(photo.hints.objects)) == (1, [1], 3)
-    x0, y0, x1, y1 = item.boxes[0, 1:].int().tolist()
+    x0, y0, x1, y1 = given(item.boxes)[0, 1:].int().tolist()
     inside = torch.zeros(32, 32, dtype=torch.bool)
     inside[y0:y1, x0:x1] = True
-    assert torch.equal(item.pixels, 255 * inside.byte())
+    assert torch.equal(given(item.pixels), 255 * inside.byte())
 
 
-def test_epochs_with_fewer_boxes_take_turns(tmp_path):
+def test_epochs_with_fewer_boxes_take_turns(tmp_path: Path) -> None:
     boxes = [Mark(1, Box(2.0 * i, 0, 2.0 * i + 20, 20)) for i in range(10)]
     photo, _ = photo_with_boxes(tmp_path, boxes)
     data = CropDataset([photo], 1, lambda photo, index: None, size=32, per_epoch=5)
@@ -204,7 +209,9 @@ def test_epochs_with_fewer_boxes_take_turns(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_loader_gives_batches_and_survives_broken_photos(tmp_path, workers, caplog):
+def test_loader_gives_batches_and_survives_broken_photos(
+    tmp_path: Path, workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
     boxes = [Mark(1, Box(5, 5, 40, 30)), Mark(2, Box(20, 20, 70, 50))]
     photos = [photo_with_boxes(tmp_path, boxes, name=name)[0] for name in "abc"]
     (tmp_path / "b.png").write_bytes(b"no picture")
@@ -217,7 +224,7 @@ def test_loader_gives_batches_and_survives_broken_photos(tmp_path, workers, capl
     assert {id.split("#")[0] for b in batches for id in b.ids} == {"a", "c"}
 
 
-def test_workers_do_not_change_the_crops(tmp_path):
+def test_workers_do_not_change_the_crops(tmp_path: Path) -> None:
     photo, _ = photo_with_boxes(tmp_path, [Mark(1, Box(3.0 * i, 0, 3.0 * i + 20, 30)) for i in range(6)])
     runs = [
         list(train_loader(CropDataset([photo], 1, lambda p, i: None, size=32, jitter=0.2), batch_size=2, workers=w))
@@ -228,7 +235,7 @@ def test_workers_do_not_change_the_crops(tmp_path):
         assert torch.equal(one.images, other.images)
 
 
-def test_no_box_no_photo_and_a_wrong_proposal_are_named(tmp_path):
+def test_no_box_no_photo_and_a_wrong_proposal_are_named(tmp_path: Path) -> None:
     photo, _ = photo_with_boxes(tmp_path, [Mark(1, Box(5, 5, 40, 30))])
     with pytest.raises(PhotoError, match=r"1 photos have 0 boxes whose shorter side is at least 50 px"):
         CropDataset([photo], 1, lambda photo, index: None, smallest_side=50)
@@ -239,16 +246,16 @@ def test_no_box_no_photo_and_a_wrong_proposal_are_named(tmp_path):
         CropDataset([photo], 1, lambda photo, index: None)[0]
 
 
-def test_crops_for_inference_are_those_of_training(tmp_path):
+def test_crops_for_inference_are_those_of_training(tmp_path: Path) -> None:
     boxes = [Mark(1, Box(20, 10, 50, 37)), Mark(1, Box(60, 3, 80, 60))]
     photo, rgb = photo_with_boxes(tmp_path, boxes)
     data = CropDataset([photo], 1, lambda photo, index: None, size=32, scale=(1.0, 1.0))
     (crops,) = crops_of(rgb, [b.shape.corners for b in boxes], 32)
-    items = {}
+    items: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for epoch in range(8):
         data.set_epoch(epoch)
         for item in (data[0], data[1]):
-            items.setdefault(item.id, []).append((item.image.float() / 255, item.boxes[0, 1:]))
+            items.setdefault(item.id, []).append((item.image.float() / 255, given(item.boxes)[0, 1:]))
     for i in range(2):
         assert any(
             torch.equal(im, crops.images[i]) and torch.equal(w, crops.boxes[i].float()) for im, w in items[f"a#{i}"]
@@ -258,7 +265,7 @@ def test_crops_for_inference_are_those_of_training(tmp_path):
 # --- the network ----------------------------------------------------------------------------------------------------
 
 
-def test_box_maps_equal_the_equation():
+def test_box_maps_equal_the_equation() -> None:
     windows = torch.tensor([[1, 2, 5, 4], [0, 0, 8, 6], [7, 5, 8, 6]])
     maps = box_maps(windows, torch.zeros(3, 3, 6, 8))
     for b, (x0, y0, x1, y1) in enumerate(windows.tolist()):
@@ -266,7 +273,7 @@ def test_box_maps_equal_the_equation():
         assert maps[b, 0].tolist() == plain
 
 
-def test_at_the_start_the_encoder_is_the_one_of_the_image():
+def test_at_the_start_the_encoder_is_the_one_of_the_image() -> None:
     method, seen = network().eval(), batch()
     plain = network().eval()
     images, tags, boxes = shown(seen)
@@ -282,7 +289,7 @@ def test_at_the_start_the_encoder_is_the_one_of_the_image():
 
 @pytest.mark.parametrize("finest", [1, 2, 4, 32])
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext"])  # finest levels of 2 and 4 pixels per cell
-def test_probabilities_of_any_network_at_crop_size(backbone, finest):
+def test_probabilities_of_any_network_at_crop_size(backbone: str, finest: int) -> None:
     method = network(backbone=TINY.model_copy(update={"name": backbone}), finest=finest).eval()
     seen = batch()
     probability = method.foreground(*shown(seen))
@@ -291,12 +298,12 @@ def test_probabilities_of_any_network_at_crop_size(backbone, finest):
 
 
 @pytest.mark.parametrize("levels", [1, 2, 5])
-def test_any_number_of_levels(levels):
+def test_any_number_of_levels(levels: int) -> None:
     method = network(backbone=TINY.model_copy(update={"levels": levels}), finest=1)
     assert method.foreground(*shown(batch())).shape == (2, 64, 64)
 
 
-def test_box_and_class_reach_every_block():
+def test_box_and_class_reach_every_block() -> None:
     """With the encoder blind to them and the photo blank, they still change what every block gives."""
     method = network(finest=1).eval()
     blank = torch.full((2, 3, 64, 64), 0.5)
@@ -321,7 +328,7 @@ def test_box_and_class_reach_every_block():
         assert not torch.allclose(values[0], values[2]), "the class"
 
 
-def test_gradient_reaches_everything():
+def test_gradient_reaches_everything() -> None:
     method = network(backbone=TINY.model_copy(update={"freeze": "none"})).train()
     for module in method.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # a residual branch that starts at zero hides what is in it
@@ -330,45 +337,45 @@ def test_gradient_reaches_everything():
     assert [name for name, p in method.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_frozen_early_layers_still_learn_to_read_the_hints():
+def test_frozen_early_layers_still_learn_to_read_the_hints() -> None:
     method = network(backbone=TINY.model_copy(update={"freeze": "early"})).train()
     method.losses(batch(4), Progress(0, 1))["cfs"].backward()
     frozen = [name for name, p in method.backbone.named_parameters() if not p.requires_grad]
     first = next(m for m in method.backbone.modules() if isinstance(m, torch.nn.Conv2d))
     assert frozen
-    assert first.weight.grad[:, 3:].any()
+    assert given(first.weight.grad)[:, 3:].any()
 
 
-def test_loss_is_the_cross_entropy_of_labelled_pixels():
+def test_loss_is_the_cross_entropy_of_labelled_pixels() -> None:
     method, seen = network().eval(), batch()
-    seen.targets.pixels[0, :20] = 255
+    given(seen.targets.pixels)[0, :20] = 255
     with torch.no_grad():
         p = method.foreground(*shown(seen))
         loss = method.losses(seen, Progress(0, 1))["cfs"]
     known = seen.targets.pixels != 255
-    plain = -torch.where(seen.targets.pixels == 1, p, 1 - p).log()[known].mean()  # Eq. 3
+    plain = -torch.where(given(seen.targets.pixels) == 1, p, 1 - p).log()[known].mean()  # Eq. 3
     torch.testing.assert_close(loss, plain, rtol=1e-4, atol=1e-5)
-    seen.targets.pixels[:] = 255
+    given(seen.targets.pixels)[:] = 255
     assert method.losses(seen, Progress(0, 1))["cfs"] == 0
 
 
-def test_a_batch_without_proposals_is_refused():
+def test_a_batch_without_proposals_is_refused() -> None:
     seen = with_targets(batch(), pixels=None)
     with pytest.raises(ConfigError, match="learns from proposals"):
         network().losses(seen, Progress(0, 1))
 
 
-def test_half_precision_and_one_class():
+def test_half_precision_and_one_class() -> None:
     method, seen = network(classes=1).train(), batch(classes=1)
     with torch.autocast("cpu", torch.bfloat16):
         loss = method.losses(seen, Progress(0, 1))["cfs"]
         loss.backward()
         probability = method.eval().foreground(*shown(seen))
     assert loss.isfinite()
-    assert (probability.dtype, probability.isfinite().all()) == (torch.float32, True)
+    assert (probability.dtype, bool(probability.isfinite().all())) == (torch.float32, True)
 
 
-def test_parameter_groups_hold_every_parameter_once_and_weights_come_back(tmp_path):
+def test_parameter_groups_hold_every_parameter_once_and_weights_come_back(tmp_path: Path) -> None:
     method = network()
     method.prepare([batch()])
     backbone, decoder = method.parameter_groups()
@@ -380,11 +387,11 @@ def test_parameter_groups_hold_every_parameter_once_and_weights_come_back(tmp_pa
     loaded = load_weights(tmp_path / "model.safetensors")[0]
     seen = batch()
     with torch.no_grad():
-        both = [m.foreground(*shown(seen)) for m in (method, loaded)]
+        both = [of(Cfs, m).foreground(*shown(seen)) for m in (method, loaded)]
     torch.testing.assert_close(*both)
 
 
-def test_mirrored_crops_are_averaged():
+def test_mirrored_crops_are_averaged() -> None:
     seen, method = batch(), network().eval()
     plain = network(flip=False).eval()
     plain.load_state_dict(method.state_dict())
@@ -398,18 +405,19 @@ def test_mirrored_crops_are_averaged():
     assert not torch.allclose(one, both)
 
 
-def test_auto_settings_are_sane_for_boxes():
+def test_auto_settings_are_sane_for_boxes() -> None:
     config = CfsConfig(backbone=TINY)
     few, many = (resolve_fit(config, Facts(photos=n, side=224, pretrained=True, gpu=False)) for n in (40, 1000))
     assert (few.batch_size, few.crop, few.epochs * 40) == (10, 224, 125 * 40)
     assert (many.batch_size, many.epochs) == (16, 12)
+    assert many.scale != "auto"
     assert 0.4 < many.scale[0] < 1 < many.scale[1]
 
 
 # --- boxes of a photo -----------------------------------------------------------------------------------------------
 
 
-def test_hundreds_of_boxes_of_one_photo_in_small_batches():
+def test_hundreds_of_boxes_of_one_photo_in_small_batches() -> None:
     random = np.random.default_rng(0)
     rgb = random.integers(0, 255, (90, 120, 3), dtype=np.uint8)
     corners = random.uniform(0, 60, (300, 2))
@@ -417,7 +425,7 @@ def test_hundreds_of_boxes_of_one_photo_in_small_batches():
     labels = random.integers(1, 4, 300).tolist()
     sizes, order = [], []
 
-    def predict(images, tags, windows):
+    def predict(images: Tensor, tags: Tensor, windows: Tensor) -> Tensor:
         sizes.append(len(images))
         order.extend((tags.argmax(dim=1) + 1).tolist())
         return box_maps(windows, images)[:, 0]
@@ -436,7 +444,7 @@ def test_hundreds_of_boxes_of_one_photo_in_small_batches():
     assert (max(sizes), sum(sizes), order) == (32, 300, labels)
 
 
-def test_network_predicts_the_same_whatever_the_batch():
+def test_network_predicts_the_same_whatever_the_batch() -> None:
     method = network().eval()
     rgb = np.random.default_rng(1).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     boxes, labels = [(0, 0, 80, 60), (5, 5, 6, 6), (20, 10, 50, 40)], [1, 2, 3]
@@ -446,7 +454,7 @@ def test_network_predicts_the_same_whatever_the_batch():
     assert list(foreground_of(method.foreground, rgb, [], [], 3)) == []
 
 
-def test_learns_objects_from_noisy_proposals(tmp_path):
+def test_learns_objects_from_noisy_proposals(tmp_path: Path) -> None:
     """Proposals miss a random half of each object or add a random strip: what all agree on is the object."""
     random, photos, truths, proposals = np.random.default_rng(0), [], {}, {}
     yy, xx = np.mgrid[:48, :48]
@@ -479,13 +487,13 @@ def test_learns_objects_from_noisy_proposals(tmp_path):
     steps = fit(method, train_loader(data, batch_size=8), settings, TrainerConfig(accelerator="cpu"), tmp_path)
     assert steps == 75
 
-    def iou(a, b):
-        return (a & b).sum() / (a | b).sum()
+    def iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+        return float((a & b).sum() / (a | b).sum())
 
     learned = []
     for photo in photos:
-        rgb, box = np.array(Image.open(photo.path)), photo.hints.objects[0]
-        (found,) = foreground_of(method.foreground, rgb, [box.shape.corners], [box.label], 2, size=32)
+        rgb, mark = np.array(Image.open(photo.path)), photo.hints.objects[0]
+        (found,) = foreground_of(method.foreground, rgb, [mark.shape.corners], [mark.label], 2, size=32)
         x0, y0, x1, y1 = found.inner
         learned.append(iou(found.probability[y0:y1, x0:x1] > 0.5, truths[photo.id]))
     noisy = [iou(proposals[photo.id], truths[photo.id]) for photo in photos]

@@ -19,18 +19,22 @@ from golden.recipes import settings
 from hintseg.cli.app import app
 from hintseg.config.loader import dump_config, load_config, parse_config
 from hintseg.config.objective import Objective
+from hintseg.config.run import RunConfig
 from hintseg.data.shapes import write_shapes
 from hintseg.errors import ConfigError
 from hintseg.losses.cross_entropy import CrossEntropy, pixel_cross_entropy
 from hintseg.losses.soft_margin import SoftMargin
+from hintseg.methods.cfs import Cfs
 from hintseg.methods.deeplab import DeepLabV2, DeepLabV2Config
 from hintseg.methods.method import Method
+from hintseg.methods.refiner import Refiner
 from hintseg.methods.segmenter import Segmenter, SegmenterConfig
 from hintseg.nn.affinity import window
 from hintseg.nn.attention import attend
 from hintseg.registry import METHODS, OBJECTIVES, objectives, resolve
 from hintseg.training.weights import load_weights, save_weights
 from hintseg.types import Batch, Prediction, Progress, Supervision, Targets
+from made import given, of
 
 PHOTOS, CLASSES = 4, cases.CLASSES
 TAG_LOSSES = {"cam": {"loss_img"}, "vwe": {"loss_img", "loss_w2i"}, "mctformer": {"loss_class", "loss_patch"}}
@@ -88,11 +92,11 @@ def test_shapes(name: str, built: dict[str, Method]) -> None:
             assert method.segment(images[:1, :, :48, :56]).shape[:2] == (1, CLASSES + 1)  # photos have any size
         if task == "refine":
             for count in (0, 2):
-                scores = method.refine(images[:1], torch.rand(count, 8, 8))
+                scores = of(Refiner, method).refine(images[:1], torch.rand(count, 8, 8))
                 assert (len(scores), bool(((scores >= 0) & (scores <= 1)).all())) == (count, True)
         if task == "propose":
-            boxes = torch.cat(batch.targets.boxes)[:, 1:]
-            found = method.foreground(images, torch.eye(CLASSES)[[0, 2, 1, 1]], boxes)
+            boxes = torch.cat(given(batch.targets.boxes))[:, 1:]
+            found = of(Cfs, method).foreground(images, torch.eye(CLASSES)[[0, 2, 1, 1]], boxes)
             assert found.shape == (PHOTOS, *images.shape[2:])
 
 
@@ -101,8 +105,8 @@ def test_photos_without_any_class_and_classes_that_no_photo_shows(name: str, bui
     method, case = built[name].train(), cases.CASES[name]
     batch = cases.make_batch(case)
     pixels = batch.targets.pixels
-    nothing = replace(batch.targets, tags=torch.zeros_like(batch.targets.tags), pixels=torch.zeros_like(pixels))
-    unlabelled = replace(batch.targets, pixels=torch.full_like(pixels, 255))
+    nothing = replace(batch.targets, tags=torch.zeros_like(batch.targets.tags), pixels=torch.zeros_like(given(pixels)))
+    unlabelled = replace(batch.targets, pixels=torch.full_like(given(pixels), 255))
     for targets in (nothing, unlabelled):
         for step in (5, 50):
             method.zero_grad()
@@ -120,7 +124,7 @@ def test_a_photo_of_which_no_tag_is_known_adds_nothing_to_the_losses_of_tags(nam
     known[2:] = False
     pixels = batch.targets.pixels
     some = replace(batch, targets=replace(batch.targets, tags_known=known))
-    first = Targets(batch.targets.tags[:2], known[:2], batch.targets.windows[:2], pixels[:2])
+    first = Targets(batch.targets.tags[:2], known[:2], batch.targets.windows[:2], given(pixels)[:2])
     alone = Batch(batch.ids[:2], batch.images[:2], first)
     with torch.no_grad():
         found, expected = (method.losses(one, Progress(5, 100)) for one in (some, alone))
@@ -139,7 +143,7 @@ def test_same_seed_same_result(name: str) -> None:
     assert all(torch.equal(one.losses[loss], two.losses[loss]) for loss in one.losses)
     for parameter, gradient in one.gradients.items():
         other = two.gradients[parameter]
-        assert (gradient is None and other is None) or torch.equal(gradient, other)
+        assert (gradient is None and other is None) or torch.equal(given(gradient), given(other))
 
 
 @method_names
@@ -177,7 +181,11 @@ class Scene:
         random = torch.Generator().manual_seed(seed)
         grid = (PHOTOS, CLASSES, SIDE, SIDE)
         near = len(window(SIDE, SIDE, 8, torch.device("cpu")).inside)
-        shapes = {"maps": grid, "student": grid, "logits": (PHOTOS, CLASSES + 1, SIDE, SIDE)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "maps": grid,
+            "student": grid,
+            "logits": (PHOTOS, CLASSES + 1, SIDE, SIDE),
+        }
         shapes |= {"others": shapes["logits"], "affinity": (PHOTOS, near, SIDE**2), "cells": (PHOTOS, SIDE**2, 5)}
         self.leaves = {name: torch.rand(shape, generator=random).requires_grad_() for name, shape in shapes.items()}
         self.pixels = torch.randint(0, CLASSES + 1, (PHOTOS, SIDE, SIDE), generator=random).byte()
@@ -213,7 +221,7 @@ class Scene:
 
 
 def made(name: str) -> Objective:
-    return resolve("objective", name, OBJECTIVES)(weight=2.0)
+    return of(Objective, resolve("objective", name, OBJECTIVES)(weight=2.0))
 
 
 objective_names = pytest.mark.parametrize("name", OBJECTIVES)
@@ -271,7 +279,9 @@ def test_targets_that_cannot_hold_what_an_objective_needs_are_refused(name: str)
 
 @pytest.mark.parametrize("name", ["s2c", "window_affinity", "guided_attention", "object_consistency"])
 def test_objectives_of_another_method_are_refused(name: str) -> None:
-    config = DeepLabV2Config(backbone=cases.CASES["deeplabv2"].settings["backbone"], objectives=({"name": name},))
+    config = DeepLabV2Config.model_validate(
+        {"backbone": cases.CASES["deeplabv2"].settings["backbone"], "objectives": ({"name": name},)}
+    )
     with pytest.raises(ConfigError, match=rf"objective '{name}' judges '\w+', which this segmenter does not give"):
         DeepLabV2(config, CLASSES, True).losses(cases.make_batch(cases.CASES["deeplabv2"]), Progress(0, 1))
 
@@ -279,14 +289,14 @@ def test_objectives_of_another_method_are_refused(name: str) -> None:
 # --- objectives in recipes ------------------------------------------------------------------------------------------
 
 
-def full(*words: str):
+def full(*words: str) -> RunConfig:
     return load_config("full", words, data={"path": "photos"})
 
 
 def test_recipes_list_objectives() -> None:
-    assert full().segment.objectives == (CrossEntropy(),)
+    assert of(SegmenterConfig, full().segment).objectives == (CrossEntropy(),)
     config = full("segment.objectives=[{name: cross_entropy}, {name: soft_margin, weight: 0.5}]")
-    assert config.segment.objectives == (CrossEntropy(), SoftMargin(weight=0.5))
+    assert of(SegmenterConfig, config.segment).objectives == (CrossEntropy(), SoftMargin(weight=0.5))
     assert parse_config(yaml.safe_load(dump_config(config))) == config
 
 
@@ -309,7 +319,7 @@ def test_mistakes_in_objectives_are_said(listed: str, text: str) -> None:
 
 def test_losses_of_all_listed_objectives_are_summed_and_none_hides_another() -> None:
     class Again(CrossEntropy):
-        name: str = "again"
+        name: str = "again"  # type: ignore[assignment]
 
     batch, backbone = cases.make_batch(cases.CASES["lgsa"]), cases.CASES["lgsa"].settings["backbone"]
     kind = resolve("method", "lgsa", METHODS)
@@ -328,7 +338,7 @@ STROKES = '''
 from typing import Literal
 
 from hintseg.config.objective import Objective
-from hintseg.losses.pixels import resize_to
+from hintseg.nn.resize import grow
 from hintseg.losses.cross_entropy import pixel_cross_entropy
 from hintseg.types import Supervision
 
@@ -340,7 +350,7 @@ class Strokes(Objective):
 
     def __call__(self, seen, targets, images, progress):
         pixels = self.pixels(targets)
-        logits = resize_to(seen.logits, pixels)
+        logits = grow(seen.logits, pixels.shape[-2:])
         smooth = logits.diff(dim=2).abs().mean() + logits.diff(dim=3).abs().mean()
         return {"strokes": self.weight * (pixel_cross_entropy(logits, pixels) + self.smooth * smooth)}
 '''
@@ -369,8 +379,8 @@ def test_a_loss_of_strokes_is_one_new_file() -> None:
         own = cases.CASES[case].settings | {"objectives": config.objectives}
         method = kind(kind.Config.model_validate(own), CLASSES, True)
         batch = cases.make_batch(cases.CASES[case])
-        strokes = torch.full_like(batch.targets.pixels, 255)
-        strokes[:3, ::16] = batch.targets.pixels[:3, ::16]  # a line here and there, none on the last photo
+        strokes = torch.full_like(given(batch.targets.pixels), 255)
+        strokes[:3, ::16] = given(batch.targets.pixels)[:3, ::16]  # a line here and there, none on the last photo
         batch = replace(batch, targets=replace(batch.targets, pixels=strokes))
         method.eval().prepare([batch])
         optimizer = torch.optim.AdamW(method.train().parameters(), lr=2e-3)
@@ -385,7 +395,9 @@ def test_a_loss_of_strokes_is_one_new_file() -> None:
 
 
 @pytest.mark.usefixtures("plug_in")
-def test_the_command_line_knows_a_strangers_objective_and_its_weights_do_not_need_it(tmp_path, monkeypatch) -> None:
+def test_the_command_line_knows_a_strangers_objective_and_its_weights_do_not_need_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = CliRunner().invoke(app, ["list", "objectives"])
     assert shown.exit_code == 0
     assert "strokes" in shown.output

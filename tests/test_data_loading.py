@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Generator
 from itertools import chain
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from hintseg.data.dataset import EpochSampler, PhotoDataset, train_loader
 from hintseg.data.inference import read_batches, size_groups
 from hintseg.data.transforms import PAD_RGB, TrainingTransform
 from hintseg.errors import PhotoError, ShapeError
-from hintseg.types import Hints, Photo, Tags
+from hintseg.types import Batch, Hints, Photo, Tags
+from made import given, of
 
 SMALL = TrainingTransform(crop=24, scale=(0.5, 1.5), jitter=0.3)
 
@@ -27,14 +30,14 @@ def blocks(height: int, width: int, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_mask_can_be_read_off_the_transformed_photo(seed):
+def test_mask_can_be_read_off_the_transformed_photo(seed: int) -> None:
     random = np.random.default_rng(seed)
     mask = blocks(int(random.integers(20, 90)), int(random.integers(20, 90)), seed)
     rgb = np.repeat(mask[..., None] * 40, 3, axis=2)
     view = TrainingTransform(crop=64, scale=(0.5, 2.0))(rgb, mask, random)
     x0, y0, x1, y1 = view.window.tolist()
     read_off = view.image[0, y0:y1, x0:x1].float() / 40
-    label = view.mask[y0:y1, x0:x1]
+    label = given(view.mask)[y0:y1, x0:x1]
     certain = (read_off - read_off.round()).abs() < 0.02  # off the blends at block edges
     assert certain.float().mean() > 0.4
     agree = read_off.round()[certain] == label[certain]
@@ -42,7 +45,7 @@ def test_mask_can_be_read_off_the_transformed_photo(seed):
 
 
 @pytest.mark.parametrize("scale", [0.25, 0.4, 0.6])
-def test_mask_is_not_shifted_against_the_photo(scale):
+def test_mask_is_not_shifted_against_the_photo(scale: float) -> None:
     # The mean row of a square in mask less photo, over many squares: rounding averages out, a shift stays. (Taking a
     # pixel's corner instead of its centre shifts by (1 - scale) / 2 rows.)
     shifts = []
@@ -52,28 +55,28 @@ def test_mask_is_not_shifted_against_the_photo(scale):
         rgb = np.repeat(mask[..., None] * 200, 3, axis=2)
         view = TrainingTransform(101, (scale, scale))(rgb, mask, np.random.default_rng(0))
         x0, y0, x1, y1 = view.window.tolist()
-        photo, label = (side[y0:y1, x0:x1].float() for side in (view.image[0] / 200, view.mask))
+        photo, label = (given(side)[y0:y1, x0:x1].float() for side in (view.image[0] / 200, view.mask))
         rows = torch.arange(y1 - y0)
         shifts.append((label.sum(1) * rows).sum() / label.sum() - (photo.sum(1) * rows).sum() / photo.sum())
     assert abs(torch.stack(shifts).mean()) < 0.05
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_all_outside_the_window_is_padding(seed):
+def test_all_outside_the_window_is_padding(seed: int) -> None:
     rgb = np.full((30, 80, 3), 9, np.uint8)
     view = TrainingTransform(crop=48, scale=(0.4, 1.2))(rgb, np.ones((30, 80), np.uint8), np.random.default_rng(seed))
     x0, y0, x1, y1 = view.window.tolist()
     inside = torch.zeros(48, 48, dtype=torch.bool)
     inside[y0:y1, x0:x1] = True
     assert view.image.shape == (3, 48, 48)
-    assert view.image.dtype == view.mask.dtype == torch.uint8
-    assert view.mask[inside].unique().tolist() == [1]
-    assert (view.mask[~inside] == 255).all()
+    assert view.image.dtype == given(view.mask).dtype == torch.uint8
+    assert given(view.mask)[inside].unique().tolist() == [1]
+    assert (given(view.mask)[~inside] == 255).all()
     assert (view.image[:, inside] == 9).all()
     assert (view.image[:, ~inside] == torch.tensor(PAD_RGB)[:, None]).all()
 
 
-def test_window_has_the_size_of_the_scaled_photo_cut_to_the_crop():
+def test_window_has_the_size_of_the_scaled_photo_cut_to_the_crop() -> None:
     view = TrainingTransform(crop=50, scale=(0.5, 0.5))(
         np.zeros((60, 200, 3), np.uint8), None, np.random.default_rng(0)
     )
@@ -82,7 +85,7 @@ def test_window_has_the_size_of_the_scaled_photo_cut_to_the_crop():
     assert view.mask is None
 
 
-def test_chance_reaches_both_flips_every_edge_and_the_whole_scale_range():
+def test_chance_reaches_both_flips_every_edge_and_the_whole_scale_range() -> None:
     rgb = np.zeros((100, 100, 3), np.uint8)
     rgb[:, :, 0] = np.arange(100)  # red = column
     rgb[:, :, 1] = np.arange(100)[:, None]  # green = row
@@ -98,13 +101,13 @@ def test_chance_reaches_both_flips_every_edge_and_the_whole_scale_range():
     assert rows.max() > 60
 
 
-def test_jitter_changes_colours_and_leaves_mask_and_padding():
+def test_jitter_changes_colours_and_leaves_mask_and_padding() -> None:
     rgb = np.random.default_rng(1).integers(0, 256, (20, 20, 3), np.uint8)
     mask = blocks(20, 20, 1)
     plain, jittered = (
         TrainingTransform(32, (1.0, 1.0), jitter)(rgb, mask, np.random.default_rng(3)) for jitter in (0.0, 0.5)
     )
-    assert torch.equal(plain.mask, jittered.mask)
+    assert torch.equal(given(plain.mask), given(jittered.mask))
     outside = plain.mask == 255
     assert torch.equal(plain.image[:, outside], jittered.image[:, outside])
     assert not torch.equal(plain.image, jittered.image)
@@ -125,27 +128,27 @@ def ones(photo: Photo) -> np.ndarray | None:
     return None if photo.id == "03" else np.ones((20 + int(photo.id) % 3, 30), np.uint8)
 
 
-def epochs(photos: list[Photo], workers: int, count: int = 3, seed: int = 5) -> list[list[object]]:
+def epochs(photos: list[Photo], workers: int, count: int = 3, seed: int = 5) -> list[list[Batch]]:
     loader = train_loader(PhotoDataset(photos, 3, SMALL, ones, seed=seed), batch_size=4, workers=workers)
     batches = []
     for epoch in range(count):
-        loader.sampler.set_epoch(epoch)
+        of(EpochSampler, loader.sampler).set_epoch(epoch)
         batches.append(list(loader))
     return batches
 
 
-def test_same_seed_same_batches_whatever_the_number_of_workers(photos):
+def test_same_seed_same_batches_whatever_the_number_of_workers(photos: list[Photo]) -> None:
     alone, helped = epochs(photos, 0), epochs(photos, 2)
     for mine, theirs in zip(chain(*alone), chain(*helped), strict=True):
         assert mine.ids == theirs.ids
         assert torch.equal(mine.images, theirs.images)
-        assert torch.equal(mine.targets.pixels, theirs.targets.pixels)
+        assert torch.equal(given(mine.targets.pixels), given(theirs.targets.pixels))
         assert torch.equal(mine.targets.windows, theirs.targets.windows)
     assert [b.ids for b in alone[0]] != [b.ids for b in alone[1]]
     assert [b.ids for b in epochs(photos, 0, 1, seed=6)[0]] != [b.ids for b in alone[0]]
 
 
-def test_views_of_a_photo_differ_from_epoch_to_epoch(photos):
+def test_views_of_a_photo_differ_from_epoch_to_epoch(photos: list[Photo]) -> None:
     dataset = PhotoDataset(photos, 3, SMALL)
     first = dataset[2].image
     assert torch.equal(first, dataset[2].image)
@@ -153,7 +156,7 @@ def test_views_of_a_photo_differ_from_epoch_to_epoch(photos):
     assert not torch.equal(first, dataset[2].image)
 
 
-def test_loading_draws_nothing_from_the_global_stream(photos):
+def test_loading_draws_nothing_from_the_global_stream(photos: list[Photo]) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -161,7 +164,7 @@ def test_loading_draws_nothing_from_the_global_stream(photos):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_batch_holds_what_it_says(photos):
+def test_batch_holds_what_it_says(photos: list[Photo]) -> None:
     (batches,) = epochs(photos, 0, 1)
     assert [len(batch.ids) for batch in batches] == [4, 4]  # 11 photos: the last 3 are left out
     for batch in batches:
@@ -169,28 +172,30 @@ def test_batch_holds_what_it_says(photos):
         assert batch.images.dtype == torch.float32
         assert batch.images.min() >= 0
         assert batch.images.max() <= 1
-        assert batch.targets.pixels.shape == (4, 24, 24)
+        assert given(batch.targets.pixels).shape == (4, 24, 24)
         assert batch.targets.windows.dtype == torch.int64
         for i, id in enumerate(batch.ids):
             assert batch.targets.tags[i].nonzero().flatten().tolist() == [int(id) % 3]
-            assert set(batch.targets.pixels[i].unique().tolist()) <= ({255} if id == "03" else {1, 255})
+            assert set(given(batch.targets.pixels)[i].unique().tolist()) <= ({255} if id == "03" else {1, 255})
 
 
-def test_a_single_short_batch_is_kept_and_masks_are_optional(photos):
+def test_a_single_short_batch_is_kept_and_masks_are_optional(photos: list[Photo]) -> None:
     (batch,) = train_loader(PhotoDataset(photos[:3], 3, SMALL), batch_size=8)
     assert sorted(batch.ids) == ["00", "01", "02"]
     assert batch.targets.pixels is None
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_broken_photos_are_replaced_listed_and_reported(photos, workers, caplog):
+def test_broken_photos_are_replaced_listed_and_reported(
+    photos: list[Photo], workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
     for i in (4, 5):
         photos[i].path.write_bytes(photos[i].path.read_bytes()[:200])
     dataset = PhotoDataset(photos, 3, SMALL, seed=1)
     loader = train_loader(dataset, batch_size=11, workers=workers)
     with caplog.at_level(logging.WARNING, "hintseg"):
         for epoch in range(2):
-            loader.sampler.set_epoch(epoch)
+            of(EpochSampler, loader.sampler).set_epoch(epoch)
             (batch,) = loader
             assert sorted(batch.ids) == ["00", "01", "02", "03", "06", "06", "06", "07", "08", "09", "10"]
     assert dataset.skipped == ["04", "05"]
@@ -199,25 +204,25 @@ def test_broken_photos_are_replaced_listed_and_reported(photos, workers, caplog)
         assert "04.png" in caplog.text
 
 
-def test_no_readable_photo_is_an_error(photos):
+def test_no_readable_photo_is_an_error(photos: list[Photo]) -> None:
     for photo in photos:
         photo.path.write_bytes(b"")
     with pytest.raises(PhotoError, match="none of the 11 photos can be read"):
         PhotoDataset(photos, 3, SMALL)[0]
 
 
-def test_no_photo_is_an_error():
+def test_no_photo_is_an_error() -> None:
     with pytest.raises(PhotoError, match="0 photos"):
         PhotoDataset([], 3, SMALL)
 
 
-def test_mask_of_another_size_is_an_error(photos):
+def test_mask_of_another_size_is_an_error(photos: list[Photo]) -> None:
     dataset = PhotoDataset(photos, 3, SMALL, lambda photo: np.ones((30, 20), np.uint8))
     with pytest.raises(ShapeError, match=r"photo 00 is 20x30 pixels but .*00\.png is 30x20"):
         dataset[0]
 
 
-def test_processes_share_the_photos_evenly(photos, monkeypatch):
+def test_processes_share_the_photos_evenly(photos: list[Photo], monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = PhotoDataset(photos, 3, SMALL)
     dealt = []
     for rank in range(3):
@@ -230,9 +235,9 @@ def test_processes_share_the_photos_evenly(photos, monkeypatch):
     assert set(chain(*dealt)) == set(range(11))
 
 
-def test_whole_photos_come_in_batches_of_equal_size(photos):
+def test_whole_photos_come_in_batches_of_equal_size(photos: list[Photo]) -> None:
     photos[7].path.write_bytes(photos[7].path.read_bytes()[:200])  # the header is whole, the pixels are not
-    seen = {}
+    seen: dict[str, Tensor] = {}
     for group, pixels in read_batches(size_groups(photos, 3)):
         assert pixels.shape == (len(group), 3, *pixels.shape[2:])
         assert pixels.dtype == torch.uint8
@@ -242,9 +247,10 @@ def test_whole_photos_come_in_batches_of_equal_size(photos):
     assert [[p.id for p in group] for group in size_groups(photos[:5], 1)] == [["00"], ["03"], ["01"], ["04"], ["02"]]
 
 
-def test_whole_photos_can_be_left_early(photos):
+def test_whole_photos_can_be_left_early(photos: list[Photo]) -> None:
     batches = read_batches(size_groups(photos, 2))
     group, _ = next(batches)
+    assert isinstance(batches, Generator)
     batches.close()
     assert [photo.id for photo in group] == ["00", "03"]
 

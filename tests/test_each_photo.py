@@ -1,13 +1,17 @@
 """The one loop over whole photos: the same files whichever photos are done, and what the hooks write through it."""
 
+from __future__ import annotations
+
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import hintseg
 from hintseg.config.loader import load_config
@@ -16,34 +20,28 @@ from hintseg.methods.lgsa import inner_points
 from hintseg.pipeline.each_photo import each_photo
 from hintseg.training.watch import Watch
 from hintseg.types import Photo
-from test_pipeline import QUICK
+from small_runs import ONE_STAGE, QUICK, TINY
 
 BY_STAGE = {  # folders that each_photo fills, below the run; the last file of a photo says that it is done
     "vwe": ("localize/maps", "refine/labels", "refine/maps", "segment/masks"),
     "bmp": ("segment/maps", "segment/branch_c", "segment/masks"),
     "boxes": ("propose/grabcut", "propose/instances"),
 }
-TINY = {
+SETTINGS = {
     "vwe": QUICK,
-    "bmp": [
-        *("backbone.name=mit_tiny", "segment.width=16", "segment.scales=[1.0]", "segment.bsp_start=0"),
-        *(word for word in QUICK if word.startswith(("backbone.weights", "trainer", "segment", "maps", "test"))),
-    ],
-    "boxes": [
-        *("propose.size=32", "propose.smallest_side=0", "propose.fit.epochs=1", "segment=null"),
-        *(word for word in QUICK if word.startswith(("backbone", "trainer"))),
-    ],
+    "bmp": [*ONE_STAGE, "segment.fit.epochs=2", "segment.bsp_start=0"],
+    "boxes": [*TINY, "propose.size=32", "propose.smallest_side=0", "propose.fit.epochs=1", "segment=null"],
 }
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path]]:
     """A finished run of each recipe."""
     folder = tmp_path_factory.mktemp("runs")
     data = folder / "data"
     write_shapes(data, train=18, val=6, seed=0, size=48)
     made = {}
-    for recipe, settings in TINY.items():
+    for recipe, settings in SETTINGS.items():
         form = "voc" if recipe == "boxes" else "auto"
         made[recipe] = hintseg.train(data, folder / recipe, recipe=recipe, format=form, settings=settings).path
     return data, made
@@ -54,7 +52,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("recipe", BY_STAGE)
-def test_files_do_not_depend_on_which_photos_are_done(runs, recipe, tmp_path):
+def test_files_do_not_depend_on_which_photos_are_done(
+    runs: tuple[Path, dict[str, Path]], recipe: str, tmp_path: Path
+) -> None:
     data, made = runs
     before = {name: contents(made[recipe] / name) for name in BY_STAGE[recipe]}
     assert all(before.values()), {name: len(files) for name, files in before.items()}
@@ -68,7 +68,7 @@ def test_files_do_not_depend_on_which_photos_are_done(runs, recipe, tmp_path):
             for file in chance.sample(sorted(files), len(files) // 2):
                 (out / name / file).unlink()
         form = "voc" if recipe == "boxes" else "auto"
-        hintseg.train(data, out, recipe=recipe, format=form, settings=TINY[recipe], resume=True)
+        hintseg.train(data, out, recipe=recipe, format=form, settings=SETTINGS[recipe], resume=True)
         for name, files in before.items():
             after = contents(out / name)
             assert after.keys() == files.keys()
@@ -76,7 +76,7 @@ def test_files_do_not_depend_on_which_photos_are_done(runs, recipe, tmp_path):
 
 
 @pytest.fixture
-def photos(tmp_path):
+def photos(tmp_path: Path) -> list[Photo]:
     """Nine photos of one size and one of another, and a file that is no photo."""
     made = []
     for i in range(10):
@@ -89,21 +89,21 @@ def photos(tmp_path):
 class Scale(torch.nn.Module):
     """Counts the batches it sees and how it is when it sees them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(()))
-        self.seen = []
+        self.seen: list[tuple[int, bool, bool]] = []
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         self.seen.append((len(images), self.training, torch.is_inference_mode_enabled()))
         return images.mean(dim=(1, 2, 3)) * self.weight
 
 
-def test_batches_are_of_all_photos_and_whole(photos, caplog):
+def test_batches_are_of_all_photos_and_whole(photos: list[Photo], caplog: pytest.LogCaptureFixture) -> None:
     config = load_config("cam", ["trainer.accelerator=cpu", "data.longest=64"], data={"path": "photos"})
-    found = {}
+    found: dict[str, float] = {}
 
-    def run(done):
+    def run(done: Sequence[str]) -> tuple[Scale, dict[str, float], int]:
         network, found_now = Scale().train(), {}
         made = each_photo(
             "looking",
@@ -130,17 +130,17 @@ def test_batches_are_of_all_photos_and_whole(photos, caplog):
     assert run([str(i) for i in range(10)])[1:] == ({}, 0)
 
 
-def test_an_error_of_the_writer_ends_the_loop(photos):
+def test_an_error_of_the_writer_ends_the_loop(photos: list[Photo]) -> None:
     config = load_config("cam", ["trainer.accelerator=cpu"], data={"path": "photos"})
 
-    def write(photo, value):
+    def write(photo: Photo, value: object) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
         each_photo("looking", photos, lambda group, pixels: group, write, config, Watch())
 
 
-def test_shown_pixels_lie_in_the_largest_regions():
+def test_shown_pixels_lie_in_the_largest_regions() -> None:
     mask = np.zeros((20, 40), np.uint8)
     mask[4:14, 4:14] = 1
     mask[0, 39] = 2  # too small to be asked for

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from hintseg.errors import RunError
@@ -23,19 +25,20 @@ class TinySegmenter(nn.Module):
             nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, channels, 3, 2, 1)
         )
 
-    def segment(self, images):
-        return self.body(images - 0.5)
+    def segment(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.body(images - 0.5)
+        return logits
 
 
 class OneSizeSegmenter(TinySegmenter):
     """A network that, like a transformer with learned positions, takes one size only."""
 
-    def segment(self, images):
+    def segment(self, images: Tensor) -> Tensor:
         logits = super().segment(images)
         return logits + torch.linspace(0, 1, 8 * 10).view(1, 1, 8, 10)
 
 
-def test_file_gives_the_logits_of_torch_at_any_size_and_batch(tmp_path):
+def test_file_gives_the_logits_of_torch_at_any_size_and_batch(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = TinySegmenter().train()
     report = export_onnx(model, tmp_path / "new" / "model.onnx", size=(32, 40), classes=CLASSES, background=True)
@@ -52,7 +55,7 @@ def test_file_gives_the_logits_of_torch_at_any_size_and_batch(tmp_path):
     np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4)
 
 
-def test_metadata_says_what_the_channels_are(tmp_path):
+def test_metadata_says_what_the_channels_are(tmp_path: Path) -> None:
     export_onnx(TinySegmenter(), tmp_path / "model.onnx", size=(32, 40), classes=CLASSES, background=False)
     graph = onnx.load(tmp_path / "model.onnx")
     properties = {p.key: p.value for p in graph.metadata_props}
@@ -62,7 +65,7 @@ def test_metadata_says_what_the_channels_are(tmp_path):
     assert graph.opset_import[0].version >= 17
 
 
-def test_network_of_one_size_is_exported_with_that_size(tmp_path):
+def test_network_of_one_size_is_exported_with_that_size(tmp_path: Path) -> None:
     report = export_onnx(OneSizeSegmenter(), tmp_path / "model.onnx", size=(32, 40), classes=CLASSES, background=True)
     assert not report.dynamic_size
     session = onnxruntime.InferenceSession(report.path, providers=["CPUExecutionProvider"])
@@ -70,10 +73,10 @@ def test_network_of_one_size_is_exported_with_that_size(tmp_path):
     assert session.run(None, {"images": np.zeros((5, 3, 32, 40), np.float32)})[0].shape == (5, 4, 32, 40)
 
 
-def test_file_that_disagrees_with_torch_is_refused(tmp_path, monkeypatch):
+def test_file_that_disagrees_with_torch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = onnx_file._trace
 
-    def spoil(*args, **kwargs):
+    def spoil(*args: Any, **kwargs: Any) -> Any:
         graph = trace(*args, **kwargs)
         bias = next(i for i in graph.graph.initializer if list(i.dims) == [4])
         values = onnx.numpy_helper.to_array(bias).copy()
@@ -87,13 +90,13 @@ def test_file_that_disagrees_with_torch_is_refused(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_extra_is_named(tmp_path, monkeypatch):
+def test_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(RunError, match=r"needs onnxscript.*pip install 'hintseg\[export\]'"):
         export_onnx(TinySegmenter(), tmp_path / "model.onnx", size=(32, 40), classes=CLASSES, background=True)
 
 
-def test_wrong_class_count_and_unusable_targets_are_explained(tmp_path):
+def test_wrong_class_count_and_unusable_targets_are_explained(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="has 4 channels, but 2 classes"):
         export_onnx(TinySegmenter(), tmp_path / "model.onnx", size=(32, 40), classes=["a", "b"], background=True)
     with pytest.raises(RunError, match="is a folder"):

@@ -45,16 +45,9 @@ class Lines(Watch):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("fingerprint") / "shapes"
-    write_shapes(folder, train=8, val=2, size=48)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory) -> Path:
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("fingerprint-run") / "run"
-    hintseg.train(data, out, recipe="vwe", settings=QUICK)
+    hintseg.train(shapes, out, recipe="vwe", settings=QUICK)
     return out
 
 
@@ -64,19 +57,19 @@ def files(run: Path, *patterns: str) -> dict[str, tuple[int, bytes]]:
 
 
 def resumed(
-    finished: Path, data: Path, tmp_path: Path, *settings: str
+    finished: Path, shapes: Path, tmp_path: Path, *settings: str
 ) -> tuple[Path, Lines, dict[str, tuple[int, bytes]]]:
     run, lines = tmp_path / "run", Lines()
     shutil.copytree(finished, run)
     before = files(run, "*/model.safetensors", "*/maps/*", "*/masks/*")
-    hintseg.train(data, run, recipe="vwe", settings=[*QUICK, *settings], resume=True, watch=lines)
+    hintseg.train(shapes, run, recipe="vwe", settings=[*QUICK, *settings], resume=True, watch=lines)
     folder = RunFolder.open(run)
     assert all(folder.done(stage) for stage in ("localize", "refine", "segment"))
     return run, lines, before
 
 
-def test_how_a_segmenter_is_tested_never_trains_anything_again(finished, data, tmp_path):
-    run, lines, before = resumed(finished, data, tmp_path, "test.flip=false")
+def test_how_a_segmenter_is_tested_never_trains_anything_again(finished: Path, shapes: Path, tmp_path: Path) -> None:
+    run, lines, before = resumed(finished, shapes, tmp_path, "test.flip=false")
     assert lines.again == ["segment is made again from its masks on, its maps stay: test.flip was True, is False"]
     after = files(run, "*/model.safetensors", "*/maps/*", "*/masks/*")
     changed = {name for name in before if before[name] != after[name]}
@@ -85,8 +78,10 @@ def test_how_a_segmenter_is_tested_never_trains_anything_again(finished, data, t
     assert sum(row["stage"] == "segment" for row in hintseg.load(run).metrics) == 1
 
 
-def test_a_walk_setting_keeps_the_refiner_and_renews_what_learned_from_its_masks(finished, data, tmp_path):
-    run, lines, before = resumed(finished, data, tmp_path, "refine.beta=3.0")
+def test_a_walk_setting_keeps_the_refiner_and_renews_what_learned_from_its_masks(
+    finished: Path, shapes: Path, tmp_path: Path
+) -> None:
+    run, lines, before = resumed(finished, shapes, tmp_path, "refine.beta=3.0")
     assert [text.split(":")[0] for text in lines.again] == [
         "refine is made again from its maps on, its network stays",
         "segment is made again",
@@ -98,25 +93,27 @@ def test_a_walk_setting_keeps_the_refiner_and_renews_what_learned_from_its_masks
     assert any(before[name][1] != after[name][1] for name in before if name.startswith("refine/maps/"))
 
 
-def test_a_run_made_again_in_part_equals_one_made_at_once(finished, data, tmp_path):
-    run, _, _ = resumed(finished, data, tmp_path, "maps.area=0.2", "refine.beta=3.0")
-    whole = hintseg.train(data, tmp_path / "whole", recipe="vwe", settings=[*QUICK, "maps.area=0.2", "refine.beta=3.0"])
+def test_a_run_made_again_in_part_equals_one_made_at_once(finished: Path, shapes: Path, tmp_path: Path) -> None:
+    run, _, _ = resumed(finished, shapes, tmp_path, "maps.area=0.2", "refine.beta=3.0")
+    whole = hintseg.train(
+        shapes, tmp_path / "whole", recipe="vwe", settings=[*QUICK, "maps.area=0.2", "refine.beta=3.0"]
+    )
     one, other = ({name: content for name, (_, content) in files(r, "**/*").items()} for r in (run, whole.path))
     differing = {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
     assert {name for name in differing if not name.endswith((".hintseg", "history.csv", "report.html"))} == set()
 
 
-def test_the_same_settings_make_nothing_again(finished, data, tmp_path):
-    run, lines, before = resumed(finished, data, tmp_path)
+def test_the_same_settings_make_nothing_again(finished: Path, shapes: Path, tmp_path: Path) -> None:
+    run, lines, before = resumed(finished, shapes, tmp_path)
     assert lines.again == []
     assert files(run, "*/model.safetensors", "*/maps/*", "*/masks/*") == before
 
 
-def test_other_labels_and_left_out_stages_are_refused(finished, data, tmp_path):
+def test_other_labels_and_left_out_stages_are_refused(finished: Path, shapes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     with pytest.raises(RunError, match="has finished refine, which the settings leave out"):
-        hintseg.train(data, run, recipe="vwe", settings=[*QUICK, "refine=null"], resume=True)
+        hintseg.train(shapes, run, recipe="vwe", settings=[*QUICK, "refine=null"], resume=True)
     other = tmp_path / "other"
     write_shapes(other, train=8, val=2, size=48, seed=1)
     with pytest.raises(RunError, match="photos or labels are not those"):
@@ -126,7 +123,7 @@ def test_other_labels_and_left_out_stages_are_refused(finished, data, tmp_path):
 @pytest.mark.parametrize(
     "recipe", ["cam", "vwe", "full", "bmp", "afa", "boxes", "mctformer", "csd_irn", "csd_mct", "demo"]
 )
-def test_every_setting_of_every_recipe_belongs_to_a_part(recipe):
+def test_every_setting_of_every_recipe_belongs_to_a_part(recipe: str) -> None:
     """A setting that no part depends on would be changed in silence."""
     config = load_config(recipe, data={"path": "photos"})
     known = {key for part in parts(config) for key in part.settings}
@@ -138,7 +135,7 @@ def test_every_setting_of_every_recipe_belongs_to_a_part(recipe):
             assert unused or any(key == f"{stage}.{name}" or key.startswith(f"{stage}.{name}.") for key in known)
 
 
-def test_the_rate_of_a_training_under_way_may_change():
+def test_the_rate_of_a_training_under_way_may_change() -> None:
     data = {"path": "photos"}
     before, now = (load_config("vwe", [f"refine.fit.lr={rate}"], data=data) for rate in (0.1, 0.01))
     assert [(part.key, part.rate_only) for part in broken(before, now)] == [
@@ -147,16 +144,16 @@ def test_the_rate_of_a_training_under_way_may_change():
     ]
 
 
-def test_a_segmenter_that_was_begun_and_left_out_begins_anew(finished, data, tmp_path):
+def test_a_segmenter_that_was_begun_and_left_out_begins_anew(finished: Path, shapes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     RunFolder.open(run).update_stage("segment", done=False)
     (run / "segment" / "last.ckpt").write_bytes(b"of other masks")
     with (run / ".hintseg").open("a") as file:
         file.write('\n["segment/last.ckpt", ""]')
-    hintseg.train(data, run, recipe="vwe", settings=[*QUICK, "segment=null"], resume=True)
+    hintseg.train(shapes, run, recipe="vwe", settings=[*QUICK, "segment=null"], resume=True)
     assert not list((run / "segment").glob("*.*"))
     assert not list((run / "labels").glob("*"))
-    hintseg.train(data, run, recipe="vwe", settings=QUICK, resume=True)
+    hintseg.train(shapes, run, recipe="vwe", settings=QUICK, resume=True)
     one, other = (files(r, "segment/model.safetensors")["segment/model.safetensors"][1] for r in (run, finished))
     assert one == other

@@ -7,8 +7,9 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,58 @@ from hintseg.registry import FORMATS, formats
 from hintseg.types import Click, HintSet, Photo, Supervision
 
 UNLABELLED = {"scribbles": 255}
+
+Boxes = Mapping[str, Sequence[tuple[str, float, float, float, float]]]
+
+
+def _label_studio(folder: Path, boxes: Boxes) -> None:
+    def result(label: str, *box: float) -> dict[str, Any]:
+        value = {key: part / 0.48 for key, part in zip(("x", "y", "width", "height"), box, strict=True)}
+        sizes = {"original_width": 48, "original_height": 48}
+        return {"type": "rectanglelabels", "value": {**value, "rectanglelabels": [label]}, **sizes}
+
+    addresses = {name: f"/data/upload/1/0a1b2c3d-{name}" for name in boxes}
+    tasks = [
+        {"data": {"image": addresses[name]}, "annotations": [{"result": [result(*one) for one in found]}]}
+        for name, found in boxes.items()
+    ]
+    (folder / "project.json").write_text(json.dumps(tasks))
+
+
+def _labelme(folder: Path, boxes: Boxes) -> None:
+    for name, found in boxes.items():
+        ends = [(label, [[x, y], [x + w, y + h]]) for label, x, y, w, h in found]
+        shapes = [{"label": label, "shape_type": "rectangle", "points": points} for label, points in ends]
+        content = {"shapes": shapes, "imagePath": name, "imageData": None, "imageHeight": 48, "imageWidth": 48}
+        (folder / "images" / name).with_suffix(".json").write_text(json.dumps(content))
+
+
+def _via(folder: Path, boxes: Boxes) -> None:
+    content = {}
+    for name, found in boxes.items():
+        regions = [
+            {
+                "shape_attributes": {"name": "rect", "x": x, "y": y, "width": w, "height": h},
+                "region_attributes": {"type": label},
+            }
+            for label, x, y, w, h in found
+        ]
+        content[f"{name}9"] = {"filename": name, "size": 9, "regions": regions, "file_attributes": {}}
+    (folder / "via_region_data.json").write_text(json.dumps(content))
+
+
+def _createml(folder: Path, boxes: Boxes) -> None:
+    content = []
+    for name, found in boxes.items():
+        marks = [
+            {"label": label, "coordinates": {"x": x + w / 2, "y": y + h / 2, "width": w, "height": h}}
+            for label, x, y, w, h in found
+        ]
+        content.append({"image": name, "annotations": marks})
+    (folder / "annotations.json").write_text(json.dumps(content))
+
+
+JSON_WRITERS = {"label_studio": _label_studio, "labelme": _labelme, "via": _via, "createml": _createml}
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +105,10 @@ VARIANTS = (
     "label_studio_csv",
     "voc",
     "coco",
+    "label_studio",
+    "labelme",
+    "via",
+    "createml",
     "yolo-boxes",
     "index_png-masks",
     "index_png-scribbles",
@@ -72,6 +129,10 @@ KINDS = {
     "label_studio_csv": {"tags", "boxes"},
     "voc": {"tags", "boxes", "masks"},
     "coco": {"tags", "boxes", "masks"},
+    "label_studio": {"tags", "boxes"},
+    "labelme": {"tags", "boxes"},
+    "via": {"tags", "boxes"},
+    "createml": {"tags", "boxes"},
     "yolo-boxes": {"tags", "boxes"},
     "index_png-masks": {"tags", "masks"},
     "index_png-scribbles": {"scribbles"},
@@ -89,7 +150,7 @@ def write(shapes: Path, variant: str) -> Path | None:
         return None
     content = json.loads((shapes / "Hints" / "instances.json").read_text())
     names = {image["id"]: image["file_name"] for image in content["images"]}
-    boxes = {name: [] for name in names.values()}
+    boxes: dict[str, list[tuple[str, float, float, float, float]]] = {name: [] for name in names.values()}
     for item in content["annotations"]:
         boxes[names[item["image_id"]]].append((CLASSES[item["category_id"] - 1], *item["bbox"]))
     tags = {name: sorted({box[0] for box in found}) for name, found in boxes.items()}
@@ -101,16 +162,17 @@ def write(shapes: Path, variant: str) -> Path | None:
         rows = [[name, *(str(int(one in found)) for one in CLASSES)] for name, found in tags.items()]
         (folder / "tags.csv").write_text("\n".join(",".join(row) for row in [["file", *CLASSES], *rows]))
     elif variant == "csv-boxes":
-        rows = [[name, x, y, x + w, y + h, label] for name, found in boxes.items() for label, x, y, w, h in found]
-        rows += [[name, "", "", "", "", ""] for name, found in boxes.items() if not found]
-        (folder / "boxes.csv").write_text(
-            "\n".join(",".join(map(str, row)) for row in [["file", "x0", "y0", "x1", "y1", "label"], *rows])
-        )
+        cells: list[list[object]] = [["file", "x0", "y0", "x1", "y1", "label"]]
+        cells += [[name, x, y, x + w, y + h, label] for name, found in boxes.items() for label, x, y, w, h in found]
+        cells += [[name, "", "", "", "", ""] for name, found in boxes.items() if not found]
+        (folder / "boxes.csv").write_text("\n".join(",".join(str(cell) for cell in row) for row in cells))
     elif variant.startswith("csv-") or variant in ("via_csv", "label_studio_csv"):
         (folder / "labels.csv").write_text(table(variant, boxes, tags, shapes))
     elif variant == "coco":
         (folder / "classes.txt").unlink()
         shutil.copy(shapes / "Hints" / "instances.json", folder)
+    elif variant in JSON_WRITERS:
+        JSON_WRITERS[variant](folder, boxes)
     elif variant == "yolo-boxes":
         (folder / "labels").mkdir()
         (folder / "data.yaml").write_text(json.dumps({"names": list(CLASSES)}))
@@ -127,12 +189,12 @@ def write(shapes: Path, variant: str) -> Path | None:
     elif variant == "points":
         shutil.copy(shapes / "Hints" / "points.csv", folder)
     elif variant == "cls_labels":
-        rows = {name: np.array([one in found for one in CLASSES], np.float32) for name, found in tags.items()}
-        np.save(folder / "cls_labels.npy", rows)  # type: ignore[arg-type]
+        one_hot = {name: np.array([one in found for one in CLASSES], np.float32) for name, found in tags.items()}
+        np.save(folder / "cls_labels.npy", np.array(one_hot))
     else:
         (folder / "classes.txt").unlink()
-        for name, found in tags.items():
-            for label in found[:1] or ["negatives"]:  # a photo has one folder
+        for name, labels in tags.items():
+            for label in labels[:1] or ["negatives"]:  # a photo has one folder
                 (folder / label).mkdir(exist_ok=True)
                 shutil.move(folder / "images" / name, folder / label / name)
         shutil.rmtree(folder / "images")
@@ -238,8 +300,11 @@ def test_all_read_the_same_out_of_the_same_facts(
         return {classes[label - 1] for label in tags.present}, {classes[label - 1] for label in tags.absent}
 
     def corners(photo: Photo, classes: tuple[str, ...]) -> list[tuple[str, float, float, float, float]]:
-        rounded = [tuple(round(value, 3) for value in mark.shape.corners) for mark in photo.hints.objects]
-        return sorted((classes[m.label - 1], *r) for m, r in zip(photo.hints.objects, rounded, strict=True))
+        found = []
+        for mark in photo.hints.objects:
+            x0, y0, x1, y1 = (round(value, 3) for value in mark.shape.corners)
+            found.append((classes[mark.label - 1], x0, y0, x1, y1))
+        return sorted(found)
 
     for photo in hint_set.photos:
         same = truth[photo.id.rpartition("/")[2]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 
@@ -11,7 +14,7 @@ EXAMPLES = {"hint_targets": 16, "setting_targets": 60, "array_targets": 30, "wei
 
 
 @pytest.mark.parametrize("make", TARGETS, ids=lambda make: make.__name__)
-def test_broken_input_ends_in_one_sentence(make, tmp_path):
+def test_broken_input_ends_in_one_sentence(make: Callable[[Path], dict[str, Target]], tmp_path: Path) -> None:
     for target in make(tmp_path).values():
         check(target, EXAMPLES[make.__name__])
 

@@ -68,7 +68,7 @@ def test_strokes_are_the_pixels_near_their_line(line: Line, width: float, size: 
 @given(st.tuples(st.floats(0, 10, exclude_max=True), st.floats(0, 7, exclude_max=True)))
 def test_a_click_is_one_pixel_and_a_stroke_misses_no_column(place: tuple[float, float]) -> None:
     assert np.argwhere(rasterise(Click(*place), (7, 10))).tolist() == [[int(place[1]), int(place[0])]]
-    assert rasterise(Stroke((0.0, 0.0, *place)), (7, 10)).any(axis=0)[: int(place[0])].all()
+    assert np.any(rasterise(Stroke((0.0, 0.0, *place)), (7, 10))[:, : int(place[0])], axis=0).all()
 
 
 def test_a_box_has_every_pixel_it_touches() -> None:

@@ -30,7 +30,7 @@ def test_every_method_and_wrapper_is_held() -> None:
 def test_losses_and_gradients_are_the_kept_ones(name: str) -> None:
     kept, found = KEPT[name], cases.plain(cases.run(cases.CASES[name]), cases.summary)
     losses = {loss: float.fromhex(value) for loss, value in kept["losses"].items()}
-    assert {loss: float.fromhex(value) for loss, value in found["losses"].items()} == pytest.approx(
+    assert {loss: float.fromhex(str(value)) for loss, value in found["losses"].items()} == pytest.approx(
         losses, rel=1e-4, abs=1e-6
     )
     assert list(found["gradients"]) == list(kept["gradients"])

@@ -133,7 +133,8 @@ class TestPaint:
         expected[5:7, 5:9] = 255
         expected[:6, :6] = 2
         expected[2:4, 2:4] = 1
-        for order in ([small, large, crowd], [crowd, large, small]):
+        orders: list[list[Mark[Box | Region]]] = [[small, large, crowd], [crowd, large, small]]
+        for order in orders:
             assert (paint(order, (8, 10)) == expected).all()
 
     def test_outlines_beyond_the_photo_are_cut(self) -> None:

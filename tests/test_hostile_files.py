@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from hintseg.config.loader import load_config
 from hintseg.config.settings import BackboneConfig
@@ -66,11 +68,11 @@ class TestCoco:
             ({"segmentation": [[0, 0, 1e300, 0, 5, 5]]}, "not a number of at most 1,000,000,000"),
         ],
     )
-    def test_refused(self, tmp_path, replaced, part):
+    def test_refused(self, tmp_path: Path, replaced: dict[str, object], part: str) -> None:
         with pytest.raises(LabelError, match=part):
             read_hints(coco(tmp_path, **replaced))
 
-    def test_bounds_of_run_lengths_need_no_pixels(self):
+    def test_bounds_of_run_lengths_need_no_pixels(self) -> None:
         assert bounds(Rle(10_000, 10_000, (5, 10, 10**8 - 15))) == (0, 5, 1, 15)
         assert bounds(Rle(3, 3, (2, 2, 5))) == (0, 0, 2, 3)
         assert bounds(Rle(3, 3, (9,))) is None
@@ -81,7 +83,7 @@ class TestCoco:
             around = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) if rows.size else None
             assert bounds(encode(mask)) == around
 
-    def test_a_long_zigzag_and_many_objects_fit_into_memory(self, monkeypatch):
+    def test_a_long_zigzag_and_many_objects_fit_into_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         points = np.array([(i / 9, 300 * (i % 2)) for i in range(2700)], dtype=np.float64)
         monkeypatch.setattr("hintseg.geometry.rasterise._AT_ONCE", 10_000)
         whole = fill([points], (300, 300))
@@ -107,30 +109,30 @@ class TestYaml:
             ("\udcff", "special characters are not allowed"),
         ],
     )
-    def test_settings_refused(self, value, part):
+    def test_settings_refused(self, value: str, part: str) -> None:
         with pytest.raises(ConfigError, match=part):
             load_config("cam", [f"seed={value}"], data={"path": "x"})
 
     @pytest.mark.parametrize("word", ["a." * 5000 + "b=1", "\udcff=1", "=1", "x" * 10_000 + "=1"])
-    def test_names_refused(self, word):
+    def test_names_refused(self, word: str) -> None:
         with pytest.raises(ConfigError) as caught:
             load_config("cam", [word], data={"path": "x"})
         assert len(str(caught.value)) < 600
 
     @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
-    def test_no_setting_is_endless(self, value):
+    def test_no_setting_is_endless(self, value: str) -> None:
         with pytest.raises(ConfigError, match=r"'localize\.fit\.lr'"):
             load_config("cam", [f"localize.fit.lr={value}"], data={"path": "x"})
 
     @pytest.mark.parametrize("path", ["a\udcff", Path("\udcff"), {"a": 10**400}, {(1,): 2}])
-    def test_settings_of_python(self, path):
+    def test_settings_of_python(self, path: object) -> None:
         with pytest.raises(ConfigError, match="the settings cannot be read"):
             load_config("cam", data={"path": path})
 
-    def test_dates_are_text(self):
+    def test_dates_are_text(self) -> None:
         assert load_config("cam", ["data.train=2020-01-01"], data={"path": "x"}).data.train == "2020-01-01"
 
-    def test_alias_bomb(self, tmp_path):
+    def test_alias_bomb(self, tmp_path: Path) -> None:
         lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))]
         recipe = tmp_path / "bomb.yaml"
         recipe.write_text("\n".join(lines))
@@ -140,7 +142,7 @@ class TestYaml:
         with pytest.raises(LabelError, match=r"data.yaml is no valid YAML: its aliases make more than"):
             read_hints(tmp_path / "data")
 
-    def test_recipe_that_is_no_file(self, tmp_path):
+    def test_recipe_that_is_no_file(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe.yaml")
         (tmp_path / "folder.yaml").mkdir()
         (tmp_path / "large.yaml").write_text("#" * 300_000)
@@ -151,7 +153,7 @@ class TestYaml:
             load_config("x" * 5000)
 
 
-def test_xml_that_grows(tmp_path):
+def test_xml_that_grows(tmp_path: Path) -> None:
     root = photos(tmp_path / "JPEGImages").parent
     (root / "Annotations").mkdir()
     bomb = "<!DOCTYPE a [<!ENTITY b 'bbbb'><!ENTITY c '&b;&b;'>]><annotation><object>&c;</object></annotation>"
@@ -162,7 +164,7 @@ def test_xml_that_grows(tmp_path):
 
 
 class TestTables:
-    def test_one_short_message_however_many_problems(self, tmp_path):
+    def test_one_short_message_however_many_problems(self, tmp_path: Path) -> None:
         rows = "\n".join(f"{'x' * 200}{n}.png,{'y' * 500}{n}" for n in range(5000))
         (photos(tmp_path) / "tags.csv").write_text(f"a.png,dog\n{rows}\n")
         (tmp_path / "classes.txt").write_text("dog\n")
@@ -173,12 +175,12 @@ class TestTables:
         assert message.endswith("reading stopped at 1,000 problems")
         assert len(message) <= MESSAGE
 
-    def test_too_many_classes_are_found_at_once(self, tmp_path):
+    def test_too_many_classes_are_found_at_once(self, tmp_path: Path) -> None:
         (photos(tmp_path) / "tags.csv").write_text("a.png," + ",".join(f"c{n}" for n in range(100_000)))
         with pytest.raises(LabelError, match="100000 classes; at most 254"):
             read_hints(tmp_path)
 
-    def test_names_of_classes(self, tmp_path):
+    def test_names_of_classes(self, tmp_path: Path) -> None:
         names = [f"  {n}: {name}" for n, name in enumerate(["ok", '"a\\nb"', "x" * 300, '"\\e[2J"'])]
         root = photos(tmp_path / "images").parent
         (root / "data.yaml").write_text("\n".join(["names:", *names]))
@@ -188,14 +190,14 @@ class TestTables:
             read_hints(root)
         assert "\x1b" not in str(caught.value)
 
-    def test_numbers(self, tmp_path):
+    def test_numbers(self, tmp_path: Path) -> None:
         rows = ["a,1,2,nan,9,dog", f"a,1,{NINES},1,2,dog", "a,0,0,inf,9,dog", f"a,{'9' * 5000},1,1,9,dog"]
         (photos(tmp_path) / "boxes.csv").write_text("file,x0,y0,x1,y1,label\n" + "\n".join(rows))
         with pytest.raises(LabelError, match=r"4 of 4 annotations do not fit their photos"):
             read_hints(tmp_path)
 
 
-def test_cls_labels_larger_than_memory(tmp_path):
+def test_cls_labels_larger_than_memory(tmp_path: Path) -> None:
     inner: object = (0, 1)
     for _ in range(30):
         inner = (inner, inner)
@@ -205,7 +207,7 @@ def test_cls_labels_larger_than_memory(tmp_path):
 
 
 class TestArrays:
-    def test_sizes_are_checked_before_anything_is_unpacked(self, tmp_path):
+    def test_sizes_are_checked_before_anything_is_unpacked(self, tmp_path: Path) -> None:
         path = tmp_path / "bomb.npz"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("keys.npy", "w") as file:
             for _ in range(300):
@@ -227,13 +229,13 @@ class TestArrays:
             (1, 1.0),
         ],
     )
-    def test_maps(self, tmp_path, keys, maps):
+    def test_maps(self, tmp_path: Path, keys: object, maps: object) -> None:
         np.savez(tmp_path / "m.npz", keys=np.array(keys), maps=np.array(maps))
         with pytest.raises(RunError, match=r"m\.npz"):
             read_maps(tmp_path / "m.npz")
 
-    def test_instances_outside_their_photo(self, tmp_path):
-        good = {
+    def test_instances_outside_their_photo(self, tmp_path: Path) -> None:
+        good: dict[str, Any] = {
             "size": [8, 8],
             "labels": np.array([1], np.uint8),
             "windows": [[0, 0, 8, 8]],
@@ -246,7 +248,7 @@ class TestArrays:
             with pytest.raises(RunError, match="make them again"):
                 read_instances(tmp_path / "o.npz")
 
-    def test_a_mask_of_more_pixels_than_any_photo(self, tmp_path):
+    def test_a_mask_of_more_pixels_than_any_photo(self, tmp_path: Path) -> None:
         path = tmp_path / "m.png"
         Image.new("L", (3, 3)).save(path)
         data = bytearray(path.read_bytes())
@@ -257,7 +259,7 @@ class TestArrays:
 
 
 class TestFolders:
-    def test_pipes_are_left_out(self, tmp_path):
+    def test_pipes_are_left_out(self, tmp_path: Path) -> None:
         (photos(tmp_path) / "tags.csv").write_text("a,dog\nb,cat\n")
         os.mkfifo(tmp_path / "pipe.png")
         os.mkfifo(tmp_path / "pipe.json")
@@ -265,7 +267,7 @@ class TestFolders:
         assert [photo.id for photo in found.photos] == ["a", "b"]
         assert "pipe.png is a pipe, socket or device and is left out" in found.notes
 
-    def test_links_end(self, tmp_path):
+    def test_links_end(self, tmp_path: Path) -> None:
         outside = photos(tmp_path / "outside", "o.png")
         for name in ("cat", "dog"):
             (photos(tmp_path / "data" / name) / "loop").symlink_to("..")
@@ -278,7 +280,7 @@ class TestFolders:
         assert [photo.id for photo in found.photos] == ["cat/a", "cat/b", "dog/a", "dog/b", "dog/more/o"]
 
     @pytest.mark.parametrize("kind", ["run", "masks"])
-    def test_what_hintseg_wrote_is_no_data(self, tmp_path, kind):
+    def test_what_hintseg_wrote_is_no_data(self, tmp_path: Path, kind: str) -> None:
         for name in ("cat", "dog", "mine"):
             photos(tmp_path / name)
         (tmp_path / "mine" / ".hintseg").write_text(json.dumps({"hintseg": "1", "kind": kind}) + "\n")
@@ -293,7 +295,7 @@ class TestFolders:
         (tmp_path / "mine" / ".hintseg").write_text(json.dumps({"hintseg": "1", "kind": "photos"}) + "\n")
         assert read_hints(tmp_path).classes == ("cat", "dog", "mine")
 
-    def test_masks_written_below_the_photos_are_no_labels(self, tmp_path):
+    def test_masks_written_below_the_photos_are_no_labels(self, tmp_path: Path) -> None:
         (photos(tmp_path) / "tags.csv").write_text("a,dog\nb,cat\n")
         Image.new("L", (32, 24)).save(photos(tmp_path / "masks" / "png") / "a.png")
         (tmp_path / "masks" / ".hintseg").write_text('{"hintseg": "1", "kind": "masks"}\n')
@@ -301,7 +303,7 @@ class TestFolders:
         assert found.classes == ("cat", "dog")
         assert [photo.id for photo in found.photos] == ["a", "b"]
 
-    def test_a_broken_mark_is_none(self, tmp_path):
+    def test_a_broken_mark_is_none(self, tmp_path: Path) -> None:
         (photos(tmp_path) / "tags.csv").write_text("a,dog\nb,cat\n")
         for mark in ("[" * 5000, "{}", '{"kind": []}', "\0"):
             (tmp_path / ".hintseg").write_text(mark)
@@ -314,17 +316,17 @@ class TestFolders:
         ("name", "part"),
         [(b"\xff.png", r"'\\xff\.png' holds"), (b"a\nb.png", "control character"), (b"x" * 245 + b".png", "240 bytes")],
     )
-    def test_names_that_break_what_is_written_later(self, tmp_path, name, part):
+    def test_names_that_break_what_is_written_later(self, tmp_path: Path, name: bytes, part: str) -> None:
         (photos(tmp_path / "data") / "tags.csv").write_text("a,dog\n")
         (tmp_path / "data" / "a.png").rename(tmp_path / "data" / os.fsdecode(name))
         with pytest.raises(LabelError, match=part):
             read_hints(tmp_path / "data")
 
-    def test_a_folder_name_that_is_no_utf8(self, tmp_path):
+    def test_a_folder_name_that_is_no_utf8(self, tmp_path: Path) -> None:
         with pytest.raises(LabelError, match=r"no UTF-8; rename it"):
             find_photos(photos(tmp_path / os.fsdecode(b"\xff")))
 
-    def test_a_name_no_file_system_takes(self, tmp_path):
+    def test_a_name_no_file_system_takes(self, tmp_path: Path) -> None:
         root = photos(tmp_path / "images").parent
         (root / "data.yaml").write_text(f"names: [dog]\ntrain: {'x' * 5000}\n")
         (root / "labels").mkdir()
@@ -334,7 +336,7 @@ class TestFolders:
 
 
 class TestWeights:
-    def test_a_state_dict_inside_itself(self, tmp_path):
+    def test_a_state_dict_inside_itself(self, tmp_path: Path) -> None:
         content: dict[str, object] = {"w": torch.zeros(1)}
         content["state_dict"] = content
         torch.save(content, tmp_path / "w.pth")
@@ -350,18 +352,18 @@ class TestWeights:
             (torch.zeros(2, dtype=torch.complex64), "complex"),
         ],
     )
-    def test_tensors_that_are_no_weights(self, tmp_path, tensor, part):
+    def test_tensors_that_are_no_weights(self, tmp_path: Path, tensor: Tensor, part: str) -> None:
         torch.save({"w": tensor}, tmp_path / "w.pth")
         with pytest.raises(WeightsError, match=part):
             read_weights(tmp_path / "w.pth")
 
     @pytest.mark.parametrize("mean", ["[1, 2]", "[0, 0, 0, 0]", '"abc"', "[1e999, 0, 0]", "{", "[null, 0, 0]", "3"])
-    def test_metadata(self, tmp_path, mean):
+    def test_metadata(self, tmp_path: Path, mean: str) -> None:
         save_file({"w": torch.zeros(1)}, tmp_path / "w.safetensors", {"mean": mean})
         with pytest.raises(WeightsError, match="three numbers, one per channel"):
             read_weights(tmp_path / "w.safetensors")
 
-    def test_a_compressed_archive(self, tmp_path):
+    def test_a_compressed_archive(self, tmp_path: Path) -> None:
         torch.save({"w": torch.zeros(1 << 20)}, tmp_path / "w.pth")
         with (
             zipfile.ZipFile(tmp_path / "w.pth") as old,
@@ -374,7 +376,7 @@ class TestWeights:
 
     @pytest.mark.parametrize("value", ["", "{", "[]", "null", '{"method": "cam"}', '{"method": []}', '{"method": "x"}'])
     @pytest.mark.parametrize("key", ["config", "classes", "background"])
-    def test_edited_metadata_of_a_run(self, tmp_path, key, value):
+    def test_edited_metadata_of_a_run(self, tmp_path: Path, key: str, value: str) -> None:
         path = tmp_path / "m.safetensors"
         kind = resolve("method", "cam", methods())
         config = Cam.Config(method="cam", backbone=BackboneConfig(name="resnet10t", weights="random"))
@@ -389,18 +391,18 @@ class TestWeights:
 
 
 class TestMessages:
-    def test_long_ones_lose_their_middle(self):
+    def test_long_ones_lose_their_middle(self) -> None:
         message = str(LabelError("begin " + "x" * 10**6 + " end"))
         assert len(message) <= MESSAGE
         assert message.startswith("begin")
         assert message.endswith("end")
         assert "characters left out" in message
 
-    def test_any_stream_takes_them(self):
+    def test_any_stream_takes_them(self) -> None:
         assert str(ShapeError("a\udcff\ud800\x1b[2J\0\nb\tc")) == "a\\xff\\ud800\\x1b[2J\\x00\nb\tc"
 
 
-def test_kernels_compile_where_nothing_can_be_kept(tmp_path):
+def test_kernels_compile_where_nothing_can_be_kept(tmp_path: Path) -> None:
     """As on a read-only installation without a home."""
     code = """
 import numba.core.caching as caching
@@ -416,7 +418,7 @@ import hintseg.refine._lattice_numba, hintseg.refine._par_numba
     assert done.returncode == 0, done.stderr
 
 
-def test_a_list_of_more_classes_than_masks_hold(tmp_path):
+def test_a_list_of_more_classes_than_masks_hold(tmp_path: Path) -> None:
     for name in ("masks", "truth"):
         (tmp_path / name).mkdir()
         Image.new("L", (4, 4)).save(tmp_path / name / "a.png")

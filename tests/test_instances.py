@@ -1,25 +1,27 @@
 """Masks of single objects on disk, and what other tools read."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from hintseg.errors import RunError, ShapeError
+from hintseg.geometry.polygons import join, outlines
 from hintseg.geometry.rasterise import fill
 from hintseg.geometry.runs import encode, encode_part, parse_counts
 from hintseg.store.instances import (
     Instances,
-    join,
-    outlines,
     read_instances,
     write_instances,
     write_objects,
 )
 
 
-def blobs(rng, count=5, size=(40, 50)):
+def blobs(rng: np.random.Generator, count: int = 5, size: tuple[int, int] = (40, 50)) -> Instances:
     """Random windows with random, somewhat smooth masks."""
     labels, windows, masks = [], [], []
     for _ in range(count):
@@ -33,7 +35,7 @@ def blobs(rng, count=5, size=(40, 50)):
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 300])
-def test_instances_survive_the_disk(tmp_path, count):
+def test_instances_survive_the_disk(tmp_path: Path, count: int) -> None:
     before = (
         blobs(np.random.default_rng(count), count)
         if count
@@ -47,7 +49,7 @@ def test_instances_survive_the_disk(tmp_path, count):
         np.testing.assert_array_equal(one, other)
 
 
-def test_smaller_boxes_lie_in_front_and_only_foreground_is_painted():
+def test_smaller_boxes_lie_in_front_and_only_foreground_is_painted() -> None:
     photo = blobs(np.random.default_rng(3), 20)
     areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in photo.windows.tolist()]
     labels, ids = photo.semantic(), photo.ids()
@@ -59,19 +61,19 @@ def test_smaller_boxes_lie_in_front_and_only_foreground_is_painted():
             assert labels[y, x] == (0 if front is None else photo.labels[front])
 
 
-def test_sizes_that_do_not_fit_are_refused():
+def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ShapeError, match="one each per object"):
         Instances((4, 4), np.array([1], np.uint8), np.array([[0, 0, 2, 2]]), [np.ones((3, 2), bool)])
 
 
-def test_broken_and_missing_files_are_named(tmp_path):
+def test_broken_and_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"no npz")
     for name in ("a.npz", "b.npz"):
         with pytest.raises(RunError, match=name):
             read_instances(tmp_path / name)
 
 
-def test_outlines_fill_back_to_the_mask():
+def test_outlines_fill_back_to_the_mask() -> None:
     for seed in range(20):
         for mask in blobs(np.random.default_rng(seed)).masks:
             rings = outlines(mask)
@@ -88,14 +90,14 @@ def test_outlines_fill_back_to_the_mask():
             assert not (filled & outside[1:-1, 1:-1]).any(), "what is filled besides the mask are its holes"
 
 
-def test_joined_outlines_cover_what_the_parts_cover():
+def test_joined_outlines_cover_what_the_parts_cover() -> None:
     mask = np.zeros((12, 30), bool)
     mask[2:6, 1:5], mask[3:11, 9:14], mask[5:7, 20:28] = True, True, True
     joined = fill([join(outlines(mask))], mask.shape)
     np.testing.assert_array_equal(joined, mask)
 
 
-def test_other_tools_get_the_same_objects(tmp_path):
+def test_other_tools_get_the_same_objects(tmp_path: Path) -> None:
     photo = blobs(np.random.default_rng(1))
     write_objects(tmp_path, [("sub/a", "sub/a.jpg", photo)], ["x", "y", "z"])
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "instances" / "sub" / "a.png")), photo.ids())
@@ -114,7 +116,7 @@ def test_other_tools_get_the_same_objects(tmp_path):
         assert not (mask & ~filled).any()
 
 
-def test_yolo_outlines_are_relative_and_count_classes_from_0(tmp_path):
+def test_yolo_outlines_are_relative_and_count_classes_from_0(tmp_path: Path) -> None:
     mask = np.ones((10, 20), bool)
     photo = Instances((40, 50), np.array([2], np.uint8), np.array([[5, 10, 25, 20]]), [mask])
     write_objects(tmp_path, [("a", "a.jpg", photo)], ["x", 'a "y"'])
@@ -125,7 +127,7 @@ def test_yolo_outlines_are_relative_and_count_classes_from_0(tmp_path):
     assert (tmp_path / "yolo" / "data.yaml").read_text() == 'names:\n  0: "x"\n  1: "a \\"y\\""\n'
 
 
-def test_runs_of_a_window_are_those_of_the_whole():
+def test_runs_of_a_window_are_those_of_the_whole() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         height, width = rng.integers(1, 12, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -23,7 +24,7 @@ from hintseg.methods.mctformer import MctConfig, MctFormer
 from hintseg.nn.vit import ClassTokenVit, VitConfig
 from hintseg.training.weights import load_weights, save_weights
 from hintseg.types import Progress
-from made import batch_of, rand
+from made import batch_of, given, of, rand
 from published import mctformer_weights, reference
 
 TINY = VitConfig(weights="random", output_stride=8, depth=2, width=24, heads=3)
@@ -61,7 +62,7 @@ def published() -> tuple[MctFormer, dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def test_scores_and_fused_maps_equal_the_published_ones(published) -> None:
+def test_scores_and_fused_maps_equal_the_published_ones(published: tuple[MctFormer, dict[str, Tensor]]) -> None:
     method, data = published
     classes, patches = method.backbone(data["x"])
     torch.testing.assert_close(classes.mean(dim=2), data["cls_logits"], rtol=1e-3, atol=1e-6)
@@ -75,7 +76,7 @@ def test_scores_and_fused_maps_equal_the_published_ones(published) -> None:
 
 
 @torch.no_grad()
-def test_a_photo_that_is_not_square_equals_the_published_one(published) -> None:
+def test_a_photo_that_is_not_square_equals_the_published_one(published: tuple[MctFormer, dict[str, Tensor]]) -> None:
     method, data = published
     out = method.backbone.attention(data["x2"], layers=3)
     torch.testing.assert_close(out.classes.mean(dim=2), data["cls_logits2"], rtol=1e-3, atol=1e-6)
@@ -91,7 +92,7 @@ def stored_attention(method: MctFormer, images: Tensor) -> Tensor:
     found: list[Tensor] = []
 
     def watch(block: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        qkv = block.attn.qkv(block.norm1(args[0]))
+        qkv = block.get_submodule("attn.qkv")(block.get_submodule("norm1")(args[0]))
         query, key, _ = qkv.view(*qkv.shape[:2], 3, 3, -1).permute(2, 0, 3, 1, 4)
         found.append((query @ key.transpose(2, 3) / query.shape[-1] ** 0.5).softmax(dim=-1))
 
@@ -190,11 +191,11 @@ class Largest(torch.utils._python_dispatch.TorchDispatchMode):
     """Adds up the bytes of all tensors that are alive at once, at most."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
         self.alive: dict[int, int] = {}
         self.most = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         import weakref
 
         result = func(*args, **(kwargs or {}))
@@ -244,7 +245,8 @@ def test_learned_weights_are_resampled_to_patches_of_another_size(tmp_path: Path
     ramp = torch.linspace(0, 1, 14)[None, :, None].repeat(14, 1, 192)  # positions grow from left to right
     net.pos_embed[:, 1:] = ramp.view(1, 196, 192)
     save_file(net.state_dict(), tmp_path / "vit.safetensors")
-    config = VitConfig(name="vit_tiny_patch16_224", weights=str(tmp_path / "vit.safetensors"), output_stride=stride)
+    names = {"name": "vit_tiny_patch16_224", "weights": str(tmp_path / "vit.safetensors")}
+    config = VitConfig.model_validate(names | {"output_stride": stride})
     vit = ClassTokenVit(config, 2)
     at_16, resampled = (
         proj(torch.full((1, 3, side, side), 0.7)).flatten()
@@ -273,7 +275,7 @@ def test_one_class_equals_timm() -> None:
         torch.testing.assert_close(net.norm(tokens), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_random_class_tokens_differ_and_come_with_a_warning_if_unasked(monkeypatch) -> None:
+def test_random_class_tokens_differ_and_come_with_a_warning_if_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = ClassTokenVit(TINY, 3).cls_token[0]
     assert (tokens[0] - tokens[1]).abs().max() > 0
     made = timm.create_model
@@ -281,7 +283,7 @@ def test_random_class_tokens_differ_and_come_with_a_warning_if_unasked(monkeypat
     def offline(name: str, pretrained: bool = False, **settings: object) -> nn.Module:
         if pretrained:
             raise OSError("no network")
-        return made(name, depth=1, **settings)
+        return of(nn.Module, made(name, depth=1, **settings))
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.warns(HintsegWarning, match="could not be had \\(no network\\)"):
@@ -334,7 +336,7 @@ def test_a_stem_takes_the_place_of_the_patches(size: tuple[int, int]) -> None:
     grid = tuple(round(side / 8) for side in size)
     assert method.class_maps(images).shape == (2, 3, *grid)
     resized = nn.functional.interpolate(images, [8 * side for side in grid], mode="bilinear", align_corners=False)
-    level = method.backbone.stem(resized)[-1]
+    level = given(method.backbone.stem)(resized)[-1]
     proj = method.backbone.patch_embed.proj
     seen = torch.einsum("bchw,dc->bdhw", level, proj.weight[:, :, 0, 0]) + proj.bias[:, None, None]
     method.backbone.pos_embed.zero_()
@@ -350,9 +352,9 @@ def test_a_learned_stem_keeps_its_rate_and_the_transformer_is_a_head(tmp_path: P
     stem = BackboneConfig(name="resnet10t", weights=str(tmp_path / "c4.safetensors"))
     method = make(backbone=TINY.model_copy(update={"stem": stem, "output_stride": 16}))
     assert method.backbone.pretrained
-    torch.testing.assert_close(method.backbone.stem.net.layer3[0].conv1.weight, net.layer3[0].conv1.weight)
+    torch.testing.assert_close(given(method.backbone.stem).net.layer3[0].conv1.weight, net.layer3[0].conv1.weight)
     stem_group, *others = method.parameter_groups()
-    assert {id(p) for p in stem_group.parameters} == {id(p) for p in method.backbone.stem.parameters()}
+    assert {id(p) for p in stem_group.parameters} == {id(p) for p in given(method.backbone.stem).parameters()}
     assert not stem_group.head
     assert all(group.head for group in others)
     grouped = [id(p) for group in (stem_group, *others) for p in group.parameters]
@@ -400,7 +402,7 @@ def test_the_gradient_of_raw_maps_reaches_all_parts() -> None:
         assert part.grad is not None
         assert part.grad.abs().sum() > 0
     # The patch map is not detached.
-    only_head = torch.autograd.grad(method.raw_maps(rand(1, 3, 32, 48)).sum(), method.head.bias)[0]
+    only_head = torch.autograd.grad(method.raw_maps(rand(1, 3, 32, 48)).sum(), given(method.head.bias))[0]
     assert only_head.abs().sum() > 0
 
 

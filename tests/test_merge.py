@@ -156,8 +156,8 @@ def test_all_hints_of_shapes_agree(tmp_path: Path) -> None:
         assert len(photo.hints.objects) == len(one.hints.objects) == len(photo.hints.shaped(Click))
         assert photo.hints.scribbles is not None
         names_of = np.array(["", *both.classes]), np.array(["", *voc.classes])
-        masks = [table[read_mask(p)] for table, p in zip(names_of, (photo, one), strict=True)]
-        np.testing.assert_array_equal(*masks)
+        one_mask, other = (table[read_mask(p)] for table, p in zip(names_of, (photo, one), strict=True))
+        np.testing.assert_array_equal(one_mask, other)
     assert both.splits == voc.splits
 
 
@@ -196,7 +196,7 @@ class TestSeveralLabels:
         assert merged(folder, "tags.csv", format="csv").photos[1].hints.tags == Tags.complete((), 2)
 
 
-def test_the_plan_says_who_teaches_and_who_is_left_out_and_why(tmp_path):
+def test_the_plan_says_who_teaches_and_who_is_left_out_and_why(tmp_path: Path) -> None:
     data = tmp_path / "photos"
     data.mkdir()
     for name in "abcde":

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import hintseg
-from hintseg.data.shapes import write_shapes
 from hintseg.errors import HintsegError, RunError
 from hintseg.files.atomic import whole_file
 from hintseg.files.lock import LOCK, locked
@@ -39,14 +38,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def test_clearing_deletes_the_list_and_nothing_else(folder):
+def test_clearing_deletes_the_list_and_nothing_else(folder: Path) -> None:
     OwnedFolder(folder).clear()
     assert tree(folder) == ["sub", "sub/notes.txt", "thesis.txt"]
     assert kind_of(folder) == "masks"
     assert not OwnedFolder(folder).hashes
 
 
-def test_the_list_survives_a_kill_at_any_byte(folder):
+def test_the_list_survives_a_kill_at_any_byte(folder: Path) -> None:
     whole = (folder / MARK).read_bytes()
     for length in range(len(whole.splitlines()[0]), len(whole)):
         (folder / MARK).write_bytes(whole[:length])
@@ -57,7 +56,7 @@ def test_the_list_survives_a_kill_at_any_byte(folder):
         (folder / "later.txt").unlink()
 
 
-def test_a_file_of_somebody_else_is_never_replaced(folder):
+def test_a_file_of_somebody_else_is_never_replaced(folder: Path) -> None:
     with owned(folder, "masks"):
         write(folder / "a.txt", "new")
         with pytest.raises(RunError, match=r"thesis\.txt is there and hintseg did not write it; move it away"):
@@ -67,7 +66,7 @@ def test_a_file_of_somebody_else_is_never_replaced(folder):
     assert not list(folder.rglob("*.hintseg-tmp"))
 
 
-def test_changed_files_are_known_and_unchanged_ones_too(folder):
+def test_changed_files_are_known_and_unchanged_ones_too(folder: Path) -> None:
     assert OwnedFolder(folder).changed() == []
     (folder / "sub" / "b.txt").write_text("mended by hand")
     os.utime(folder / "a.txt", (0, 0))  # copied or touched is not changed
@@ -75,7 +74,7 @@ def test_changed_files_are_known_and_unchanged_ones_too(folder):
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/etc/outside.txt", "sub/../../outside.txt"])
-def test_an_edited_list_reaches_nothing_outside(folder, name):
+def test_an_edited_list_reaches_nothing_outside(folder: Path, name: str) -> None:
     outside = folder.parent / "outside.txt"
     outside.write_text("theirs")
     with (folder / MARK).open("a") as file:
@@ -84,7 +83,7 @@ def test_an_edited_list_reaches_nothing_outside(folder, name):
     assert outside.read_text() == "theirs"
 
 
-def test_links_that_lead_elsewhere_are_not_followed(folder, tmp_path):
+def test_links_that_lead_elsewhere_are_not_followed(folder: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(folder / "sub", elsewhere)
     shutil.rmtree(folder / "sub")
@@ -93,7 +92,7 @@ def test_links_that_lead_elsewhere_are_not_followed(folder, tmp_path):
     assert (elsewhere / "b.txt").is_file()
 
 
-def test_folders_without_a_mark_or_with_another_one_are_refused(tmp_path):
+def test_folders_without_a_mark_or_with_another_one_are_refused(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"photo")
     with pytest.raises(RunError, match="holds files that hintseg did not write there; choose another --out"):
@@ -107,14 +106,14 @@ def test_folders_without_a_mark_or_with_another_one_are_refused(tmp_path):
         owned(tmp_path / "photos" / "a.jpg", "masks").__enter__()
 
 
-def test_a_damaged_mark_is_no_mark(folder):
+def test_a_damaged_mark_is_no_mark(folder: Path) -> None:
     (folder / MARK).write_text("{")
     with pytest.raises(RunError, match="did not write there"):
         owned(folder, "masks").__enter__()
     assert (folder / "a.txt").is_file()
 
 
-def test_a_folder_in_a_folder_is_cleared_by_its_own_list(tmp_path):
+def test_a_folder_in_a_folder_is_cleared_by_its_own_list(tmp_path: Path) -> None:
     outer, inner = tmp_path / "out", tmp_path / "out" / "run"
     with owned(outer, "masks"):
         write(outer / "a.txt")
@@ -129,20 +128,20 @@ def test_a_folder_in_a_folder_is_cleared_by_its_own_list(tmp_path):
     assert tree(outer) == ["run", "run/notes.txt"]
 
 
-def test_nothing_is_left_where_nothing_came_of_it(tmp_path):
+def test_nothing_is_left_where_nothing_came_of_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no"), owned(tmp_path / "out", "run"):
         raise ValueError("no")
     assert tree(tmp_path) == []
 
 
-def test_what_a_kill_left_half_written_goes_with_the_next_writer(folder):
+def test_what_a_kill_left_half_written_goes_with_the_next_writer(folder: Path) -> None:
     (folder / "sub" / ".0123456789abcdef.hintseg-tmp").write_text("half")
     with owned(folder, "masks"):
         pass
     assert not list(folder.rglob("*.hintseg-tmp"))
 
 
-def test_inputs_in_a_folder_to_be_cleared_are_refused(tmp_path):
+def test_inputs_in_a_folder_to_be_cleared_are_refused(tmp_path: Path) -> None:
     refuse_inputs(tmp_path / "out", [tmp_path, tmp_path / "outside", tmp_path / "photos"])
     (tmp_path / "link").symlink_to(tmp_path / "out")
     for path in (tmp_path / "out", tmp_path / "out" / "a.jpg", tmp_path / "link" / "deep" / "w.pth"):
@@ -167,7 +166,7 @@ with owned(Path(sys.argv[1]), "run"):
 """
 
 
-def test_a_second_process_is_refused_and_a_crash_leaves_no_lock(tmp_path):
+def test_a_second_process_is_refused_and_a_crash_leaves_no_lock(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
@@ -181,7 +180,7 @@ def test_a_second_process_is_refused_and_a_crash_leaves_no_lock(tmp_path):
     assert not (tmp_path / LOCK).exists()
 
 
-def test_forked_workers_of_a_killed_process_hold_no_lock(tmp_path):
+def test_forked_workers_of_a_killed_process_hold_no_lock(tmp_path: Path) -> None:
     script = HOLD.replace("time.sleep(60)", "import os\n    if os.fork() == 0: time.sleep(30)\n    time.sleep(60)")
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -192,22 +191,26 @@ def test_forked_workers_of_a_killed_process_hold_no_lock(tmp_path):
             pass
 
 
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory) -> Path:
-    data = tmp_path_factory.mktemp("owned") / "shapes"
-    write_shapes(data, train=4, val=1, size=48)
-    return data
-
-
 FILLED = ["propose.method=filled", "trainer.pictures=1"]
 
 
-def boxes_run(data: Path, out: Path, **options: bool) -> Path:
-    return hintseg.train(data, out, recipe="boxes", settings=[*FILLED, "segment=null"], **options).path
+def boxes_run(data: Path, out: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
+    settings = [*FILLED, "segment=null"]
+    return hintseg.train(data, out, recipe="boxes", settings=settings, resume=resume, overwrite=overwrite).path
 
 
-def test_overwrite_removes_what_we_wrote_and_nothing_else(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+@pytest.fixture(scope="module")
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return boxes_run(shapes, tmp_path_factory.mktemp("owned-run") / "run")
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A finished run that a test may do with as it likes."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_overwrite_removes_what_we_wrote_and_nothing_else(run: Path, shapes: Path) -> None:
     hintseg.masks(run)
     (run / "notes.txt").write_text("theirs")
     (run / "propose" / "masks" / "mine.png").write_bytes(b"theirs")
@@ -220,8 +223,7 @@ def test_overwrite_removes_what_we_wrote_and_nothing_else(shapes, tmp_path):
     assert all(p.read_bytes() == b for p, b in made_anew.items())
 
 
-def test_a_run_that_was_killed_while_it_began_is_begun_again(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_a_run_that_was_killed_while_it_began_is_begun_again(run: Path, shapes: Path) -> None:
     for options in ({}, {"resume": True}, {"overwrite": True}):
         (run / "config.yaml").unlink()
         shutil.rmtree(run / "propose")
@@ -229,8 +231,7 @@ def test_a_run_that_was_killed_while_it_began_is_begun_again(shapes, tmp_path):
         assert hintseg.load(run).metrics
 
 
-def test_a_run_whose_settings_are_gone_is_not_begun_anew_unasked(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_a_run_whose_settings_are_gone_is_not_begun_anew_unasked(run: Path, shapes: Path) -> None:
     (run / "config.yaml").unlink()
     before = tree(run)
     for options in ({}, {"resume": True}):
@@ -242,8 +243,7 @@ def test_a_run_whose_settings_are_gone_is_not_begun_anew_unasked(shapes, tmp_pat
     boxes_run(shapes, run, overwrite=True)
 
 
-def test_a_link_inside_never_leads_us_to_files_of_others(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_a_link_inside_never_leads_us_to_files_of_others(run: Path, shapes: Path, tmp_path: Path) -> None:
     hintseg.masks(run)
     (run / "masks").rename(tmp_path / "kept")
     (run / "masks").symlink_to(tmp_path / "kept")
@@ -264,14 +264,14 @@ BROKEN_LINES = ['["./", ""]', '["a\\u0000/b", ""]', f'["{"x" * 300}", ""]', f'["
 
 
 @pytest.mark.parametrize("line", BROKEN_LINES)
-def test_an_edited_mark_is_read_as_far_as_it_makes_sense(folder, line):
+def test_an_edited_mark_is_read_as_far_as_it_makes_sense(folder: Path, line: str) -> None:
     with (folder / MARK).open("a") as file:
         file.write("\n" + line)
     OwnedFolder(folder).clear()
     assert tree(folder) == ["sub", "sub/notes.txt", "thesis.txt"]
 
 
-def test_marks_and_locks_of_somebody_else_are_left_alone(shapes, tmp_path):
+def test_marks_and_locks_of_somebody_else_are_left_alone(run: Path, shapes: Path, tmp_path: Path) -> None:
     for name in (MARK, LOCK):
         out = tmp_path / name.strip(".")
         out.mkdir()
@@ -279,7 +279,6 @@ def test_marks_and_locks_of_somebody_else_are_left_alone(shapes, tmp_path):
         with pytest.raises(RunError, match="did not write"):
             boxes_run(shapes, out)
         assert (out / name).read_text() == "my notes"
-    run = boxes_run(shapes, tmp_path / "run")
     (tmp_path / "precious").write_text("precious")
     (run / LOCK).symlink_to(tmp_path / "precious")
     with pytest.raises(RunError, match="is in the way"):
@@ -287,14 +286,12 @@ def test_marks_and_locks_of_somebody_else_are_left_alone(shapes, tmp_path):
     assert (tmp_path / "precious").read_text() == "precious"
 
 
-def test_masks_do_not_go_where_the_run_keeps_its_own(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_masks_do_not_go_where_the_run_keeps_its_own(run: Path) -> None:
     with pytest.raises(RunError, match="where the run keeps what it makes"):
         hintseg.masks(run, run / "refine")
 
 
-def test_overwrite_refuses_while_an_input_lies_in_the_folder(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_overwrite_refuses_while_an_input_lies_in_the_folder(run: Path, shapes: Path) -> None:
     inside = run / "data"
     shutil.copytree(shapes, inside)
     for data, settings in ((inside, []), (shapes, ["backbone.weights=" + str(run / "w.safetensors")])):
@@ -303,8 +300,7 @@ def test_overwrite_refuses_while_an_input_lies_in_the_folder(shapes, tmp_path):
     assert hintseg.load(run).metrics
 
 
-def test_masks_that_were_mended_by_hand_are_not_replaced_unasked(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_masks_that_were_mended_by_hand_are_not_replaced_unasked(run: Path, tmp_path: Path) -> None:
     out = hintseg.masks(run, tmp_path / "masks")
     assert hintseg.masks(run, out) == out
     mended = sorted((out / "png").glob("*.png"))[0]
@@ -316,7 +312,7 @@ def test_masks_that_were_mended_by_hand_are_not_replaced_unasked(shapes, tmp_pat
     assert mended.read_bytes() != b"mended"
 
 
-def test_masks_from_boxes_keep_their_run_and_foreign_files(shapes, tmp_path):
+def test_masks_from_boxes_keep_their_run_and_foreign_files(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "masks"
     hintseg.masks_from_boxes(shapes, out, settings=FILLED)
     (out / "run" / "notes.txt").write_text("theirs")
@@ -328,15 +324,14 @@ def test_masks_from_boxes_keep_their_run_and_foreign_files(shapes, tmp_path):
     assert "mine" not in (out / "coco.json").read_text()
 
 
-def test_a_second_run_in_a_folder_is_refused(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_a_second_run_in_a_folder_is_refused(run: Path, shapes: Path) -> None:
     with locked(run):
         for options in ({"resume": True}, {"overwrite": True}):
             with pytest.raises(RunError, match="is being written to by process"):
                 boxes_run(shapes, run, **options)
 
 
-def test_demo_never_takes_photos_of_somebody_else(tmp_path):
+def test_demo_never_takes_photos_of_somebody_else(tmp_path: Path) -> None:
     (tmp_path / "demo-photos").mkdir()
     (tmp_path / "demo-photos" / "classes.txt").write_text("theirs")
     with pytest.raises(RunError, match="is not empty; delete it or name another folder"):
@@ -349,15 +344,14 @@ def test_demo_never_takes_photos_of_somebody_else(tmp_path):
     assert tree(tmp_path) == ["demo-photos", "demo-photos/classes.txt", "full", "full/thesis.txt"]
 
 
-def test_an_exported_file_of_somebody_else_is_not_replaced(shapes, tmp_path):
-    run = boxes_run(shapes, tmp_path / "run")
+def test_an_exported_file_of_somebody_else_is_not_replaced(run: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"theirs")
     with pytest.raises(HintsegError):
         hintseg.export(run, tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").read_bytes() == b"theirs"
 
 
-def test_equal_runs_have_equal_files(shapes, tmp_path):
+def test_equal_runs_have_equal_files(shapes: Path, tmp_path: Path) -> None:
     runs = [boxes_run(shapes, tmp_path / name) for name in ("a", "b")]
     files = [{p.relative_to(r): p.read_bytes() for p in r.rglob("*") if p.is_file()} for r in runs]
     assert files[0].keys() == files[1].keys()

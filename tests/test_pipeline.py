@@ -1,5 +1,7 @@
 """The whole way from photos to report on a tiny data set, stops and resumes included."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
@@ -7,71 +9,27 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 import hintseg
 from hintseg.errors import LabelError, PhotoError, RunError
 from hintseg.methods.vwe import Vwe
+from hintseg.run.folder import RunFolder
 from hintseg.training.weights import load_weights
-
-QUICK = [
-    "backbone.name=resnet10t",
-    "backbone.weights=random",
-    "trainer.workers=0",
-    "trainer.precision=32-true",
-    "localize.fit.epochs=2",
-    "localize.fit.batch_size=4",
-    "localize.fit.crop=64",
-    "maps.scales=[1.0]",
-    "refine.fit.epochs=1",
-    "refine.fit.batch_size=4",
-    "refine.fit.crop=64",
-    "segment.fit.epochs=2",
-    "segment.fit.batch_size=4",
-    "segment.fit.crop=64",
-    "test.scales=[1.0]",
-]
-
-
-def write_photos(folder: Path, count: int = 12, *, background: bool = True) -> Path:
-    """Coloured squares (class `red`) and discs (class `blue`) on noise, in a VOC layout with masks and splits."""
-    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (folder / name).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    tags = []
-    for i in range(count):
-        rgb = rng.integers(90, 160, (56, 72, 3), dtype=np.uint8)
-        mask = np.zeros((56, 72), np.uint8) if background else np.full((56, 72), 1, np.uint8)
-        names = []
-        if i % 2 == 0 or not background:
-            rgb[10:34, 6:30] = (220, 30, 30)
-            mask[10:34, 6:30] = 1
-            names.append("red")
-        if i % 3 == 0:
-            y, x = np.mgrid[:56, :72]
-            disc = (y - 34) ** 2 + (x - 52) ** 2 < 150
-            rgb[disc] = (30, 30, 220)
-            mask[disc] = 2
-            names.append("blue")
-        Image.fromarray(rgb).save(folder / "JPEGImages" / f"photo {i}.png")
-        Image.fromarray(mask).save(folder / "SegmentationClass" / f"photo {i}.png")
-        tags.append(",".join([f"photo {i}", *names]))
-    (folder / "tags.csv").write_text("\n".join(tags) + "\n")
-    (folder / "classes.txt").write_text("red\nblue\n")
-    ids = [f"photo {i}" for i in range(count)]
-    (folder / "ImageSets/Segmentation/train.txt").write_text("\n".join(ids[:-4]) + "\n")
-    (folder / "ImageSets/Segmentation/val.txt").write_text("\n".join(ids[-4:]) + "\n")
-    return folder
+from hintseg.types import Batch, Progress
+from small_runs import QUICK, write_squares
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The photos, and among those to learn from one that is cut short."""
-    folder = write_photos(tmp_path_factory.mktemp("data"))
+    folder = write_squares(tmp_path_factory.mktemp("data"))
     whole = (folder / "JPEGImages" / "photo 0.png").read_bytes()
     (folder / "JPEGImages" / "broken.png").write_bytes(whole[: len(whole) // 2])
     with (folder / "tags.csv").open("a") as file:
@@ -82,11 +40,11 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> hintseg.Run:
     return hintseg.train(data, tmp_path_factory.mktemp("runs") / "first", settings=QUICK)
 
 
-def test_a_run_explains_itself(run, data):
+def test_a_run_explains_itself(run: hintseg.Run, data: Path) -> None:
     manifest = json.loads((run.path / "manifest.json").read_text())
     assert manifest["data"]["classes"] == ["red", "blue"]
     assert all(manifest["stages"][stage]["done"] for stage in ("localize", "refine", "segment"))
@@ -98,7 +56,7 @@ def test_a_run_explains_itself(run, data):
         assert (run.path / stage / "log.csv").read_text().startswith("step,epoch,lr,loss")
 
 
-def test_every_result_says_what_it_is(run):
+def test_every_result_says_what_it_is(run: hintseg.Run) -> None:
     kinds = {(row["stage"], row["kind"], row["split"], row["oracle"]) for row in run.metrics}
     assert kinds == {
         ("localize", "seed", "train", False),
@@ -112,7 +70,7 @@ def test_every_result_says_what_it_is(run):
         assert oracle["miou"] >= fair["miou"] - 1e-9  # the sweep's grid holds the chosen threshold
 
 
-def test_masks_predict_and_export(run, data, tmp_path):
+def test_masks_predict_and_export(run: hintseg.Run, data: Path, tmp_path: Path) -> None:
     folder = run.masks(tmp_path / "masks")
     assert len(list((folder / "png").glob("*.png"))) == 8
     assert len(json.loads((folder / "coco.json").read_text())["images"]) == 8
@@ -128,9 +86,9 @@ def test_masks_predict_and_export(run, data, tmp_path):
     assert not method.training
 
 
-def test_masks_are_written_beside_nobody_elses_files(run, data, tmp_path):
+def test_masks_are_written_beside_nobody_elses_files(run: hintseg.Run, data: Path, tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("mine")
-    for write in (lambda: run.masks(tmp_path), lambda: run.predict(data / "JPEGImages", tmp_path)):
+    for write in (partial(run.masks, tmp_path), partial(run.predict, data / "JPEGImages", tmp_path)):
         with pytest.raises(RunError, match="holds files that hintseg did not write there; choose another --out"):
             write()
     assert [path.name for path in tmp_path.iterdir()] == ["classes.txt"]
@@ -142,12 +100,14 @@ def test_masks_are_written_beside_nobody_elses_files(run, data, tmp_path):
     assert [path.stem for path in (tmp_path / "out" / "png").glob("*.png")] == [photos[1].stem]
 
 
-def test_a_photo_that_cannot_be_read_is_an_error_not_an_empty_folder(run, data, tmp_path):
+def test_a_photo_that_cannot_be_read_is_an_error_not_an_empty_folder(
+    run: hintseg.Run, data: Path, tmp_path: Path
+) -> None:
     with pytest.raises(PhotoError, match=r"none of 1 photos can be read; the first is .*broken\.png"):
         run.predict(data / "JPEGImages" / "broken.png", tmp_path / "out")
 
 
-def test_photos_of_both_splits_get_masks_and_twins_their_names(run, tmp_path):
+def test_photos_of_both_splits_get_masks_and_twins_their_names(run: hintseg.Run, tmp_path: Path) -> None:
     both = tmp_path / "run"
     shutil.copytree(run.path, both)
     rows = json.loads((both / "photos.json").read_text())
@@ -164,17 +124,18 @@ def test_photos_of_both_splits_get_masks_and_twins_their_names(run, tmp_path):
     assert names == {"a.jpg", "a.png"}
 
 
-def test_finished_runs_are_not_overwritten_unasked(run, data):
+def test_finished_runs_are_not_overwritten_unasked(run: hintseg.Run, data: Path, tmp_path: Path) -> None:
+    again = Path(shutil.copytree(run.path, tmp_path / "run"))
     with pytest.raises(RunError, match="--resume goes on with it, --overwrite starts it afresh"):
-        hintseg.train(data, run.path, settings=QUICK)
+        hintseg.train(data, again, settings=QUICK)
     with pytest.raises(RunError, match=r"nothing of .* would stay \(seed was 0, is \d+\)"):
-        hintseg.train(data, run.path, settings=[*QUICK, "seed=5"], resume=True)
-    before = (run.path / "localize" / "model.safetensors").stat().st_mtime_ns
-    hintseg.train(data, run.path, settings=QUICK, resume=True)
-    assert (run.path / "localize" / "model.safetensors").stat().st_mtime_ns == before
+        hintseg.train(data, again, settings=[*QUICK, "seed=5"], resume=True)
+    before = (again / "localize" / "model.safetensors").stat().st_mtime_ns
+    hintseg.train(data, again, settings=QUICK, resume=True)
+    assert (again / "localize" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_class_that_looks_misspelt_is_asked_about(tmp_path, caplog):
+def test_a_class_that_looks_misspelt_is_asked_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rng = np.random.default_rng(0)
     for name in ("a", "b", "c"):
         Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
@@ -184,14 +145,14 @@ def test_a_class_that_looks_misspelt_is_asked_about(tmp_path, caplog):
     assert "are gras (1) and grass (1) one class? If one is misspelt, mend the label file" in caplog.messages
 
 
-def test_a_folder_that_is_no_run_is_never_deleted(data, tmp_path):
+def test_a_folder_that_is_no_run_is_never_deleted(data: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(RunError, match="holds files that hintseg did not write there; choose another --out"):
         hintseg.train(data, tmp_path, settings=QUICK, overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_killed_run_resumes_to_the_same_weights(run, data, tmp_path):
+def test_killed_run_resumes_to_the_same_weights(run: hintseg.Run, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "hintseg", "train", str(data), *QUICK, "--out", str(out)]
     process = subprocess.Popen(command)
@@ -205,11 +166,13 @@ def test_killed_run_resumes_to_the_same_weights(run, data, tmp_path):
     assert first == second
 
 
-def test_resume_goes_on_from_the_last_finished_epoch(data, tmp_path, monkeypatch):
+def test_resume_goes_on_from_the_last_finished_epoch(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps = []
     losses = Vwe.losses
 
-    def counted(self, batch, progress):
+    def counted(self: Vwe, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         steps.append(progress.step)
         if len(steps) == 6:
             raise RuntimeError("plug pulled")
@@ -225,15 +188,15 @@ def test_resume_goes_on_from_the_last_finished_epoch(data, tmp_path, monkeypatch
     assert [line.split(",")[0] for line in log] == ["step", *map(str, range(1, 7))]
 
 
-def test_data_without_background(tmp_path):
-    data = write_photos(tmp_path / "data", background=False)
+def test_data_without_background(tmp_path: Path) -> None:
+    data = write_squares(tmp_path / "data", background=False)
     run = hintseg.train(data, tmp_path / "run", settings=[*QUICK, "data.background=none"])
     assert not any(row["oracle"] for row in run.metrics)
     mask = np.array(Image.open(run.path / "segment" / "masks" / "photo 9.png"))
     assert set(np.unique(mask)) <= {1, 2}
 
 
-def test_a_refiner_that_does_not_learn_and_no_segmenter(data, tmp_path):
+def test_a_refiner_that_does_not_learn_and_no_segmenter(data: Path, tmp_path: Path) -> None:
     settings = [word for word in QUICK if not word.startswith(("refine", "segment"))]
     own = ["refine.method=par", "segment=null", "maps.threshold=0.3", "data.longest=64"]
     run = hintseg.train(
@@ -250,7 +213,7 @@ def test_a_refiner_that_does_not_learn_and_no_segmenter(data, tmp_path):
         run.export()
 
 
-def test_full_supervision_learns_from_true_masks(data, tmp_path):
+def test_full_supervision_learns_from_true_masks(data: Path, tmp_path: Path) -> None:
     settings = [word for word in QUICK if not word.startswith(("localize", "refine", "maps"))]
     own = ["data.longest=64", "test.crf={iterations: 2}"]
     run = hintseg.train(data, tmp_path / "run", recipe="full", settings=[*settings, *own])
@@ -260,7 +223,7 @@ def test_full_supervision_learns_from_true_masks(data, tmp_path):
     assert "DenseCRF" in row["protocol"]
 
 
-def test_photos_without_any_tag_are_refused(data, tmp_path):
+def test_photos_without_any_tag_are_refused(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     Image.new("RGB", (64, 64)).save(folder / "a.png")
@@ -271,7 +234,7 @@ def test_photos_without_any_tag_are_refused(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_two_processes_train_one_model(data, tmp_path):
+def test_two_processes_train_one_model(data: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hintseg", "train", str(data), *QUICK, "--out", str(tmp_path / "run")]
     subprocess.run([*command, "trainer.devices=2", "trainer.accelerator=cpu"], check=True, timeout=300)
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
@@ -279,7 +242,9 @@ def test_two_processes_train_one_model(data, tmp_path):
     assert len(list((tmp_path / "run" / "refine" / "masks").glob("*.png"))) == 8
 
 
-def test_true_masks_teach_where_it_is_said_and_the_rest_stays(run, data, tmp_path, caplog):
+def test_true_masks_teach_where_it_is_said_and_the_rest_stays(
+    run: hintseg.Run, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shutil.copytree(run.path, tmp_path / "run")
     with caplog.at_level("INFO", logger="hintseg"):
         again = hintseg.train(data, tmp_path / "run", settings=[*QUICK, "data.learn_masks=train"], resume=True)
@@ -289,7 +254,25 @@ def test_true_masks_teach_where_it_is_said_and_the_rest_stays(run, data, tmp_pat
     assert "trained on masks of stage 'refine' and true masks of 8 photos" in row["protocol"]
 
 
-def test_lost_masks_are_not_replaced_by_the_truth_in_silence(run, data, tmp_path):
+def test_a_list_of_masks_that_teach_may_come_later_and_is_held_to_after(
+    run: hintseg.Run, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "masks.txt").write_text("photo 0\nphoto 1\n")
+    settings = [*QUICK, f"data.learn_masks={tmp_path / 'masks.txt'}"]
+    with caplog.at_level("INFO", logger="hintseg"):
+        again = hintseg.train(data, tmp_path / "run", settings=settings, resume=True)
+    assert f"segment is made again: data.learn_masks was None, is {tmp_path / 'masks.txt'}" in caplog.messages
+    assert not any("localize is made again" in message for message in caplog.messages)
+    (row,) = (row for row in again.metrics if row["stage"] == "segment")
+    assert "trained on masks of stage 'refine' and true masks of 2 photos" in row["protocol"]
+    assert "2 photos teach by masks (deeplabv2)" in RunFolder.open(again.path).data.plan
+    (tmp_path / "masks.txt").write_text("photo 0\n")
+    with pytest.raises(RunError, match=r"are not those that .* was begun with"):
+        hintseg.train(data, tmp_path / "run", settings=settings, resume=True)
+
+
+def test_lost_masks_are_not_replaced_by_the_truth_in_silence(run: hintseg.Run, data: Path, tmp_path: Path) -> None:
     shutil.copytree(run.path, tmp_path / "run")
     for stage in ("localize", "refine"):
         shutil.rmtree(tmp_path / "run" / stage / "masks")

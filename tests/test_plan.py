@@ -17,6 +17,7 @@ from hintseg.data.shapes import write_shapes
 from hintseg.run.fingerprint import broken, parts
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png, write_mask
+from made import given
 
 MIXED = [
     "localize.method=cam",
@@ -38,11 +39,12 @@ MIXED = [
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve photos: masks that may teach of two, boxes of four more (one with a tag more than boxes), tags of four."""
     folder = tmp_path_factory.mktemp("mixed")
     write_shapes(folder / "shapes", train=12, val=2, size=48)
-    photos, rows, boxes = folder / "photos", [], [("file", "xmin", "ymin", "xmax", "ymax", "label")]
+    photos, rows = folder / "photos", []
+    boxes: list[tuple[str, ...]] = [("file", "xmin", "ymin", "xmax", "ymax", "label")]
     photos.mkdir()
     (folder / "shapes" / "JPEGImages").rename(photos / "JPEGImages")
     (folder / "shapes" / "classes.txt").rename(photos / "classes.txt")
@@ -53,10 +55,10 @@ def data(tmp_path_factory) -> Path:
         name = f"train_{number:04d}.png"
         objects = ElementTree.parse(folder / "shapes" / "Annotations" / name.replace("png", "xml")).iter("object")
         if 2 <= number < 6:
-            found = [(one.findtext("name"), one.find("bndbox")) for one in objects]
+            found = [(given(one.findtext("name")), given(one.find("bndbox"))) for one in objects]
             dropped = {found[0][0]} if number == 2 and len({label for label, _ in found}) > 1 else set()
             boxes += [
-                (name, *(box.findtext(side) for side in ("xmin", "ymin", "xmax", "ymax")), label)
+                (name, *(given(box.findtext(side)) for side in ("xmin", "ymin", "xmax", "ymax")), label)
                 for label, box in found
                 if label not in dropped
             ]
@@ -69,7 +71,7 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(data) -> RunFolder:
+def run(data: Path) -> RunFolder:
     settings = [*MIXED, f"data.learn_masks={data / 'masks.txt'}"]
     made = hintseg.train(
         data / "photos", data / "run", labels=[data / "tags.csv", data / "boxes.csv"], recipe="boxes", settings=settings
@@ -77,7 +79,7 @@ def run(data) -> RunFolder:
     return RunFolder.open(made.path)
 
 
-def test_the_plan_counts_every_photo(run):
+def test_the_plan_counts_every_photo(run: RunFolder) -> None:
     assert run.data.plan == (
         "2 photos teach by masks (deeplabv2)",
         "4 photos teach by boxes (filled, deeplabv2)",
@@ -87,7 +89,7 @@ def test_the_plan_counts_every_photo(run):
     assert "4 photos teach by boxes" in (run.path / "report.html").read_text()
 
 
-def test_each_photo_is_labelled_by_the_strongest_that_is_said_of_it(run, data):
+def test_each_photo_is_labelled_by_the_strongest_that_is_said_of_it(run: RunFolder, data: Path) -> None:
     labels = {path.stem: read_label_png(path) for path in (run.path / "labels").glob("*.png")}
     assert sorted(labels) == [f"train_{number:04d}" for number in range(10)]
     for number in range(2):
@@ -103,8 +105,9 @@ def test_each_photo_is_labelled_by_the_strongest_that_is_said_of_it(run, data):
         np.testing.assert_array_equal(labels[name], read_label_png(run.mask_path("refine", name)))
 
 
-def test_masks_for_people_are_of_all_photos(run, tmp_path):
-    out = hintseg.masks(run.path, tmp_path / "masks")
+def test_masks_for_people_are_of_all_photos(run: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="hintseg"):
+        out = hintseg.masks(run.path, tmp_path / "masks")
     listed = json.loads((out / "coco.json").read_text())["images"]
     assert [image["file_name"] for image in listed] == [f"train_{number:04d}.png" for number in range(10)]
     name = "train_0004"
@@ -112,8 +115,20 @@ def test_masks_for_people_are_of_all_photos(run, tmp_path):
         read_label_png(out / "png" / f"{name}.png"), read_label_png(run.mask_path("propose", name))
     )
 
+    objects = json.loads((out / "objects" / "coco.json").read_text())
+    boxed = {row.id: row.boxes or () for row in run.photos if run.mask_path("propose", row.id).is_file()}
+    assert [image["file_name"] for image in objects["images"]] == [f"{name}.png" for name in sorted(boxed)]
+    assert 4 <= len(boxed) < 10
+    assert [one["category_id"] for one in objects["annotations"]] == [
+        box[0] for name in sorted(boxed) for box in boxed[name]
+    ]
+    assert (
+        f"objects of {len(boxed)} photos are in {out / 'objects'}; {10 - len(boxed)} photos have no boxes"
+        in caplog.text
+    )
 
-def test_what_tags_teach_does_not_depend_on_boxes():
+
+def test_what_tags_teach_does_not_depend_on_boxes() -> None:
     data = {"path": "photos"}
     before = load_config("boxes", ["localize.method=cam"], data=data)
     now = load_config("boxes", ["localize.method=cam", "propose.expand=0.7"], data=data)
@@ -122,7 +137,9 @@ def test_what_tags_teach_does_not_depend_on_boxes():
     assert reads["segment", "learn"] == (("propose", "masks"), ("refine", "masks"))
 
 
-def test_a_mask_that_was_mended_before_the_segmenter_learned_is_what_it_learns(run, data, tmp_path):
+def test_a_mask_that_was_mended_before_the_segmenter_learned_is_what_it_learns(
+    run: RunFolder, data: Path, tmp_path: Path
+) -> None:
     mended = tmp_path / "run"
     shutil.copytree(run.path, mended)
     RunFolder.open(mended).update_stage("segment", done=False)

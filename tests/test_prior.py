@@ -1,20 +1,24 @@
 """The fixed offset for how often a class occurs."""
 
+from __future__ import annotations
+
 import pytest
 import torch
+from torch import Tensor
 
 from hintseg.config.settings import BackboneConfig
 from hintseg.methods.cam import Cam, CamConfig
 from hintseg.nn.prior import ClassPrior
+from hintseg.types import Batch
 from made import batch_of
 
 
-def batch(tags):
+def batch(tags: Tensor) -> Batch:
     n = len(tags)
     return batch_of(torch.rand(n, 3, 64, 64), tags)
 
 
-def test_scores_of_zero_become_the_share_of_photos():
+def test_scores_of_zero_become_the_share_of_photos() -> None:
     tags = torch.zeros(1000, 3)
     tags[:100, 0], tags[:500, 1] = 1, 1
     prior = ClassPrior(3)
@@ -25,7 +29,7 @@ def test_scores_of_zero_become_the_share_of_photos():
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_the_classifier_measures_it_and_its_maps_leave_it_out(wanted):
+def test_the_classifier_measures_it_and_its_maps_leave_it_out(wanted: bool) -> None:
     torch.manual_seed(0)
     backbone = BackboneConfig(name="resnet10t", weights="random")
     method = Cam(CamConfig(backbone=backbone, prior=wanted), 2, True)

@@ -8,23 +8,27 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import hintseg
 from hintseg.config.loader import load_config
+from hintseg.config.run import FunctionRefine
 from hintseg.data.shapes import write_shapes
 from hintseg.hints import read_hints
 from hintseg.pipeline import maps, stages
 from hintseg.pipeline.begin import make_plan
 from hintseg.pipeline.each_photo import on_threads
 from hintseg.run.folder import RunFolder
+from hintseg.run.schema import MetricRow
 from hintseg.store.maps import write_maps
 from hintseg.store.masks import read_label_png
 from hintseg.training import machine
 from hintseg.training.watch import Watch
 from hintseg.types import Photo
+from made import of
 
 QUICK = [
     "backbone.name=resnet10t",
@@ -38,7 +42,7 @@ QUICK = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> RunFolder:
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run on true masks, whose photos have made-up class maps."""
     folder = tmp_path_factory.mktemp("processes")
     write_shapes(folder / "data", train=7, val=2, size=48)
@@ -55,7 +59,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_no_photo_is_lost_when_one_process_begins_after_another_has_written(tmp_path, monkeypatch) -> None:
+def test_no_photo_is_lost_when_one_process_begins_after_another_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photos = [Photo(name, tmp_path / name) for name in "abcdefgh"]
     taken = []
     for rank in (1, 0, 2):
@@ -81,16 +87,16 @@ def test_refiners_leave_what_no_map_knows(run: RunFolder, refiner: str) -> None:
     scores = np.zeros((2, 12, 12))
     scores[0, :, 6:] = 0.8
     write_maps(blank.path / "localize" / "maps" / f"{photo.id}.npz", [1, 2], scores)
-    stages._refine_by_function(blank, config.refine, config, [photo], None, Watch())
+    stages._refine_by_function(blank, of(FunctionRefine, config.refine), config, [photo], None, Watch())
     mask = read_label_png(blank.path / "refine" / "masks" / f"{photo.id}.png")
     assert set(np.unique(mask)) <= {1, 2}
     assert (mask[:, 30:] == 1).all()
 
 
-def test_cutting_is_dealt_out_and_sweeps_are_merged(run: RunFolder, monkeypatch) -> None:
+def test_cutting_is_dealt_out_and_sweeps_are_merged(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = make_plan(read_hints(run.config.data.path), run.config).train
 
-    def cut(rank: int, world: int, found: list) -> list:
+    def cut(rank: int, world: int, found: list[Any]) -> list[MetricRow]:
         monkeypatch.setattr(machine, "rank", lambda: rank)
         monkeypatch.setattr(machine, "world", lambda: world)
         monkeypatch.setattr(machine, "gather", lambda value: [*found, value] if rank == 0 else found.append(value))
@@ -105,7 +111,7 @@ def test_cutting_is_dealt_out_and_sweeps_are_merged(run: RunFolder, monkeypatch)
     assert len(alone) == len(photos) + 1
     for name in alone:
         (run.path / "localize" / "masks" / name).unlink()
-    found: list = []
+    found: list[Any] = []
     cut(1, 3, found)
     cut(2, 3, found)
     assert 0 < len(files(run.path / "localize" / "masks")) < len(photos)
@@ -114,7 +120,7 @@ def test_cutting_is_dealt_out_and_sweeps_are_merged(run: RunFolder, monkeypatch)
     assert json.loads((run.path / "localize" / "sweep.json").read_text()) == sweep
 
 
-def test_torchrun_predicts_what_one_process_predicts(run: RunFolder, tmp_path) -> None:
+def test_torchrun_predicts_what_one_process_predicts(run: RunFolder, tmp_path: Path) -> None:
     photos = run.config.data.path / "JPEGImages"
     alone = hintseg.predict(run.path, photos, tmp_path / "alone")
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]

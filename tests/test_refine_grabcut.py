@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -86,12 +88,12 @@ def test_results_repeat_and_photo_dtype_does_not_matter() -> None:
         ((0, 0, 50, 39.9), (0, 0, 50, 40)),
     ],
 )
-def test_degenerate_boxes_give_the_filled_box(box, pixels) -> None:
+def test_degenerate_boxes_give_the_filled_box(box: tuple[float, ...], pixels: tuple[int, int, int, int]) -> None:
     assert torch.equal(grabcut(scene()[0], box), filled(pixels))
 
 
 @pytest.mark.parametrize("box", [(0, 0, 25, 20), (30, 25, 50, 40), (0, 0, 50, 39), (10, 10, 13, 12), (0, 0, 1, 40)])
-def test_boxes_at_the_border_and_small_ones_stay_inside(box) -> None:
+def test_boxes_at_the_border_and_small_ones_stay_inside(box: tuple[int, int, int, int]) -> None:
     mask = grabcut(scene()[0], box)
     assert mask.any()
     assert not (mask & ~filled(box)).any()
@@ -145,7 +147,7 @@ def test_empty_cut_gives_the_filled_box_or_the_sure_foreground(monkeypatch: pyte
         ({"box": (1, 1, 9, 9), "iterations": 0}, "iterations is 0"),
     ],
 )
-def test_wrong_boxes_and_trimaps_are_refused(arguments, message: str) -> None:
+def test_wrong_boxes_and_trimaps_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         grabcut(scene()[0], **arguments)
 
@@ -193,7 +195,7 @@ def test_box_proposal_is_grabcut_of_the_expanded_box() -> None:
         (12, 3, 13, 39),
     ],
 )
-def test_degenerate_boxes_propose_the_filled_box(box) -> None:
+def test_degenerate_boxes_propose_the_filled_box(box: tuple[float, ...]) -> None:
     x0, y0, x1, y1 = pixel_window(box, (40, 50))
     found = box_proposal(picture()[0], box, smallest=0.0)
     assert found.shape == (y1 - y0, x1 - x0)
@@ -201,7 +203,7 @@ def test_degenerate_boxes_propose_the_filled_box(box) -> None:
 
 
 @pytest.mark.parametrize("box", [(-8, 10, 30, 36), (3, 5, 40, 6), (30, 25, 58, 44), (12, -4, 33, 30), (0, 0, 25, 39)])
-def test_boxes_at_the_border_keep_their_window(box) -> None:
+def test_boxes_at_the_border_keep_their_window(box: tuple[float, ...]) -> None:
     rgb, _ = picture()
     x0, y0, x1, y1 = pixel_window(box, (40, 50))
     found = box_proposal(rgb, box)
@@ -292,17 +294,21 @@ def test_refinement_without_a_cut_thresholds_and_never_is_empty() -> None:
         ({"probability": np.full((40, 50), np.nan, np.float32)}, "one value in 0..1"),
     ],
 )
-def test_wrong_proposals_are_refused(change, message: str) -> None:
-    given = {"rgb": picture()[0], "box": (5, 5, 20, 20), "probability": np.zeros((40, 50), np.float32)} | change
+def test_wrong_proposals_are_refused(change: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {
+        "rgb": picture()[0],
+        "box": (5, 5, 20, 20),
+        "probability": np.zeros((40, 50), np.float32),
+    } | change
     with pytest.raises(ShapeError, match=message):
         refine_proposal(given.pop("rgb"), given.pop("probability"), given.pop("box"), **given)
     if "probability" not in change:
-        given = {"rgb": picture()[0], "box": (5, 5, 20, 20)} | change
+        given = {"rgb": picture()[0], "box": (5, 5, 20, 20), **change}
         with pytest.raises(ShapeError, match=message):
             box_proposal(given.pop("rgb"), given.pop("box"), **given)
 
 
-def test_neighbours_of_the_class_are_not_background():
+def test_neighbours_of_the_class_are_not_background() -> None:
     """A disc among like discs: with those taken for background, its colours are the background's."""
     random = np.random.default_rng(0)
     rgb = random.integers(60, 72, (77, 77, 3), dtype=np.uint8)
@@ -315,8 +321,8 @@ def test_neighbours_of_the_class_are_not_background():
     centre, others = boxes.pop(4), boxes
     truth = ((y - 38) ** 2 + (x - 38) ** 2 < 150)[26:51, 26:51]
 
-    def iou(mask):
-        return (mask & truth).sum() / (mask | truth).sum()
+    def iou(mask: npt.NDArray[np.bool_]) -> float:
+        return float((mask & truth).sum() / (mask | truth).sum())
 
     alone, spared = box_proposal(rgb, centre), box_proposal(rgb, centre, others)
     assert iou(spared) > 0.95 > iou(alone)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from hintseg.errors import ShapeError
 from hintseg.refine import ParAffinity, _par_numba, pamr, par
@@ -22,7 +25,7 @@ def random_scores(*shape: int, seed: int = 1) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def plain(scores: torch.Tensor, rgb: torch.Tensor, dilations: tuple[int, ...], iterations: int, *, form: str):
+def plain(scores: torch.Tensor, rgb: torch.Tensor, dilations: tuple[int, ...], iterations: int, *, form: str) -> Tensor:
     """Refine one photo pixel by pixel in float64, written from methods.md 1.3."""
     photo = rgb.double().numpy() / 255
     maps = scores.double().numpy()
@@ -71,7 +74,7 @@ def test_pamr_equals_published_numbers() -> None:
 
 
 @pytest.mark.parametrize(("refiner", "form"), [(par, "par"), (pamr, "pamr")])
-def test_refiners_equal_explicit_loops(refiner, form: str) -> None:
+def test_refiners_equal_explicit_loops(refiner: Callable[..., Any], form: str) -> None:
     rgb, scores = random_photos(1, 3, 7, 9), random_scores(1, 2, 7, 9)
     out = refiner(scores, rgb, dilations=(1, 3), iterations=3)
     expected = plain(scores[0], rgb[0], (1, 3), 3, form=form)
@@ -85,7 +88,7 @@ def test_affinities_sum_to_a_known_constant() -> None:
 
 
 @pytest.mark.parametrize("refiner", [par, pamr])
-def test_scores_spread_within_a_colour_and_stop_at_its_edge(refiner) -> None:
+def test_scores_spread_within_a_colour_and_stop_at_its_edge(refiner: Callable[..., Any]) -> None:
     rgb = random_photos(1, 3, 12, 30) // 16
     rgb[..., 15:] += 200
     scores = (random_scores(1, 1, 12, 30) > 0.5).float()
@@ -105,13 +108,13 @@ def test_low_resolution_scores_are_resized_with_aligned_corners() -> None:
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("size", [(17, 33), (1, 1), (1, 9), (5, 1)])
 @pytest.mark.parametrize("variant", ["par", "pamr"])
-def test_torch_and_numba_versions_agree(variant: str, size: tuple[int, int], flat: bool) -> None:
+def test_torch_and_numba_versions_agree(variant: Literal["par", "pamr"], size: tuple[int, int], flat: bool) -> None:
     photo, maps = random_photos(2, 3, *size) / 255, random_scores(2, 3, *size)
     if flat:
         photo = torch.full_like(photo, 0.3)
     shifts = ParAffinity(photo, variant=variant).shifts
     position = torch.linspace(0, 0.01, len(shifts))
-    setting = {"centres": 0, "squared": True, "scale": 0.3}
+    setting: dict[str, Any] = {"centres": 0, "squared": True, "scale": 0.3}
     if variant == "pamr":
         setting = {"centres": 6, "squared": False, "scale": 0.1}
     weight = affinity(photo, shifts, position, **setting)
@@ -121,7 +124,9 @@ def test_torch_and_numba_versions_agree(variant: str, size: tuple[int, int], fla
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 1), (3, 4)])
 @pytest.mark.parametrize(("refiner", "form"), [(par, "par"), (pamr, "pamr")])
-def test_photos_smaller_than_the_reach_equal_explicit_loops(refiner, form: str, size: tuple[int, int]) -> None:
+def test_photos_smaller_than_the_reach_equal_explicit_loops(
+    refiner: Callable[..., Any], form: str, size: tuple[int, int]
+) -> None:
     rgb, scores = random_photos(1, 3, *size), random_scores(1, 1, *size)
     out = refiner(scores, rgb, iterations=2)
     expected = plain(scores[0], rgb[0], (1, 2, 4, 8, 12, 24), 2, form=form)
@@ -129,10 +134,10 @@ def test_photos_smaller_than_the_reach_equal_explicit_loops(refiner, form: str, 
 
 
 @pytest.mark.parametrize("variant", ["par", "pamr"])
-def test_torch_version_does_not_depend_on_batch_or_channels(variant: str) -> None:
+def test_torch_version_does_not_depend_on_batch_or_channels(variant: Literal["par", "pamr"]) -> None:
     photo, maps = random_photos(3, 3, 9, 14) / 255, random_scores(3, 4, 9, 14)
     shifts = ParAffinity(photo, variant=variant).shifts
-    setting = {"centres": 0, "squared": True, "scale": 0.3}
+    setting: dict[str, Any] = {"centres": 0, "squared": True, "scale": 0.3}
     position = torch.zeros(len(shifts))
     weight = affinity(photo, shifts, position, **setting)
     together = propagate(weight, shifts, maps, 3)
@@ -144,7 +149,9 @@ def test_torch_version_does_not_depend_on_batch_or_channels(variant: str) -> Non
 
 
 @pytest.mark.parametrize("refiner", [par, pamr])
-def test_result_depends_on_neither_batch_nor_threads(refiner, threads) -> None:
+def test_result_depends_on_neither_batch_nor_threads(
+    refiner: Callable[..., Any], threads: Callable[[int], None]
+) -> None:
     rgb, scores = random_photos(3, 3, 21, 35), random_scores(3, 5, 11, 17)
     threads(1)
     alone = torch.cat([refiner(scores[b : b + 1, c : c + 1], rgb[b : b + 1]) for b in range(3) for c in range(5)])
@@ -162,7 +169,7 @@ def test_affinity_is_reusable() -> None:
 
 @pytest.mark.parametrize("refiner", [par, pamr])
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 1), (3, 50)])
-def test_flat_and_tiny_photos_give_means(refiner, size: tuple[int, int]) -> None:
+def test_flat_and_tiny_photos_give_means(refiner: Callable[..., Any], size: tuple[int, int]) -> None:
     rgb = torch.full((1, 3, *size), 77, dtype=torch.uint8)
     out = refiner(torch.full((1, 2, *size), 0.25), rgb, iterations=1)
     torch.testing.assert_close(out, torch.full_like(out, 0.25 * (1.01 if refiner is par else 1)))
@@ -195,7 +202,12 @@ def test_no_photo_gives_no_map_and_scores_with_gradient_are_taken() -> None:
         ((1, 1, 4, 4), (1, 3, 4, 4), {"iterations": -1}, "iterations is -1"),
     ],
 )
-def test_errors_say_what_is_needed(scores, rgb, settings, message: str) -> None:
+def test_errors_say_what_is_needed(
+    scores: tuple[int, ...],
+    rgb: tuple[int, ...],
+    settings: dict[str, Any],
+    message: str,
+) -> None:
     with pytest.raises(ShapeError, match=message):
         par(torch.zeros(scores), torch.zeros(rgb), **settings)
 
@@ -216,4 +228,4 @@ def test_normalised_or_integer_photos_are_refused(rgb: torch.Tensor, message: st
 
 def test_unknown_variant_is_refused() -> None:
     with pytest.raises(ShapeError, match="variant 'PAR' is unknown; give 'par' or 'pamr'"):
-        ParAffinity(torch.zeros(1, 3, 2, 2), variant="PAR")
+        ParAffinity(torch.zeros(1, 3, 2, 2), variant="PAR")  # type: ignore[arg-type]

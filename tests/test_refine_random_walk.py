@@ -35,7 +35,8 @@ def plain_transition(edge: np.ndarray, radius: float, beta: float) -> np.ndarray
             elif dy * dy + dx * dx < radius * radius:
                 path = [edge[q, p] for q, p in cells if on_path(q - y, p - x, dy, dx)]
                 matrix[i, j] = (1 - max(path)) ** beta
-    return matrix / matrix.sum(axis=0)
+    stochastic: np.ndarray = matrix / matrix.sum(axis=0)
+    return stochastic
 
 
 def test_paths_equal_published_ones() -> None:
@@ -192,7 +193,7 @@ def test_no_warning_reaches_the_user() -> None:
         (torch.zeros(3, 3), {"beta": 0}, "beta 0 is not above 0"),
     ],
 )
-def test_wrong_edges_are_refused(edge: torch.Tensor, settings, message: str) -> None:
+def test_wrong_edges_are_refused(edge: torch.Tensor, settings: dict[str, int], message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         edge_transition(edge, **settings)
 

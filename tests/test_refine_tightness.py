@@ -14,7 +14,8 @@ def disc(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     away = ((y - 29.5) / 30) ** 2 + ((x - 41.5) / 40) ** 2
     noise = np.random.default_rng(seed).uniform(0, 0.05, (height, width))
-    return np.clip(0.95 - 0.6 * away + noise, 0, 1).astype(np.float32)
+    found: np.ndarray = np.clip(0.95 - 0.6 * away + noise, 0, 1).astype(np.float32)
+    return found
 
 
 BOX = (10, 8, 70, 52)

@@ -4,7 +4,9 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +17,20 @@ from hintseg.errors import RunError
 from hintseg.reporting import write_pictures, write_report
 from hintseg.store.maps import write_maps
 from hintseg.store.masks import MaskStore, write_mask
+from made import given
 
 CLASSES = ["cow", "<script>alert(1)</script>", "$x^2", "sheep"]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-def make_run(path: Path, *, stages=("localize", "refine", "segment"), truth=True, background=True, classes=CLASSES):
+def make_run(
+    path: Path,
+    *,
+    stages: Sequence[str] = ("localize", "refine", "segment"),
+    truth: bool = True,
+    background: bool = True,
+    classes: list[str] = CLASSES,
+) -> Path:
     """Write a run folder as the pipeline would, with twenty training and eight validation photos."""
     rng = np.random.default_rng(0)
     photos, low = [], 0 if background else 1
@@ -94,13 +104,18 @@ def make_run(path: Path, *, stages=("localize", "refine", "segment"), truth=True
     return path
 
 
-def metrics(stages, background, classes):
+def metrics(stages: Sequence[str], background: bool, classes: list[str]) -> list[dict[str, object]]:
     kinds = {"localize": ("seed", 0.6123), "refine": ("pseudo mask", 0.7234), "segment": ("segmentation", 0.6543)}
-    rows = []
+    rows: list[dict[str, object]] = []
     for stage in stages:
         kind, miou = kinds[stage]
         values = [miou + 0.2, miou - 0.02, 0.11, None][: len(classes)]
-        row = {"stage": stage, "kind": kind, "split": "val" if stage == "segment" else "train", "photos": 20}
+        row: dict[str, object] = {
+            "stage": stage,
+            "kind": kind,
+            "split": "val" if stage == "segment" else "train",
+            "photos": 20,
+        }
         row |= {"miou": miou, "iou": dict(zip(classes, values, strict=True)), "pixel_accuracy": 0.9, "oracle": False}
         row |= {"boundary_iou": 0.4, "threshold": None, "protocol": f"how the {kind} was made"}
         rows.append(row)
@@ -109,29 +124,29 @@ def metrics(stages, background, classes):
     return rows
 
 
-def write_json(path, value):
+def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value))
 
 
-def edit_json(path, change):
+def edit_json(path: Path, change: Callable[..., Any]) -> None:
     value = json.loads(path.read_text())
     change(value)
     write_json(path, value)
 
 
-def text_of(page):
+def text_of(page: str) -> str:
     """The page's words, without tags, style and pictures."""
     body = re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.S)
     return re.sub(r"\s+", " ", body)
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory):
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     run = make_run(tmp_path_factory.mktemp("full") / "run")
     return run, write_report(run).read_text("utf-8")
 
 
-def test_full_report_says_what_was_made_how_good_and_how_far_to_trust_it(full):
+def test_full_report_says_what_was_made_how_good_and_how_far_to_trust_it(full: tuple[Path, str]) -> None:
     text = text_of(full[1])
     assert (
         "From the tags of 20 training photos of farm, this run made seeds, pseudo masks and a segmentation model."
@@ -146,7 +161,7 @@ def test_full_report_says_what_was_made_how_good_and_how_far_to_trust_it(full):
     assert "seed 7" in text
 
 
-def test_full_report_holds_settings_numbers_costs_and_origin(full):
+def test_full_report_holds_settings_numbers_costs_and_origin(full: tuple[Path, str]) -> None:
     text = text_of(full[1])
     for wanted in ("vwe", "resnet18 with weights random", "multi-scale (1, 0.5)", "single scale (1)", "1200 steps"):
         assert wanted in text
@@ -160,7 +175,7 @@ def test_full_report_holds_settings_numbers_costs_and_origin(full):
     assert "Fewer than 20 training photos" in text
 
 
-def test_the_network_in_front_of_a_transformer_is_named(tmp_path):
+def test_the_network_in_front_of_a_transformer_is_named(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     config = yaml.safe_load((run / "config.yaml").read_text())
     stem = {"name": "resnet50", "weights": "c4.pth"}
@@ -170,7 +185,7 @@ def test_the_network_in_front_of_a_transformer_is_named(tmp_path):
     assert "backbone vit_tiny with weights random; stem resnet50 with weights c4.pth; rate 0.01" in text
 
 
-def test_oracle_rows_stand_apart_and_never_lead(full):
+def test_oracle_rows_stand_apart_and_never_lead(full: tuple[Path, str]) -> None:
     page = full[1]
     fair, oracle = page.split('<tbody class="oracle">')
     oracle = oracle.split("</tbody>")[0]
@@ -180,7 +195,7 @@ def test_oracle_rows_stand_apart_and_never_lead(full):
     assert "61.2" not in oracle
 
 
-def test_report_loads_nothing_and_trusts_no_name(full):
+def test_report_loads_nothing_and_trusts_no_name(full: tuple[Path, str]) -> None:
     page = full[1]
     assert not re.search(r"(?:src|href)=(?!\"data:)", page)
     assert not re.search(r"url\(|@import|<script", page)
@@ -189,7 +204,7 @@ def test_report_loads_nothing_and_trusts_no_name(full):
     assert len(page) < 8e6
 
 
-def test_galleries_show_every_kind_of_picture_of_best_and_worst(full):
+def test_galleries_show_every_kind_of_picture_of_best_and_worst(full: tuple[Path, str]) -> None:
     page = full[1]
     training, validation = page.split("Validation photos")
     for caption in ("photo and hints", "class map of cow", "class map of sheep", "seed", "pseudo mask", "truth"):
@@ -203,12 +218,12 @@ def test_galleries_show_every_kind_of_picture_of_best_and_worst(full):
     assert min(scores) >= max(worst)
 
 
-def test_report_is_the_same_each_time(full):
+def test_report_is_the_same_each_time(full: tuple[Path, str]) -> None:
     run, page = full
     assert write_report(run).read_text("utf-8") == page
 
 
-def test_without_truth_no_accuracy_is_claimed(tmp_path):
+def test_without_truth_no_accuracy_is_claimed(tmp_path: Path) -> None:
     page = write_report(make_run(tmp_path, truth=False)).read_text("utf-8")
     text = text_of(page)
     assert "No true masks were given, so accuracy is not known." in text
@@ -218,7 +233,7 @@ def test_without_truth_no_accuracy_is_claimed(tmp_path):
     assert "0.27: chosen without ground truth." in text
 
 
-def test_without_background_no_threshold_is_claimed(tmp_path):
+def test_without_background_no_threshold_is_claimed(tmp_path: Path) -> None:
     text = text_of(write_report(make_run(tmp_path, background=False)).read_text("utf-8"))
     assert "None needed: there is no background" in text
     assert "none: every pixel belongs to a class" in text
@@ -226,7 +241,7 @@ def test_without_background_no_threshold_is_claimed(tmp_path):
     assert "true negatives" not in text
 
 
-def test_masks_that_leave_out_tagged_classes_are_named_without_truth(tmp_path):
+def test_masks_that_leave_out_tagged_classes_are_named_without_truth(tmp_path: Path) -> None:
     run = make_run(tmp_path, truth=False)
     for photo in json.loads((run / "photos.json").read_text()):
         if photo["split"] == "train" and 4 in photo["tags"]:
@@ -239,7 +254,7 @@ def test_masks_that_leave_out_tagged_classes_are_named_without_truth(tmp_path):
     assert "Most pseudo masks are empty: 24 of 24 tags" in text_of(write_report(run).read_text("utf-8"))
 
 
-def test_half_a_run_is_reported_as_such(tmp_path):
+def test_half_a_run_is_reported_as_such(tmp_path: Path) -> None:
     run = make_run(tmp_path, stages=("localize",))
     edit_json(run / "manifest.json", lambda m: m["stages"].update(refine={"done": False}))
     text = text_of(write_report(run).read_text("utf-8"))
@@ -248,7 +263,7 @@ def test_half_a_run_is_reported_as_such(tmp_path):
     assert "Judged by the seeds on the photos it learned from" in text
 
 
-def test_run_that_has_only_begun_is_reported(tmp_path):
+def test_run_that_has_only_begun_is_reported(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", stages=("localize",))
     edit_json(run / "manifest.json", lambda m: m["stages"].update(localize={"done": False}))
     shutil.rmtree(run / "localize")
@@ -256,13 +271,16 @@ def test_run_that_has_only_begun_is_reported(tmp_path):
     assert "has not finished any stage yet" in text_of(write_report(run).read_text("utf-8"))
 
 
-def test_fully_supervised_run_is_not_said_to_learn_from_tags(tmp_path):
-    text = text_of(write_report(make_run(tmp_path, stages=("segment",))).read_text("utf-8"))
+def test_fully_supervised_run_is_not_said_to_learn_from_tags(tmp_path: Path) -> None:
+    run = make_run(tmp_path, stages=("segment",))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"data": {"learn_masks": "all"}}))
+    text = text_of(write_report(run).read_text("utf-8"))
     assert "From the true masks of 20 training photos" in text
     assert "used for evaluation only" not in text
 
 
-def test_lost_photos_and_odd_logs_do_not_stop_the_report(tmp_path):
+def test_lost_photos_and_odd_logs_do_not_stop_the_report(tmp_path: Path) -> None:
     run = make_run(tmp_path, classes=["cow"])
     shutil.rmtree(run / "photos")
     (run / "refine" / "log.csv").write_text("step,loss\n0,nan\n1,\n2,0.5\n")
@@ -272,7 +290,7 @@ def test_lost_photos_and_odd_logs_do_not_stop_the_report(tmp_path):
     assert "<figcaption>pseudo mask</figcaption>" in page
 
 
-def test_folder_that_is_no_run_and_damaged_files_are_explained(tmp_path):
+def test_folder_that_is_no_run_and_damaged_files_are_explained(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no run folder"):
         write_report(tmp_path)
     run = make_run(tmp_path)
@@ -296,7 +314,7 @@ def test_folder_that_is_no_run_and_damaged_files_are_explained(tmp_path):
         ("history.csv", "when,what\na,b\n", "the run does not need it"),
     ],
 )
-def test_an_edited_file_of_a_run_is_named_in_one_sentence(tmp_path, file, text, named):
+def test_an_edited_file_of_a_run_is_named_in_one_sentence(tmp_path: Path, file: str, text: str, named: str) -> None:
     run = make_run(tmp_path, truth=False)
     (run / file).write_text(text)
     with pytest.raises(RunError, match=named) as caught:
@@ -304,7 +322,7 @@ def test_an_edited_file_of_a_run_is_named_in_one_sentence(tmp_path, file, text, 
     assert str(run / file) in str(caught.value)
 
 
-def test_stage_pictures_hold_a_row_per_photo(full):
+def test_stage_pictures_hold_a_row_per_photo(full: tuple[Path, str]) -> None:
     run, _ = full
     ids = ["herd/00 & <b>", "01", "unknown"]
     sheet = Image.open(write_pictures(run, "refine", ids))
@@ -319,11 +337,11 @@ def test_stage_pictures_hold_a_row_per_photo(full):
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 @pytest.mark.parametrize("variant", ["full", "no truth"])
-def test_report_opens_in_a_browser_without_a_console_error(tmp_path, variant):
+def test_report_opens_in_a_browser_without_a_console_error(tmp_path: Path, variant: str) -> None:
     report = write_report(make_run(tmp_path / "run", truth=variant == "full"))
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     flags += " --disable-component-update --disable-sync --disable-dev-shm-usage --enable-logging=stderr --v=0"
-    command = [BROWSER, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", report.as_uri()]
+    command = [given(BROWSER), *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", report.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in done.stderr
     assert "From the tags of 20 training photos of farm, this run made" in done.stdout

@@ -1,5 +1,7 @@
 """Runs that are killed, stopped or out of disk: nothing is lost, nothing hangs, and what they end with is the same."""
 
+from __future__ import annotations
+
 import errno
 import logging
 import os
@@ -8,26 +10,31 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from hintseg.config.settings import FitConfig, MethodConfig, TrainerConfig
-from hintseg.data.dataset import PhotoDataset, train_loader
+from hintseg.data.dataset import Item, PhotoDataset, train_loader
 from hintseg.data.shapes import write_shapes
 from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import RunError
+from hintseg.files.atomic import whole_file
 from hintseg.methods.method import Method
 from hintseg.training import checkpoint
 from hintseg.training.checkpoint import BEFORE, LAST, read_checkpoint, write_checkpoint
 from hintseg.training.fit import fit
 from hintseg.training.watch import Watch
-from hintseg.types import Hints, ParameterGroup, Photo, Supervision, Tags
+from hintseg.types import Batch, Hints, ParameterGroup, Photo, Progress, Supervision, Tags
+from made import given, of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from kills import command, differing, run
@@ -52,13 +59,15 @@ class Guess(Method):
 
     supervision = frozenset({Supervision.TAGS})
 
-    def __init__(self, *, stop_at=None, nan_at=None, weight_nan_at=None):
+    def __init__(
+        self, *, stop_at: int | None = None, nan_at: int | None = None, weight_nan_at: int | None = None
+    ) -> None:
         super().__init__()
         self.config = MethodConfig(method="guess")
         self.colour = nn.Parameter(torch.zeros(3, 8))
         self.stop_at, self.nan_at, self.weight_nan_at = stop_at, nan_at, weight_nan_at
 
-    def losses(self, batch, progress):
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         if progress.step == self.stop_at:
             raise KeyboardInterrupt
         if progress.step == self.weight_nan_at:
@@ -69,12 +78,12 @@ class Guess(Method):
         factor = torch.nan if progress.step == self.nan_at else 1.0
         return {"square": (batch.images.mean(dim=(0, 2, 3)) - guess + 0.01 * noise).square().sum() * factor}
 
-    def parameter_groups(self):
+    def parameter_groups(self) -> list[ParameterGroup]:
         return [ParameterGroup([self.colour])]
 
 
 @pytest.fixture
-def loader(tmp_path):
+def loader(tmp_path: Path) -> DataLoader[Item]:
     photos = []
     for i in range(12):
         path = tmp_path / f"{i}.png"
@@ -85,7 +94,9 @@ def loader(tmp_path):
     return train_loader(dataset, batch_size=2)
 
 
-def train(loader, folder, method, settings=SETTINGS, minutes=1e-6):
+def train(
+    loader: DataLoader[Item], folder: Path, method: Guess, settings: FitConfig = SETTINGS, minutes: float = 1e-6
+) -> Tensor:
     folder.mkdir(exist_ok=True)
     for seeded in (torch.manual_seed, np.random.seed, random.seed):
         seeded(0)
@@ -96,20 +107,24 @@ def train(loader, folder, method, settings=SETTINGS, minutes=1e-6):
 
 @pytest.mark.parametrize("at", [1, 5, 6, 14, 17])
 @pytest.mark.parametrize("minutes", [1e-6, 5])
-def test_a_training_that_went_on_ends_with_the_same_bits(loader, tmp_path, at, minutes):
+def test_a_training_that_went_on_ends_with_the_same_bits(
+    loader: DataLoader[Item], tmp_path: Path, at: int, minutes: float
+) -> None:
     whole = train(loader, tmp_path / "whole", Guess())
     with pytest.raises(KeyboardInterrupt):
         train(loader, tmp_path / "stopped", Guess(stop_at=at), minutes=minutes)
     state = read_checkpoint(tmp_path / "stopped")
     assert (state["step"] if state else 0) == (at if minutes < 1 else at // SIX * SIX)
-    loader.dataset._broken.zero_()  # a process that knows of no broken photo yet
+    of(PhotoDataset, loader.dataset)._broken.zero_()  # a process that knows of no broken photo yet
     assert torch.equal(train(loader, tmp_path / "stopped", Guess()), whole)
     logs = [(tmp_path / name / "log.csv").read_bytes() for name in ("whole", "stopped")]
     assert logs[0] == logs[1]
-    assert loader.dataset.skipped == ["5"]
+    assert of(PhotoDataset, loader.dataset).skipped == ["5"]
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(loader, tmp_path, caplog):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    loader: DataLoader[Item], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = train(loader, tmp_path / "whole", Guess())
     folder = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
@@ -119,7 +134,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(loader, tmp_path, capl
     assert "is damaged; going on from the one before, of step 7" in caplog.text
 
 
-def test_where_all_checkpoints_are_damaged_the_training_begins_again(loader, tmp_path, caplog):
+def test_where_all_checkpoints_are_damaged_the_training_begins_again(
+    loader: DataLoader[Item], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = train(loader, tmp_path / "whole", Guess())
     folder = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
@@ -132,9 +149,9 @@ def test_where_all_checkpoints_are_damaged_the_training_begins_again(loader, tmp
     assert "damaged; the training of this stage begins again" in caplog.text
 
 
-def test_a_checkpoint_runs_no_code(tmp_path):
+def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     class Harm:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Any, ...]:
             return (os.mkdir, (str(tmp_path / "harm"),))
 
     write_checkpoint(tmp_path, {"step": 1, "method": Harm()})
@@ -142,27 +159,28 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_full_disk_keeps_the_checkpoint_and_says_what_is_needed(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_checkpoint_and_says_what_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_checkpoint(tmp_path, {"step": 1, "weights": torch.zeros(2**18)})
-    write = checkpoint.whole_file
 
     @contextmanager
-    def full(path):
-        with write(path) as file:
+    def full(path: Path) -> Iterator[BinaryIO]:
+        with whole_file(path) as file:
             yield file
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "whole_file", full)
-    monkeypatch.setattr(checkpoint.Path, "replace", lambda *_: None)
+    monkeypatch.setattr(Path, "replace", lambda *_: None)
     with pytest.raises(RunError, match=r"disk is full; about 1 MiB are needed in .*--resume"):
         write_checkpoint(tmp_path, {"step": 2, "weights": torch.zeros(2**18)})
     monkeypatch.undo()
-    assert read_checkpoint(tmp_path)["step"] == 1
+    assert given(read_checkpoint(tmp_path))["step"] == 1
     assert [path.name for path in tmp_path.iterdir()] == [LAST]
 
 
 @pytest.mark.parametrize("at", [8, 17])
-def test_nan_stops_at_its_step_and_a_lower_rate_goes_on(loader, tmp_path, at):
+def test_nan_stops_at_its_step_and_a_lower_rate_goes_on(loader: DataLoader[Item], tmp_path: Path, at: int) -> None:
     folder = tmp_path / "localize"
     with pytest.raises(
         RunError, match=rf"not finite at step {at} \(square nan\).*of step {at}.*--resume localize.fit.lr="
@@ -175,15 +193,17 @@ def test_nan_stops_at_its_step_and_a_lower_rate_goes_on(loader, tmp_path, at):
 
 
 @pytest.mark.parametrize("at", [8, 17])
-def test_weights_that_are_not_finite_are_never_saved(loader, tmp_path, at):
+def test_weights_that_are_not_finite_are_never_saved(loader: DataLoader[Item], tmp_path: Path, at: int) -> None:
     with pytest.raises(RunError, match=rf"weights are not finite after step {at} \(colour\); the last good"):
         train(loader, tmp_path / "localize", Guess(weight_nan_at=at))
     state = read_checkpoint(tmp_path / "localize")
-    assert state["step"] == at
-    assert torch.isfinite(state["method"]["colour"]).all()
+    assert given(state)["step"] == at
+    assert torch.isfinite(given(state)["method"]["colour"]).all()
 
 
-def test_other_batches_begin_the_stage_again(loader, tmp_path, caplog):
+def test_other_batches_begin_the_stage_again(
+    loader: DataLoader[Item], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING)
     with pytest.raises(KeyboardInterrupt):
         train(loader, tmp_path / "stage", Guess(stop_at=8))
@@ -193,7 +213,7 @@ def test_other_batches_begin_the_stage_again(loader, tmp_path, caplog):
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     write_shapes(folder / "run-photos", train=10, val=2, size=48)  # where `demo` looks for them
     return folder / "run-photos"
@@ -208,13 +228,13 @@ STAGES = {
 
 
 @pytest.mark.parametrize("recipe", STAGES)
-def test_a_run_that_is_killed_in_every_stage_ends_with_the_same_files(recipe, photos):
+def test_a_run_that_is_killed_in_every_stage_ends_with_the_same_files(recipe: str, photos: Path) -> None:
     out, chance = photos.with_name("run"), random.Random(recipe)
     begin = command(recipe, photos, out)
     code, said = run(begin)
     assert code == 0, said
     whole = out.rename(out.with_name(f"{recipe}-whole"))
-    again = []
+    again: list[str] = []
     for stage in STAGES[recipe]:
         kill_in(out / stage, [*begin, *again], chance.uniform(0.0, 1.0))
         again = ["--resume"]
@@ -224,11 +244,11 @@ def test_a_run_that_is_killed_in_every_stage_ends_with_the_same_files(recipe, ph
     out.rename(out.with_name(f"{recipe}-killed"))
 
 
-def kill_in(stage, words, seconds):
+def kill_in(stage: Path, words: list[str], seconds: float) -> None:
     """Start a run and kill it some seconds after it began a stage."""
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while not stage.is_dir():
-            assert process.poll() is None, process.stderr.read()
+            assert process.poll() is None, given(process.stderr).read()
             time.sleep(0.01)
         time.sleep(seconds)
         process.kill()
@@ -244,7 +264,9 @@ def kill_in(stage, words, seconds):
         (signal.SIGTERM, "training"),
     ],
 )
-def test_a_signal_ends_in_one_sentence(number, moment, photos, tmp_path):
+def test_a_signal_ends_in_one_sentence(
+    number: signal.Signals, moment: float | str, photos: Path, tmp_path: Path
+) -> None:
     process = subprocess.Popen(
         command("bmp", photos, tmp_path / "run", ["segment.fit.epochs=500"]),
         stdout=subprocess.DEVNULL,
@@ -255,7 +277,7 @@ def test_a_signal_ends_in_one_sentence(number, moment, photos, tmp_path):
     while not hears(process.pid) or (moment == "training" and not (tmp_path / "run" / "segment" / LAST).exists()):
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
-    time.sleep(0.0 if moment == "training" else moment)
+    time.sleep(moment if isinstance(moment, float) else 0.0)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
@@ -266,14 +288,14 @@ def test_a_signal_ends_in_one_sentence(number, moment, photos, tmp_path):
         assert said == f"stopped by {name}\n"
 
 
-def hears(pid):
+def hears(pid: int) -> bool:
     """Return whether a process has a handler for SIGTERM."""
     (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
     return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 @pytest.mark.parametrize("swallow", ["__del__", "except"])
-def test_a_swallowed_signal_still_ends_the_command(swallow):
+def test_a_swallowed_signal_still_ends_the_command(swallow: str) -> None:
     words = {
         "__del__": "class A:\n def __del__(self):\n  os.kill(os.getpid(), 15)\n  time.sleep(9)\na = A(); del a\n",
         "except": "try:\n os.kill(os.getpid(), 15)\n time.sleep(9)\nexcept BaseException:\n pass\n",
@@ -283,7 +305,7 @@ def test_a_swallowed_signal_still_ends_the_command(swallow):
     assert (done.returncode, done.stdout, done.stderr) == (143, "", "stopped by SIGTERM\n")
 
 
-def test_a_killed_process_ends_all_and_the_run_resumes(photos, tmp_path):
+def test_a_killed_process_ends_all_and_the_run_resumes(photos: Path, tmp_path: Path) -> None:
     begin = command(
         "bmp", photos, tmp_path / "run", ["trainer.devices=2", "segment.fit.epochs=12", "trainer.checkpoint_minutes=5"]
     )

@@ -13,6 +13,7 @@ from PIL import Image
 
 from hintseg.data.shapes import CLASSES, ShapesPhoto, make_photo, write_shapes
 from hintseg.errors import ConfigError, RunError
+from made import given
 
 TRAIN, BOAT, HORSE, CART, BIRD, MUSHROOM = range(1, 7)
 
@@ -142,7 +143,7 @@ def test_written_photos_and_masks_are_the_ones_made(folder: Path) -> None:
 
 def test_masks_carry_the_colours_of_voc(folder: Path) -> None:
     with Image.open(folder / "SegmentationClass/train_0000.png") as image:
-        palette = np.reshape(image.getpalette(), (-1, 3))
+        palette = np.reshape(given(image.getpalette()), (-1, 3))
     assert palette[[0, 1, 2, 3, 4, 5, 6, 255]].tolist() == [
         [0, 0, 0],
         [128, 0, 0],

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 from time import sleep
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw
 
@@ -32,13 +35,13 @@ VOC_COLOURS = (
 )
 
 
-def test_palette_is_voc():
+def test_palette_is_voc() -> None:
     colours = [bytes(colour).hex() for colour in voc_palette()[[*range(21), 255]]]
     assert colours == VOC_COLOURS.split()
     assert len({tuple(colour) for colour in voc_palette().tolist()}) == 256
 
 
-def test_mask_png_holds_labels_and_colours(tmp_path):
+def test_mask_png_holds_labels_and_colours(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b.png"
     write_mask(path, MASK)
     np.testing.assert_array_equal(read_label_png(path), MASK)
@@ -49,12 +52,12 @@ def test_mask_png_holds_labels_and_colours(tmp_path):
 
 
 @pytest.mark.parametrize("mask", [MASK.astype(np.int64), MASK[None], MASK[:0]])
-def test_what_is_no_mask_is_refused(tmp_path, mask):
+def test_what_is_no_mask_is_refused(tmp_path: Path, mask: npt.NDArray[Any]) -> None:
     with pytest.raises(ShapeError, match=r"\(H, W\) uint8 is needed"):
         write_mask(tmp_path / "a.png", mask)
 
 
-def test_grey_labels_are_read_and_colours_refused(tmp_path):
+def test_grey_labels_are_read_and_colours_refused(tmp_path: Path) -> None:
     Image.fromarray(MASK).save(tmp_path / "grey.png")
     np.testing.assert_array_equal(read_label_png(tmp_path / "grey.png"), MASK)
     Image.new("RGB", (3, 2)).save(tmp_path / "rgb.png")
@@ -71,7 +74,7 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.rglob("*"))
 
 
-def test_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     write_mask(path, MASK)
 
@@ -87,7 +90,7 @@ def test_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
         np.testing.assert_array_equal(read_label_png(path), MASK)
 
 
-def test_an_error_while_writing_leaves_nothing(tmp_path):
+def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
     def interrupted() -> None:
         with whole_file(tmp_path / "a.txt") as file:
             file.write(b"half")
@@ -99,7 +102,7 @@ def test_an_error_while_writing_leaves_nothing(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_file_in_the_folders_place_is_explained(tmp_path):
+def test_a_file_in_the_folders_place_is_explained(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file")
     with pytest.raises(RunError, match=r"b\.png: cannot be written"):
         write_mask(tmp_path / "a" / "b.png", MASK)
@@ -113,7 +116,7 @@ def store(tmp_path: Path) -> MaskStore:
     return store
 
 
-def test_store_remembers_masks_and_quality(store):
+def test_store_remembers_masks_and_quality(store: MaskStore) -> None:
     assert store.ids() == ["b.1", "sub/a"]
     assert "sub/a" in store
     assert "c" not in store
@@ -129,11 +132,11 @@ def test_store_remembers_masks_and_quality(store):
     np.testing.assert_array_equal(again.read("b.1"), MASK)
 
 
-def test_quality_outlives_the_process_that_wrote_it(store):
+def test_quality_outlives_the_process_that_wrote_it(store: MaskStore) -> None:
     assert MaskStore(store.folder, ["cat", "dog"]).quality("b.1") == 0.75
 
 
-def test_store_refuses_what_does_not_belong(store):
+def test_store_refuses_what_does_not_belong(store: MaskStore) -> None:
     with pytest.raises(ShapeError, match="label 3 in the mask of photo x, 0 to 2 or 255"):
         store.write("x", np.full((2, 2), 3, np.uint8))
     with pytest.raises(ShapeError, match=r"quality 1\.5"):
@@ -144,7 +147,7 @@ def test_store_refuses_what_does_not_belong(store):
     assert store.ids() == ["b.1", "sub/a"]
 
 
-def test_load_explains_what_is_missing(tmp_path):
+def test_load_explains_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"manifest\.json: no such file"):
         MaskStore.load(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
@@ -152,7 +155,7 @@ def test_load_explains_what_is_missing(tmp_path):
         MaskStore.load(tmp_path)
 
 
-def test_maps_come_back(tmp_path):
+def test_maps_come_back(tmp_path: Path) -> None:
     maps = np.random.default_rng(0).random((2, 5, 7), np.float32)
     write_maps(tmp_path / "s" / "a.npz", [3, 1], maps)
     keys, read = read_maps(tmp_path / "s" / "a.npz")
@@ -167,7 +170,7 @@ def test_maps_come_back(tmp_path):
     ("keys", "top", "text"),
     [([1], 1.0, r"\(n,\) and \(n, h, w\)"), ([1, 1], 1.0, "different"), ([0, 1], 1.0, "1..254"), ([1, 2], 1.5, "0..1")],
 )
-def test_bad_maps_are_refused(tmp_path, keys, top, text):
+def test_bad_maps_are_refused(tmp_path: Path, keys: list[int], top: float, text: str) -> None:
     with pytest.raises(ShapeError, match=text):
         write_maps(tmp_path / "a.npz", keys, np.full((2, 3, 3), top))
     with pytest.raises(ShapeError, match=r"0\.\.1"):
@@ -175,7 +178,7 @@ def test_bad_maps_are_refused(tmp_path, keys, top, text):
     assert names(tmp_path) == []
 
 
-def test_reading_maps_never_runs_code(tmp_path):
+def test_reading_maps_never_runs_code(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", keys=np.array([1]), maps=np.array([{"a": 1}], dtype=object))
     with pytest.raises(RunError, match=r"a\.npz: cannot be read"):
         read_maps(tmp_path / "a.npz")
@@ -186,7 +189,7 @@ def test_reading_maps_never_runs_code(tmp_path):
         read_maps(tmp_path / "c.npz")
 
 
-def test_coco_says_what_the_masks_say(store, tmp_path):
+def test_coco_says_what_the_masks_say(store: MaskStore, tmp_path: Path) -> None:
     write_coco(tmp_path / "coco.json", store, files={"b.1": "b.1.jpg", "sub/a": "photos/a.png"})
     coco = json.loads((tmp_path / "coco.json").read_text())
     assert coco["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
@@ -210,7 +213,7 @@ def test_coco_says_what_the_masks_say(store, tmp_path):
         np.testing.assert_array_equal(decode(runs), mask == annotation["category_id"])
 
 
-def test_overlay_tints_outlines_and_leaves_the_background(tmp_path):
+def test_overlay_tints_outlines_and_leaves_the_background(tmp_path: Path) -> None:
     drawing = Image.new("L", (20, 20))
     ImageDraw.Draw(drawing).rectangle((5, 5, 14, 14), fill=1)
     mask = np.array(drawing)
@@ -228,17 +231,17 @@ def test_overlay_tints_outlines_and_leaves_the_background(tmp_path):
         overlay(rgb, mask[:10])
 
 
-def test_write_pool_does_all_and_tells_the_first_error():
-    done = []
+def test_write_pool_does_all_and_tells_the_first_error() -> None:
+    done: list[int] = []
     with write_pool() as later:
         for number in range(100):
             later(done.append, number)
     assert sorted(done) == list(range(100))
 
-    def fail():
+    def fail() -> None:
         raise RunError("the disk is full")
 
-    def work(then):
+    def work(then: Callable[..., Any]) -> None:
         with write_pool(1) as later:
             later(fail)
             then(later)
@@ -249,10 +252,10 @@ def test_write_pool_does_all_and_tells_the_first_error():
         work(lambda later: [later(sleep, 0.001) for _ in range(10**9)])
 
 
-def test_write_pool_drops_what_has_not_begun_after_an_error():
-    done = []
+def test_write_pool_drops_what_has_not_begun_after_an_error() -> None:
+    done: list[int] = []
 
-    def work():
+    def work() -> None:
         with write_pool(1) as later:
             later(sleep, 0.05)
             for number in range(WAITING - 1):
@@ -264,13 +267,13 @@ def test_write_pool_drops_what_has_not_begun_after_an_error():
     assert not done
 
 
-def test_write_pool_makes_the_caller_wait_when_writers_are_slow():
+def test_write_pool_makes_the_caller_wait_when_writers_are_slow() -> None:
     begun, gate = [], Event()
 
-    def slow():
+    def slow() -> None:
         gate.wait()
 
-    def fill(later):
+    def fill(later: Callable[..., None]) -> None:
         for number in range(WAITING + 5):
             begun.append(number)
             later(slow)

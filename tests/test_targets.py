@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from hintseg.config.settings import BackboneConfig
 from hintseg.data.dataset import PhotoDataset, collate
@@ -23,19 +26,19 @@ from hintseg.methods.cfs import Cfs, CfsConfig
 from hintseg.nn.prior import ClassPrior
 from hintseg.refine.pseudo_labels import CropPar, only_said
 from hintseg.types import Hints, Photo, Progress, Supervision, Tags, Targets
-from made import batch_of, with_targets
+from made import batch_of, given, with_targets
 
 TINY = BackboneConfig(name="mit_tiny", weights="random")
 
 
-def rand(*shape, seed=0):
+def rand(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def targets(tags, known=None, **more):
-    tags = torch.tensor(tags)
-    known = torch.ones_like(tags, dtype=torch.bool) if known is None else torch.tensor(known)
-    return Targets(tags, known, torch.tensor([[0, 0, 64, 64]] * len(tags)), **more)
+def targets(tags: Sequence[Sequence[float]], known: list[list[bool]] | None = None, **more: Any) -> Targets:
+    wanted = torch.tensor(tags)
+    said = torch.ones_like(wanted, dtype=torch.bool) if known is None else torch.tensor(known)
+    return Targets(wanted, said, torch.tensor([[0, 0, 64, 64]] * len(tags)), **more)
 
 
 # --- from hints to targets ------------------------------------------------------------------------------------------
@@ -62,10 +65,17 @@ def test_everything_moves_with_a_batch() -> None:
     batch = replace(with_targets(batch, trust=torch.ones(1, 8, 8)), source=batch)
     moved = batch.to("meta")
     for one in (moved, moved.source):
-        known = one.targets
-        tensors = [one.images, known.tags, known.tags_known, known.windows, known.pixels, *known.boxes]
+        known = given(one).targets
+        tensors = [
+            given(one).images,
+            known.tags,
+            known.tags_known,
+            known.windows,
+            given(known.pixels),
+            *given(known.boxes),
+        ]
         assert {tensor.device.type for tensor in tensors} == {"meta"}
-    assert moved.targets.trust.device.type == "meta"
+    assert given(moved.targets.trust).device.type == "meta"
     assert moved.targets.kinds == set(Supervision)
 
 
@@ -79,8 +89,8 @@ def test_where_all_tags_are_known_the_tag_loss_is_the_plain_one_bit_for_bit() ->
         for known in (None, torch.ones(shape, dtype=torch.bool)):
             logits = (rand(*shape) * 8 - 4).requires_grad_()
             multi_label_soft_margin(logits, wanted, known).backward()
-            gradients.append(logits.grad)
-        assert torch.equal(*gradients)
+            gradients.append(given(logits.grad))
+        assert torch.equal(gradients[0], gradients[1])
 
 
 def test_unknown_tags_and_photos_of_which_none_is_known_contribute_nothing() -> None:
@@ -91,8 +101,8 @@ def test_unknown_tags_and_photos_of_which_none_is_known_contribute_nothing() -> 
     known = said.tags_known
     plain = -(said.tags * logits.sigmoid().log() + (1 - said.tags) * (1 - logits.sigmoid()).log())[known].mean()
     torch.testing.assert_close(loss, plain)
-    assert not logits.grad[~known].any()
-    assert logits.grad[known].all()
+    assert not given(logits.grad)[~known].any()
+    assert given(logits.grad)[known].all()
     nothing = tag_loss(logits, targets([[0.0] * 3] * 3, [[False] * 3] * 3))
     assert nothing == 0
     assert not torch.autograd.grad(nothing, logits)[0].any()
@@ -163,7 +173,9 @@ def test_feedback_of_branch_s_may_name_classes_that_were_not_said(known: bool) -
 
 @pytest.mark.parametrize(("kind", "config"), [(Afa, AfaConfig), (Bmp, BmpConfig)])
 @pytest.mark.parametrize("step", [5, 15, 50])
-def test_one_stage_methods_learn_from_batches_with_photos_of_which_nothing_is_known(kind, config, step) -> None:
+def test_one_stage_methods_learn_from_batches_with_photos_of_which_nothing_is_known(
+    kind: type[Afa] | type[Bmp], config: type[AfaConfig] | type[BmpConfig], step: int
+) -> None:
     torch.manual_seed(0)
     method = kind(config(backbone=TINY, width=16), 3, True).train()
     batch = batch_of(rand(2, 3, 64, 64), torch.tensor([[1.0, 0, 0], [0, 0, 0]]))
@@ -173,6 +185,42 @@ def test_one_stage_methods_learn_from_batches_with_photos_of_which_nothing_is_kn
     torch.stack(list(losses.values())).sum().backward()
     assert all(loss.isfinite() for loss in losses.values())
     assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize(("kind", "config"), [(Afa, AfaConfig), (Bmp, BmpConfig)])
+@pytest.mark.parametrize("step", [0, 50])
+def test_objectives_of_a_recipe_judge_branch_s_of_one_stage_methods_beside_their_own_losses(
+    kind: type[Afa | Bmp], config: type[AfaConfig | BmpConfig], step: int
+) -> None:
+    own = {"backbone": TINY, "width": 16}
+    listed = {"objectives": [{"name": "cross_entropy", "weight": 2.0}]}
+    torch.manual_seed(0)
+    method = kind(config.model_validate(own | listed), 3, True).eval()
+    plain = kind(config.model_validate(own), 3, True).eval()
+    plain.load_state_dict(method.state_dict())
+    strokes = torch.full((2, 64, 64), 255, dtype=torch.uint8)
+    strokes[0, 10, 5:30] = 2
+    strokes[0, 50, 5:30] = 0
+    batch = batch_of(rand(2, 3, 64, 64), torch.tensor([[0.0, 1, 0], [0, 0, 1]]), strokes)
+    losses, before = (one.losses(batch, Progress(step, 100)) for one in (method, plain))
+    assert losses.keys() - before.keys() == {"segmentation"}
+    for name, loss in before.items():
+        assert torch.equal(losses[name], loss)
+    logits = torch.nn.functional.interpolate(method.segment(batch.images), size=(64, 64), mode="bilinear")
+    marked = strokes != 255
+    expected = -logits.log_softmax(dim=1).gather(1, strokes.long().clamp(max=3)[:, None])[:, 0][marked].mean()
+    torch.testing.assert_close(losses["segmentation"], 2 * expected)
+    with pytest.raises(ConfigError, match="objective 'cross_entropy' learns from masks, but the batch has none"):
+        method.losses(with_targets(batch, pixels=None), Progress(step, 100))
+
+
+def test_an_objective_of_the_name_of_a_papers_own_loss_is_refused() -> None:
+    listed = {"objectives": [{"name": "balanced_cross_entropy"}]}
+    method = Afa(AfaConfig.model_validate({"backbone": TINY, "width": 16} | listed), 3, True)
+    pixels = torch.zeros(2, 64, 64, dtype=torch.uint8)
+    batch = batch_of(rand(2, 3, 64, 64), torch.tensor([[0.0, 1, 0], [0, 0, 1]]), pixels)
+    with pytest.raises(ConfigError, match="gives a loss named loss_seg, and so does another"):
+        method.losses(batch, Progress(50, 100))
 
 
 def test_cfs_looks_at_one_box_in_each_crop() -> None:

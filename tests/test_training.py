@@ -1,16 +1,21 @@
 """Optimisers, schedules, the training loop and weights on disk."""
 
+from __future__ import annotations
+
 import csv
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from timm.layers import convert_sync_batchnorm
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from hintseg.config.settings import BackboneConfig, FitConfig, MethodConfig, TrainerConfig
-from hintseg.data.dataset import PhotoDataset, train_loader
+from hintseg.data.dataset import Item, PhotoDataset, train_loader
 from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import RunError, WeightsError
 from hintseg.methods.cam import Cam, CamConfig
@@ -21,7 +26,7 @@ from hintseg.training.fit import fit
 from hintseg.training.optim import build_optimizer, learning_rate_factor
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights, save_weights
-from hintseg.types import Hints, ParameterGroup, Photo, Supervision, Tags
+from hintseg.types import Batch, Hints, ParameterGroup, Photo, Progress, Supervision, Tags
 
 SETTINGS = FitConfig(
     epochs=3,
@@ -41,32 +46,32 @@ class Mean(Method):
 
     supervision = frozenset({Supervision.TAGS})
 
-    def __init__(self, factor=1.0):
+    def __init__(self, factor: float = 1.0) -> None:
         super().__init__()
         self.config = MethodConfig(method="mean")
         self.colour = nn.Parameter(torch.zeros(3))
         self.factor = factor
         self.prepared = self.finished = 0
-        self.modes = set()
+        self.modes: set[bool] = set()
 
-    def losses(self, batch, progress):
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         self.modes.add(self.training)
         assert 0 <= progress.step < progress.steps
         return {"square": (batch.images.mean(dim=(0, 2, 3)) - self.colour).square().sum() * self.factor}
 
-    def parameter_groups(self):
+    def parameter_groups(self) -> list[ParameterGroup]:
         return [ParameterGroup([self.colour])]
 
-    def prepare(self, batches):
+    def prepare(self, batches: Iterable[Batch]) -> None:
         assert not self.training
         self.prepared = sum(1 for _ in batches)
 
-    def finish(self, batches):
+    def finish(self, batches: Iterable[Batch]) -> None:
         self.finished = sum(1 for _ in batches)
 
 
 @pytest.fixture
-def loader(tmp_path):
+def loader(tmp_path: Path) -> DataLoader[Item]:
     photos = []
     for i in range(6):
         path = tmp_path / f"{i}.png"
@@ -76,12 +81,12 @@ def loader(tmp_path):
     return train_loader(dataset, batch_size=2)
 
 
-def rows(folder):
+def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "log.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_schedule_rises_then_falls_to_zero_without_a_jump():
+def test_schedule_rises_then_falls_to_zero_without_a_jump() -> None:
     settings = FitConfig(epochs=10, warmup=0.2, schedule="cosine")
     factors = [learning_rate_factor(step, 100, settings) for step in range(101)]
     assert np.argmax(factors) in (18, 19, 20)
@@ -89,7 +94,7 @@ def test_schedule_rises_then_falls_to_zero_without_a_jump():
     assert max(abs(np.diff(factors))) < 0.06
 
 
-def test_groups_get_their_factors_and_frozen_parameters_are_left_out():
+def test_groups_get_their_factors_and_frozen_parameters_are_left_out() -> None:
     free, frozen = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1), requires_grad=False)
     groups = [ParameterGroup([frozen]), ParameterGroup([free, frozen], lr_factor=2, weight_decay=0.5, head=True)]
     optimizer = build_optimizer(groups, SETTINGS)
@@ -98,13 +103,13 @@ def test_groups_get_their_factors_and_frozen_parameters_are_left_out():
     assert (group["lr"], group["weight_decay"]) == (1.0, 0.5)
 
 
-def test_training_reaches_the_optimum_and_logs_every_step(loader, tmp_path):
+def test_training_reaches_the_optimum_and_logs_every_step(loader: DataLoader[Item], tmp_path: Path) -> None:
     method, folder = Mean(), tmp_path / "stage"
     folder.mkdir()
     notes = []
 
     class Notes(Watch):
-        def advance(self, note=""):
+        def advance(self, note: str = "") -> None:
             notes.append(note)
 
     steps = fit(
@@ -122,7 +127,7 @@ def test_training_reaches_the_optimum_and_logs_every_step(loader, tmp_path):
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_batch_norm_and_dropout_are_in_training_mode(resume, loader, tmp_path):
+def test_batch_norm_and_dropout_are_in_training_mode(resume: bool, loader: DataLoader[Item], tmp_path: Path) -> None:
     method = Mean()
     fit(method, loader, SETTINGS, TrainerConfig(accelerator="cpu"), tmp_path, resume=resume)
     assert method.modes == {True}
@@ -130,7 +135,7 @@ def test_batch_norm_and_dropout_are_in_training_mode(resume, loader, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "resnet10t"])
-def test_norms_shared_by_several_gpus_keep_their_activations(name):
+def test_norms_shared_by_several_gpus_keep_their_activations(name: str) -> None:
     """timm's norms hold the activation that follows: without it the features of a MobileNet grow by six digits."""
     torch.manual_seed(0)
     network = Backbone(BackboneConfig(name=name, weights="random")).eval()
@@ -143,27 +148,27 @@ def test_norms_shared_by_several_gpus_keep_their_activations(name):
     assert list(shared.state_dict()) == names
 
 
-def test_tensorboard_gets_every_loss(loader, tmp_path):
+def test_tensorboard_gets_every_loss(loader: DataLoader[Item], tmp_path: Path) -> None:
     fit(Mean(), loader, SETTINGS, TrainerConfig(workers=0, logger="tensorboard"), tmp_path)
     (events,) = (tmp_path / "tensorboard").glob("events.out.tfevents.*")
     assert b"square" in events.read_bytes()
 
 
-def test_accumulated_parts_are_one_step(loader, tmp_path):
+def test_accumulated_parts_are_one_step(loader: DataLoader[Item], tmp_path: Path) -> None:
     steps = fit(Mean(), loader, SETTINGS.model_copy(update={"accumulate": 3}), TrainerConfig(workers=0), tmp_path)
     assert steps == 3 == len(rows(tmp_path))
 
 
-def test_a_loss_that_is_not_finite_stops_with_advice(loader, tmp_path):
+def test_a_loss_that_is_not_finite_stops_with_advice(loader: DataLoader[Item], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"not finite at step 0 \(square nan\); no checkpoint.*lower rate"):
         fit(Mean(factor=float("nan")), loader, SETTINGS, TrainerConfig(workers=0), tmp_path)
 
 
-def cam(**settings):
-    return Cam(CamConfig(backbone=BackboneConfig(name="resnet10t", weights="random", **settings)), 3, True)
+def cam(**settings: int) -> Cam:
+    return Cam(CamConfig.model_validate({"backbone": {"name": "resnet10t", "weights": "random"} | settings}), 3, True)
 
 
-def test_weights_build_the_same_network_again(tmp_path):
+def test_weights_build_the_same_network_again(tmp_path: Path) -> None:
     method = cam(levels=4).eval()
     method.feature_scale.factor.fill_(7.0)
     save_weights(method, tmp_path / "m.safetensors", classes=("a", "b", "c"), background=False)
@@ -173,7 +178,7 @@ def test_weights_build_the_same_network_again(tmp_path):
     assert (classes, background) == (("a", "b", "c"), False)
 
 
-def test_broken_and_foreign_weights_are_refused(tmp_path):
+def test_broken_and_foreign_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no weights at"):
         load_weights(tmp_path / "none.safetensors")
     path = tmp_path / "m.safetensors"

@@ -17,17 +17,17 @@ from made import batch_of, rand
 from published import reference
 
 
-def network(classes=3, **settings):
+def network(classes: int = 3, **settings: bool | str) -> Vwe:
     torch.manual_seed(0)
     backbone = BackboneConfig(name="test_resnet", weights="random", freeze="norm")
-    return Vwe(VweConfig(backbone=backbone, words=16, **settings), classes, True).eval()
+    return Vwe(VweConfig.model_validate({"backbone": backbone, "words": 16} | settings), classes, True).eval()
 
 
 # --- words ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
-def test_word_code_equals_the_equations(temperature):
+def test_word_code_equals_the_equations(temperature: float) -> None:
     torch.manual_seed(0)
     encoder, features = VisualWords(5, 4, temperature=temperature), torch.randn(2, 4, 3, 2)
     code = encoder(features)
@@ -51,17 +51,17 @@ def test_word_code_equals_the_equations(temperature):
     torch.testing.assert_close(code.frequency("sum"), frequency * 6)
 
 
-def test_empty_cell_has_no_preferred_word():
+def test_empty_cell_has_no_preferred_word() -> None:
     code = VisualWords(8, 4)(torch.zeros(1, 4, 1, 1))
     torch.testing.assert_close(code.probabilities, torch.full((1, 8, 1, 1), 1 / 8))
 
 
-def test_words_ignore_the_scale_of_features():
+def test_words_ignore_the_scale_of_features() -> None:
     encoder, features = VisualWords(8, 4), rand(1, 4, 3, 3)
     torch.testing.assert_close(encoder(features).probabilities, encoder(features * 1e-4).probabilities)
 
 
-def test_word_code_and_its_gradient_equal_the_published_numbers():
+def test_word_code_and_its_gradient_equal_the_published_numbers() -> None:
     vwe = reference("vwe")
     encoder = VisualWords(16, 24)
     encoder.codebook.data = vwe["codebook"].flatten(1)
@@ -80,7 +80,7 @@ def test_word_code_and_its_gradient_equal_the_published_numbers():
 
 @pytest.mark.parametrize("pooling", ["gap", "hspp"])
 @pytest.mark.parametrize("frequency", ["sum", "mean"])
-def test_losses_equal_the_equations(pooling, frequency):
+def test_losses_equal_the_equations(pooling: str, frequency: str) -> None:
     method, images, tags = network(pooling=pooling, frequency=frequency), rand(2, 3, 64, 64), rand(2, 3).round()
     features = method.backbone(images)[-1]
     code = method.encoder(features)
@@ -95,7 +95,7 @@ def test_losses_equal_the_equations(pooling, frequency):
     torch.testing.assert_close(losses, {name: multi_label_soft_margin(*pair) for name, pair in expected.items()})
 
 
-def parts_with_gradient(method, name):
+def parts_with_gradient(method: Vwe, name: str) -> set[str]:
     images, tags = rand(2, 3, 64, 64), torch.tensor([[1.0, 0, 0], [0, 1, 1]])
     method.losses(batch_of(images, tags), Progress(0, 1))[name].backward()
     return {key.split(".")[0] for key, p in method.named_parameters() if p.grad is not None and p.grad.any()}
@@ -109,11 +109,11 @@ def parts_with_gradient(method, name):
         ("loss_w2i", {"encoder", "word_to_image"}),
     ],
 )
-def test_each_loss_trains_its_own_parts(name, parts):
+def test_each_loss_trains_its_own_parts(name: str, parts: set[str]) -> None:
     assert parts_with_gradient(network(), name) == parts
 
 
-def test_parameter_groups_hold_every_parameter_once():
+def test_parameter_groups_hold_every_parameter_once() -> None:
     method = network()
     backbone, heads = method.parameter_groups()
     held = [id(p) for group in (backbone, heads) for p in group.parameters]
@@ -122,7 +122,7 @@ def test_parameter_groups_hold_every_parameter_once():
     assert (backbone.head, heads.head) == (False, True)
 
 
-def test_single_class_trains_and_maps():
+def test_single_class_trains_and_maps() -> None:
     method, images = network(1), rand(2, 3, 64, 64)
     method.prepare([batch_of(images, torch.ones(2, 1))])
     assert all(loss.isfinite() for loss in method.losses(batch_of(images, torch.ones(2, 1)), Progress(0, 1)).values())
@@ -132,7 +132,7 @@ def test_single_class_trains_and_maps():
 # --- class maps -----------------------------------------------------------------------------------------------------
 
 
-def test_class_maps_equal_the_equations():
+def test_class_maps_equal_the_equations() -> None:
     method, images = network(word_branch=True).requires_grad_(False), rand(1, 3, 64, 64)
     features = method.backbone(images)[-1]
     features, probabilities = features[0].flatten(1), method.encoder(features).probabilities[0].flatten(1)
@@ -151,19 +151,19 @@ def test_class_maps_equal_the_equations():
         torch.testing.assert_close(maps[c], torch.tensor(expected), rtol=1e-3, atol=1e-5)
 
 
-def test_without_the_word_branch_maps_are_those_of_the_image_branch():
+def test_without_the_word_branch_maps_are_those_of_the_image_branch() -> None:
     method, images = network(), rand(2, 3, 64, 64)
     expected = torch.relu(method.image_classifier(method.backbone(images)[-1]))
     torch.testing.assert_close(method.class_maps(images), expected)
 
 
-def test_branches_complete_each_other_on_one_scale():
+def test_branches_complete_each_other_on_one_scale() -> None:
     image_maps = torch.tensor([[[[4.0, 0.0, 1.0]], [[0.0, 0.0, 0.0]]]])
     word_maps = torch.tensor([[[[5.0, 5.1, 5.0]], [[5.0, 6.0, 5.5]]]])
     expected = torch.tensor([[[[4.0, 4.0, 1.0]], [[0.0, 0.0, 0.0]]]])
     torch.testing.assert_close(combine_branches(image_maps, word_maps), expected)
 
 
-def test_constant_word_map_adds_nothing():
+def test_constant_word_map_adds_nothing() -> None:
     image_maps = rand(2, 3, 4, 4)
     torch.testing.assert_close(combine_branches(image_maps, torch.full((2, 3, 4, 4), 0.7)), image_maps)

@@ -209,6 +209,8 @@ def masks(
 
     A run from boxes has masks of each object too. Then ``coco.json`` holds those, and there are ``instances/ID.png``
     (16 bit, objects numbered from 1 in the order of the boxes), ``coco_polygons.json`` and ``yolo/`` (YOLO segment).
+    Where only some photos have boxes, the objects of those lie in ``objects/``, and ``coco.json`` holds a region per
+    class of all photos.
 
     Args:
         run: Run folder.

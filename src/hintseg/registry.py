@@ -73,8 +73,8 @@ OBJECTIVES: dict[str, Entry] = {
     "window_affinity": Entry("hintseg.losses.window_affinity:WindowAffinity", "of afa, bmp: affinity of near cells"),
     "c2s": Entry("hintseg.losses.mutual:C2s", "of bmp: Branch-C teaches Branch-S"),
     "s2c": Entry("hintseg.losses.mutual:S2c", "of bmp: Branch-S teaches Branch-C"),
-    "object_consistency": Entry("hintseg.losses.consistency:ObjectConsistency", "of csd: pasted objects"),
-    "background_consistency": Entry("hintseg.losses.consistency:BackgroundConsistency", "of csd: pasted background"),
+    "object_consistency": Entry("hintseg.wrappers.consistency:ObjectConsistency", "of csd: pasted objects"),
+    "background_consistency": Entry("hintseg.wrappers.consistency:BackgroundConsistency", "of csd: pasted background"),
 }
 """Losses of a segmenter's predictions. Those "of" a method read what only it gives, and it sets their weights."""
 
@@ -90,6 +90,12 @@ FORMATS: dict[str, Entry] = {
     "csv": Entry("hintseg.formats.csv:Csv", "tables of tags, boxes (also Open Images), Kaggle's run lengths"),
     "voc": Entry("hintseg.formats.voc:Voc", "Pascal VOC layout: XML boxes, masks, split lists"),
     "coco": Entry("hintseg.formats.coco:Coco", "COCO instances JSON: boxes, polygons, RLE"),
+    "label_studio": Entry(
+        "hintseg.formats.label_studio:LabelStudio", "Label Studio JSON: boxes, polygons, brush, keypoints, choices"
+    ),
+    "via": Entry("hintseg.formats.via:Via", "JSON of the VGG Image Annotator: all shapes, attributes as classes"),
+    "createml": Entry("hintseg.formats.createml:CreateMl", "Create ML JSON: boxes, or labels of photos"),
+    "labelme": Entry("hintseg.formats.labelme:Labelme", "labelme JSON, one for each photo: all shapes, flags as tags"),
     "yolo": Entry("hintseg.formats.yolo:Yolo", "YOLO .txt with data.yaml: boxes or polygons"),
     "index_png": Entry("hintseg.formats.index_png:IndexPng", "index PNGs: masks or scribbles"),
     "points": Entry("hintseg.formats.points:Points", "tables of points"),

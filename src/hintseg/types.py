@@ -346,8 +346,8 @@ class Batch:
         ids: Photo ids, length B.
         images: (B, 3, H, W) float32 RGB in 0..1; backbones normalise by their own mean and std.
         targets: What is known about them.
-        source: For methods that pair photos (CSD): one photo known to have a single tag for each photo of this batch
-            that has two or more, in their order, with pixels. None where no photo is paired.
+        source: One photo known to have a single tag for each photo of this batch that has two or more, in their order,
+            with pixels. None where no photo is paired.
     """
 
     ids: list[str]

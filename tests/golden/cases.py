@@ -144,14 +144,14 @@ def build(case: Case) -> Method:
         method = Csd(method, CsdConfig.model_validate(case.csd))
     with torch.no_grad():
         for value in method.parameters():  # some start from zero, and would hide the gradient of others
-            value += (torch.rand(value.shape) - 0.5) / 10
+            value.add_((torch.rand(value.shape) - 0.5) / 10)
     method.eval().prepare([make_batch(case)])
     method.train()
     for part in method.modules():
         if isinstance(part, nn.Dropout | nn.Dropout2d):
             part.p = 0.0
         if hasattr(part, "drop_prob"):  # stochastic depth
-            part.drop_prob = 0.0
+            part.drop_prob = 0.0  # type: ignore[assignment]
     return method
 
 
@@ -178,7 +178,7 @@ def plain(found: Result, of_gradient: Callable[[Tensor], object]) -> dict[str, d
     """Return a result as JSON holds it: losses as hexadecimal floats, gradients as `of_gradient` makes them."""
     gradients = found.gradients.items()
     return {
-        "losses": {name: loss.item().hex() for name, loss in found.losses.items()},
+        "losses": {name: float(loss.item()).hex() for name, loss in found.losses.items()},
         "gradients": {name: None if value is None else of_gradient(value) for name, value in gradients},
     }
 

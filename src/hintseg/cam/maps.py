@@ -7,7 +7,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from hintseg.nn.resize import grow, resize
 
 EPSILON = 1e-5
 """Added to the maximum that maps are divided by, as in the IRN, PSA and VWE code."""
@@ -47,19 +48,6 @@ def stretch(maps: Tensor) -> Tensor:
     return shifted / (shifted.amax(dim=(2, 3), keepdim=True) + EPSILON)
 
 
-def grow(scores: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize scores (B, n, h, w) to (B, n, H, W) float32, bilinear; `size` is (H, W).
-
-    Example:
-        >>> grow(torch.tensor([[[[0.0, 1.0]]]]), (1, 4))
-        tensor([[[[0.0000, 0.2500, 0.7500, 1.0000]]]])
-    """
-    scores = scores.float()
-    if scores.shape[2:] == tuple(size):
-        return scores
-    return F.interpolate(scores, size=list(size), mode="bilinear", align_corners=False)
-
-
 def merge_twins(maps: Tensor, size: tuple[int, int], how: Literal["max", "mean"]) -> Tensor:
     """Resize the maps of photos and of their mirrored twins, and merge each pair.
 
@@ -71,7 +59,7 @@ def merge_twins(maps: Tensor, size: tuple[int, int], how: Literal["max", "mean"]
     Returns:
         (B, n, H, W).
     """
-    own, twin = F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False).chunk(2)
+    own, twin = grow(maps, size).chunk(2)
     twin = twin.flip(3)
     return torch.maximum(own, twin) if how == "max" else (own + twin) / 2
 
@@ -86,8 +74,7 @@ def merge_scales(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     Returns:
         (B, K, h, w), not normalised.
     """
-    resized = (F.interpolate(m.float(), size=size, mode="bilinear", align_corners=False) for m in maps)
-    return torch.stack(list(resized)).sum(dim=0)
+    return torch.stack([grow(m, size) for m in maps]).sum(dim=0)
 
 
 @torch.no_grad()
@@ -124,7 +111,7 @@ def multi_scale(
         shape = (max(round(height * scale), 1), max(round(width * scale), 1))
         scaled = images
         if shape != (height, width):
-            scaled = F.interpolate(images, size=shape, mode="bilinear", align_corners=False)
+            scaled = resize(images, shape)
         if flip == "none":
             merged.append(class_maps(scaled))
             continue

@@ -115,9 +115,10 @@ def _each_once(listed: tuple[Objective, ...]) -> tuple[Objective, ...]:
     return listed
 
 
-Objectives = Annotated[
-    tuple[Annotated[SerializeAsAny[Objective], BeforeValidator(_parse)], ...],
-    Field(min_length=1),
-    AfterValidator(_each_once),
-]
+_Listed = tuple[Annotated[SerializeAsAny[Objective], BeforeValidator(_parse)], ...]
+
+Objectives = Annotated[_Listed, Field(min_length=1), AfterValidator(_each_once)]
 """Objectives in a recipe: blocks with a `name` and settings, each name once, at least one."""
+
+MoreObjectives = Annotated[_Listed, AfterValidator(_each_once)]
+"""Objectives beside a method's own losses: there may be none."""

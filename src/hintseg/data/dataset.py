@@ -71,7 +71,7 @@ class EpochDataset(Dataset[Item]):
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._broken = torch.zeros(len(self.photos), dtype=torch.bool)
         for shared in (self._epoch, self._broken):
-            shared.share_memory_()  # type: ignore[no-untyped-call]
+            shared.share_memory_()
 
     def __len__(self) -> int:
         raise NotImplementedError

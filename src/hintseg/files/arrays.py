@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from hintseg.errors import RunError
+
+_parsing = Lock()
+"""Held while numpy parses a header: Python 3.11's parser fails now and then where several threads are in it."""
 
 MOST_BYTES = 1 << 28
 """The most bytes of one unpacked array: zip makes 1 MB of zeros out of 1 KB."""
@@ -45,7 +49,8 @@ def _read(archive: zipfile.ZipFile, name: str, allowed: str, most: int) -> npt.N
     with archive.open(info) as file:
         version = np.lib.format.read_magic(cast(BinaryIO, file))
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, by_columns, dtype = read_header(cast(BinaryIO, file))
+        with _parsing:
+            shape, by_columns, dtype = read_header(cast(BinaryIO, file))
         if dtype.kind not in allowed:
             raise ValueError(f"'{name}' holds values of the type {dtype}")
         data = file.read()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,3 +37,18 @@ def open_image(path: Path) -> Image.Image:
         raise OSError("it is no plain file")
     with_heif()
     return Image.open(path)
+
+
+def open_embedded(text: str) -> Image.Image:
+    """Return an image that a text file holds in base 64, of which only the head is read yet.
+
+    Raises:
+        ValueError: It is no base 64.
+        Exception: Whatever PIL's decoders raise, as for `open_image`.
+    """
+    try:
+        data = base64.b64decode(text.partition("base64,")[2] or text, validate=False)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"no base 64 ({error})") from error
+    with_heif()
+    return Image.open(io.BytesIO(data))

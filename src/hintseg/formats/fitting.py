@@ -60,7 +60,7 @@ def fit(shape: Shape, outline: Region | None, size: Size | None) -> Fitted:
         return Fitted(Stroke(ring, shape.width), None, _CUT if cut else "")
     if isinstance(shape, Region):
         region, changed = _fit_region(shape, size)
-        return Fitted(Box(*fit_box(_bounds(region), size)), region, changed)
+        return Fitted(Box(*fit_box(bounds(region), size)), region, changed)
     corners, mended = _fit_box(shape, size)
     if outline is None:
         return Fitted(corners, None, mended)
@@ -134,7 +134,12 @@ def _fit_ring(flat: Sequence[float], size: Size | None, what: str, fewest: int) 
     return tuple(value for pair in pairs for value in pair), far
 
 
-def _bounds(region: Region) -> tuple[float, float, float, float]:
+def bounds(region: Region) -> tuple[float, float, float, float]:
+    """Return the box (x0, y0, x1, y1) around an outline, right and bottom exclusive.
+
+    Raises:
+        LabelError: It has no pixel, or its run lengths do not fill their mask.
+    """
     if region.rle is not None:
         found = runs.bounds(region.rle)
         if found is None:

@@ -29,6 +29,9 @@ MANY = 1 / 3
 SHARES = 2.0
 """Larger numbers are no shares of a photo's width or height."""
 
+IGNORED = "__ignore__"
+"""The label of areas where nothing can be learned, as labelme names them."""
+
 NOTHING = frozenset({"nan", "none", "null", "-", "--", "n/a", "na", "nil", "#n/a", "?", "undefined", "<na>"})
 """What tools write for an empty cell: no class, unless a class list says so."""
 
@@ -80,7 +83,7 @@ def _classes(labels: Labels, reading: Reading, problems: Problems) -> tuple[str,
     else:
         names = {name for record in labels.records for name in (*(record.tags or ()), *record.absent)}
         names |= {item.label for record in labels.records for item in record.items}
-        names = {plain for name in names if (plain := _plain(name))}
+        names = {plain for name in names if (plain := _plain(name)) and plain != IGNORED}
         classes = tuple(sorted(n for n in names if not (reading.background and is_background(n))))
     check_classes(classes, labels.source, problems)
     return classes
@@ -226,9 +229,10 @@ class _Gathered:
         if key in said.objects and said.objects[key][1] == fitted.outline:
             self._repeated += 1
             return
-        if item.crowd:
+        if item.crowd and label != IGNORE:
             said.crowds.add(label)
-        mark: Mark[Shape] = Mark(IGNORE if item.crowd else label, fitted.shape, item.object, trust=item.trust)
+        number = IGNORE if item.crowd else label
+        mark: Mark[Shape] = Mark(number, fitted.shape, item.object, item.source, item.trust)
         said.objects[key] = mark, fitted.outline
 
     def _leave_out(self, item: Item, record: Record, why: str) -> None:
@@ -282,8 +286,10 @@ class _Gathered:
         return Frame(upright, upright)
 
     def _label(self, item: Item, record: Record) -> int | None:
-        """Return the class id of an item: 0 where it is background; None, and a problem, where no list has it."""
+        """Return the class id of an item; 0: background, 255: to be ignored; None, and a problem: no list has it."""
         name = _plain(item.label)
+        if name == IGNORED and name not in self._ids:
+            return IGNORE
         if self.reading.background and is_background(name) and name not in self._ids:
             return BACKGROUND
         found = self._numbers([item.label], record, item.line)

@@ -16,6 +16,11 @@ MOST_COMPARED = 2000
 _PREFIX = re.compile(r"^[0-9a-fA-F]{4,}-(?=.)")
 """What Label Studio puts in front of the name of an uploaded file."""
 
+_DROPPED = re.compile(r"[^-\w.]")
+"""What it leaves out of that name, once blanks are underscores."""
+
+_STORED = "as Label Studio stores uploaded files"
+
 
 class Names:
     """The names of the photos below a folder.
@@ -30,6 +35,7 @@ class Names:
         self._ids = ids
         self._exact = _tiers(ids, lambda key: key)
         self._loose: tuple[dict[str, list[str]], ...] | None = None  # built when it is needed first
+        self._stored: dict[str, list[str]] | None = None  # by the name that Label Studio gives uploaded files
         self._found: dict[str, dict[str, str]] = defaultdict(dict)  # in each way: name, and its photo
 
     def search(self, name: str, within: str = "") -> tuple[list[str], str]:
@@ -52,7 +58,19 @@ class Names:
                     if len(found) == 1:
                         self._found[how][name] = found[0]
                     return found, how
-        return [], ""
+        return self._uploaded(parts[-1], name) if parts and _PREFIX.match(parts[-1]) else ([], "")
+
+    def _uploaded(self, last: str, name: str) -> tuple[list[str], str]:
+        """Return the photos whose name Label Studio has changed into `last`, the last part of `name`."""
+        if self._stored is None:
+            self._stored = defaultdict(list)
+            for path, id in self._ids.items():
+                stored = _DROPPED.sub("", path.rpartition("/")[2].strip().replace(" ", "_"))
+                self._stored[_plain(stored)].append(id)
+        found = self._stored.get(_plain(_PREFIX.sub("", last)), [])
+        if len(found) == 1:
+            self._found[_STORED][name] = found[0]
+        return found, _STORED
 
     def notes(self) -> list[str]:
         """Return how names were found that are not on disk as they stand, one sentence for each way."""

@@ -43,6 +43,7 @@ class Item:
         outline: The object's whole outline where `shape` is its box.
         crowd: Whether it stands for many objects that lie together.
         object: Number of the object, where several items (a click and a box) are of one.
+        source: Who says so: ``person``, ``file`` or ``model:NAME``.
         trust: How far to believe it, 0..1.
         line: Where in the file, such as ``line 3`` or ``object 2``.
         wrong: Why the reader could make nothing of it; it is then left out and counted. Empty: it is as it should be.
@@ -54,6 +55,7 @@ class Item:
     outline: Region | None = None
     crowd: bool = False
     object: int | None = None
+    source: str = "file"
     trust: float = 1.0
     line: str = ""
     wrong: str = ""

@@ -58,10 +58,10 @@ class CheckReport:
         single_tag_share: Share of the photos with any tag that have one, 0..1.
         multi_tag_share: Share of the photos with any tag that have two or more, 0..1.
         cooccurrence: (K, K) number of photos with both classes; the diagonal holds `photos_per_class`.
-        alone_per_class: Number of training photos in which each class is the only one: what CSD learns from. Training
-            photos are those of the split `train`, or all where there is none.
+        alone_per_class: Number of training photos in which each class is the only one: there tags cannot confuse it.
+            Training photos are those of the split `train`, or all where there is none.
         prior: (K, K) how likely the column's class comes with the row's in training photos, 0..1; on the diagonal,
-            alone. CSD draws by it.
+            alone.
         sizes: Smallest, middle and largest photo by area as (width, height), after EXIF rotation; empty without photos.
         distinct_sizes: Number of different sizes.
         negatives: Number of photos that are said to show no class.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,19 +12,6 @@ from hintseg.hints.implied import tag_rows
 from hintseg.types import Photo
 
 Counts = npt.NDArray[np.int64]
-
-
-def one_hot(tags: Sequence[Iterable[int]], classes: int) -> Counts:
-    """Return a row of 0 and 1 for each collection of class ids 1..K, (n, K).
-
-    Example:
-        >>> one_hot([{1, 3}, ()], 3).tolist()
-        [[1, 0, 1], [0, 0, 0]]
-    """
-    matrix = np.zeros((len(tags), classes), dtype=np.int64)
-    for row, present in zip(matrix, tags, strict=True):
-        row[[tag - 1 for tag in present]] = 1
-    return matrix
 
 
 def tag_matrix(photos: Sequence[Photo], classes: int) -> Counts:

@@ -94,9 +94,9 @@ def paint(marks: Sequence[Mark[Shape]], size: tuple[int, int]) -> Mask:
     mask = np.full(size, BACKGROUND, dtype=np.uint8)
     found, kept = list[tuple[Mark[Shape], int, tuple[Indices, Indices] | None]](), 0
     for mark in marks:
-        where = pixels(mark.shape, size)
-        kept += where[0].size
-        found.append((mark, where[0].size, where if kept <= _KEPT else None))
+        covered = pixels(mark.shape, size)
+        kept += covered[0].size
+        found.append((mark, covered[0].size, covered if kept <= _KEPT else None))
     for mark, _, known in sorted(found, key=lambda item: (item[0].label != IGNORE, -item[1])):
         mask[known or pixels(mark.shape, size)] = mark.label
     return mask

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hintseg.errors import HintsegError
+from hintseg.errors import HintsegError, join
 from hintseg.formats.layout import check_classes
 from hintseg.formats.problems import Problems
 from hintseg.hints.implied import shown
@@ -41,7 +41,7 @@ def merge(parts: Sequence[tuple[str, HintSet]]) -> HintSet:
     problems = Problems()
     first = parts[0][1]
     classes = tuple(dict.fromkeys(name for _, part in parts for name in part.classes))
-    names = " and ".join(name for name, _ in parts)
+    names = join([name for name, _ in parts])
     check_classes(classes, names, problems)
     ids = {name: (0, *(classes.index(own) + 1 for own in part.classes)) for name, part in parts}
     said: dict[str, list[tuple[str, Photo]]] = {}

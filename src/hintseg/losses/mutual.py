@@ -9,8 +9,9 @@ from torch import Tensor
 
 from hintseg.config.objective import Objective
 from hintseg.losses.cross_entropy import pixel_cross_entropy
-from hintseg.losses.pixels import PixelObjective, resize_to
+from hintseg.losses.pixels import PixelObjective
 from hintseg.losses.soft_margin import pixel_soft_margin
+from hintseg.nn.resize import grow
 from hintseg.types import IGNORE, Prediction, Progress, Supervision, Targets
 
 
@@ -51,7 +52,7 @@ class S2c(Objective):
     def __call__(self, seen: Prediction, targets: Targets, images: Tensor, progress: Progress) -> dict[str, Tensor]:
         """Return ``loss_s2c``."""
         y_s = self.pixels(targets)
-        s_c = resize_to(self.own(seen, "maps"), y_s)
+        s_c = grow(self.own(seen, "maps"), y_s.shape[-2:])
         return {"loss_s2c": self.weight * s2c_loss(s_c, y_s, targets.trust)}
 
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from hintseg.config.objective import Objective
 from hintseg.errors import ConfigError
+from hintseg.nn.resize import grow
 from hintseg.types import Prediction, Progress, Supervision, Targets
 
 
@@ -34,12 +34,5 @@ class PixelObjective(Objective):
         pixels = self.pixels(targets)
         if seen.logits is None:
             raise ConfigError(f"objective '{self.name}' judges logits, and this prediction has none")
-        views = (resize_to(logits, pixels) for logits in (seen.logits, *seen.others))
+        views = (grow(logits, pixels.shape[-2:]) for logits in (seen.logits, *seen.others))
         return {self.key: self.weight * torch.stack([self.of(v, pixels, targets.trust) for v in views]).sum()}
-
-
-def resize_to(logits: Tensor, pixels: Tensor) -> Tensor:
-    """Return logits (B, C, h, w) in float32 at the size of pixels (..., H, W)."""
-    if logits.shape[-2:] == pixels.shape[-2:]:
-        return logits.float()
-    return interpolate(logits.float(), size=pixels.shape[-2:], mode="bilinear", align_corners=False)

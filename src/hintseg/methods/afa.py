@@ -13,13 +13,14 @@ from functools import partial
 from typing import Literal
 
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from hintseg.losses.balanced_cross_entropy import BalancedCrossEntropy
 from hintseg.losses.classification import tag_loss
 from hintseg.losses.window_affinity import WindowAffinity
 from hintseg.methods.one_stage import OneStage, OneStageConfig, Share, Weight
+from hintseg.methods.segmenter import judge
 from hintseg.nn.affinity import spread
+from hintseg.nn.resize import grow
 from hintseg.refine.pseudo_labels import CropPar, affinity_labels, only_said
 from hintseg.types import Batch, Progress
 
@@ -48,12 +49,14 @@ class Afa(OneStage):
     config: AfaConfig
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """Return ``loss_cls``, and after the warm-up ``loss_seg`` and ``loss_aff``."""
+        """Return ``loss_cls``, after the warm-up ``loss_seg`` and ``loss_aff``, and the losses of the objectives."""
         config, images, targets = self.config, batch.images, batch.targets
         warm = progress.fraction < config.seg_start
         use_affinity = self.affinity_head is not None and config.lambda_aff > 0
         if warm or not (config.lambda_seg or use_affinity):  # no label is used, none is made
-            return {"loss_cls": tag_loss(self.branches(images, decode=False).scores, targets)}
+            seen = self.branches(images, decode=bool(config.objectives))
+            said = self.prediction(seen, images, affinity=False)
+            return judge(said, config.objectives, batch, progress, {"loss_cls": tag_loss(seen.scores, targets)})
 
         walks = use_affinity and config.lambda_seg > 0 and progress.fraction >= config.affinity_start
         look = self.look(images, affinity=walks)
@@ -62,12 +65,12 @@ class Afa(OneStage):
         colour = self.colour_labels(par, look.maps, targets)
         labels = colour
         if walks and look.affinity is not None:
-            grid = interpolate(look.maps, size=look.grid, mode="bilinear", align_corners=False)
+            grid = grow(look.maps, look.grid)
             walk = partial(spread, affinity=look.affinity)
             labels = affinity_labels(par, grid, targets.possible, targets.windows, walk, **self.cuts)
             labels = self.known(only_said(labels, targets))
 
-        seen = self.branches(images, decode=config.lambda_seg > 0)
+        seen = self.branches(images, decode=config.lambda_seg > 0 or bool(config.objectives))
         losses = {"loss_cls": tag_loss(seen.scores, targets)}
         said = self.prediction(seen, images, affinity=use_affinity)
         if config.lambda_seg:
@@ -76,4 +79,4 @@ class Afa(OneStage):
         if use_affinity:
             l_aff = WindowAffinity(weight=config.lambda_aff)
             losses |= l_aff(said, replace(targets, pixels=colour), images, progress)
-        return losses
+        return judge(said, config.objectives, batch, progress, losses)

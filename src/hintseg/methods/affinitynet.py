@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, cast
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, elu, interpolate, pad
+from torch.nn.functional import adaptive_avg_pool2d, elu, pad
 from torch.utils.checkpoint import checkpoint
 
 from hintseg.cam.background import power_background
@@ -31,6 +31,7 @@ from hintseg.errors import ConfigError
 from hintseg.losses.affinity import affinity_loss, labels_on_grid, pair_ends, pair_labels
 from hintseg.methods.refiner import Refiner, RefinerConfig
 from hintseg.nn.backbones import Backbone
+from hintseg.nn.resize import resize
 from hintseg.nn.scale import FeatureScale
 from hintseg.refine.dense_crf import DenseCrf
 from hintseg.refine.random_walk import pair_transition, path_offsets, random_walk
@@ -131,7 +132,7 @@ def affinity_labels(
     """
     if not len(class_ids):
         return torch.full(rgb.shape[-2:], BACKGROUND if background else IGNORE, dtype=torch.uint8, device=rgb.device)
-    grown = _resize(maps[None].float(), (rgb.shape[-2], rgb.shape[-1]))[0].clamp(0, 1)
+    grown = resize(maps[None].float(), (rgb.shape[-2], rgb.shape[-1]))[0].clamp(0, 1)
     crf = DenseCrf(rgb[None], gaussian=(3, 3), bilateral=(80, 13, 10))
 
     def cut(power: float) -> Tensor:
@@ -279,7 +280,7 @@ class AffinityNet(Refiner):
         """
         size = (ceil(images.shape[-2] / self.config.cell), ceil(images.shape[-1] / self.config.cell))
         levels = zip(self.scales, self.reduce, self.backbone(images)[-3:], strict=True)
-        reduced = [_resize(elu(reduce(scale(level))), size) for scale, reduce, level in levels]
+        reduced = [resize(elu(reduce(scale(level))), size) for scale, reduce, level in levels]
         # Differences of neighbours are small against their features: they need full precision.
         with torch.autocast(images.device.type, enabled=False):
             mixed: Tensor = elu(self.mix(torch.cat([level.float() for level in reduced], dim=1)))
@@ -312,7 +313,3 @@ class AffinityNet(Refiner):
 
 def _offsets(radius: float) -> list[tuple[int, int]]:
     return [(path.dy, path.dx) for path in path_offsets(radius)]
-
-
-def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:
-    return interpolate(values, size=size, mode="bilinear", align_corners=False)

@@ -25,11 +25,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hintseg.cam.maps import grow, stretch
+from hintseg.cam.maps import stretch
 from hintseg.losses.classification import tag_loss
 from hintseg.losses.mutual import C2s, S2c
 from hintseg.losses.window_affinity import WindowAffinity
 from hintseg.methods.one_stage import Look, OneStage, OneStageConfig, Share, Weight
+from hintseg.methods.segmenter import judge
+from hintseg.nn.resize import grow
 from hintseg.refine.pseudo_labels import CropPar, background_aware, inside, only_said
 from hintseg.types import BACKGROUND, IGNORE, Batch, Progress, Targets
 
@@ -101,7 +103,7 @@ class Bmp(OneStage):
         return self.config.bsp and self.config.lambda_c2s > 0 and self.background
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """Return ``loss_cls``, ``loss_c2s``, ``loss_s2c`` and ``loss_aff``, weighted: the terms of Eq. 14."""
+        """Return ``loss_cls``, ``loss_c2s``, ``loss_s2c``, ``loss_aff``, the terms of Eq. 14; and objectives'."""
         config, images, targets, done = self.config, batch.images, batch.targets, progress.fraction
         c2s_on = config.lambda_c2s > 0 and done >= config.c2s_start
         s2c_on = config.lambda_s2c > 0 and done >= config.s2c_start
@@ -123,7 +125,7 @@ class Bmp(OneStage):
                 y_c = winner.masked_fill(sure <= config.sigma_c, IGNORE)  # M^c, Eq. 5; 0 outside the photo
                 y_c = only_said(y_c, targets)
 
-        seen = self.branches(images, decode=c2s_on or s2c_on)
+        seen = self.branches(images, decode=c2s_on or s2c_on or bool(config.objectives))
         losses = {"loss_cls": tag_loss(seen.scores, targets)}
         said = self.prediction(seen, images, affinity=aff_on)
         if c2s_on and y_c is not None:
@@ -135,7 +137,7 @@ class Bmp(OneStage):
         if aff_on and colour is not None:
             l_aff = WindowAffinity(weight=config.lambda_aff)
             losses |= l_aff(said, replace(targets, pixels=colour), images, progress)
-        return losses
+        return judge(said, config.objectives, batch, progress, losses)
 
     def feedback(self, s_s: Tensor, targets: Targets) -> Tensor:
         """Return Y^s (Eq. 3), 255 where M^s (Eq. 7) is 0.

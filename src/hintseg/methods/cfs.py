@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal, cast
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, one_hot
+from torch.nn.functional import one_hot
 
 from hintseg.config.settings import Auto, Count, MethodConfig, Positive
 from hintseg.errors import ConfigError
@@ -23,6 +23,7 @@ from hintseg.losses.cross_entropy import pixel_cross_entropy
 from hintseg.methods.method import Method
 from hintseg.nn.backbones import Backbone
 from hintseg.nn.decoders import GuidedUNet
+from hintseg.nn.resize import resize
 from hintseg.nn.scale import FeatureScale
 from hintseg.types import Batch, ParameterGroup, Progress, Supervision
 
@@ -169,7 +170,7 @@ class Cfs(Method):
         box = box_maps(boxes, images)
         levels = self._levels(images, box, tags)
         logits: Tensor = self.decoder([scale(x) for scale, x in zip(self.scales, levels, strict=True)], box, tags)
-        return interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        return resize(logits, images.shape[-2:])
 
     def _levels(self, images: Tensor, box: Tensor, tags: Tensor) -> list[Tensor]:
         tiled = tags[:, :, None, None].expand(-1, -1, *images.shape[-2:])

@@ -1,7 +1,7 @@
 """Segmenters that learn from (pseudo) masks: DeepLabv2 and a light all-MLP head, on any backbone.
 
 DeepLabv2 (Chen et al., TPAMI 2018): a stride-8 network and a pyramid of four atrous convolutions on its last level,
-summed. It is the segmenter of the VWE, IRN, CSD and CFS papers, whose numbers come from its PyTorch port.
+summed. Most papers here that end in a segmenter end in this one; their numbers come from its PyTorch port.
 SegFormer's head (Xie et al., NeurIPS 2021): every level mapped to one width, resized to the finest and mixed per cell;
 it sees fine levels, so it draws sharper borders than a stride-16 pyramid, at a small cost.
 
@@ -18,15 +18,15 @@ from typing import Annotated, Literal, cast
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import pad
 
 from hintseg.config.settings import Auto, Count, Positive
 from hintseg.errors import ConfigError
-from hintseg.losses.pixels import resize_to
 from hintseg.methods.segmenter import Segmenter, SegmenterConfig
 from hintseg.nn.backbones import Backbone
 from hintseg.nn.decoders import AtrousPyramid, MlpHead
 from hintseg.nn.mit import build_encoder
+from hintseg.nn.resize import grow, resize
 from hintseg.nn.scale import FeatureScale
 from hintseg.types import Batch, ParameterGroup, Prediction, Targets
 
@@ -79,7 +79,7 @@ class DeepLabV2(Segmenter):
         passes = [self._read(_resize_by(images, scale)) for scale in scales]
         if len(passes) == 1:
             return Prediction(*passes[0])
-        full = [resize_to(logits, images) for logits, _ in passes]
+        full = [grow(logits, images.shape[-2:]) for logits, _ in passes]
         return Prediction(full[0], passes[0][1], others=(*full[1:], torch.stack(full).amax(dim=0)))
 
     def _read(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -197,7 +197,7 @@ def multi_scale_logits(
         logits = segment(resized)
         if flip:
             logits = (logits + segment(resized.flip(-1)).flip(-1)) / 2
-        logits = interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
+        logits = resize(logits, (height, width))
         if merged is None:
             merged = logits
         else:
@@ -252,5 +252,4 @@ def pyramid_rates(rates: Sequence[int] | Auto, stride: int, crop: int | Auto) ->
 def _resize_by(images: Tensor, factor: float) -> Tensor:
     if factor == 1:
         return images
-    height, width = (max(1, round(side * factor)) for side in images.shape[-2:])
-    return interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
+    return resize(images, [max(1, round(side * factor)) for side in images.shape[-2:]])

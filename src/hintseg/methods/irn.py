@@ -29,6 +29,7 @@ from hintseg.errors import ConfigError, ShapeError
 from hintseg.losses.affinity import affinity_loss, displacement_loss, labels_on_grid, pair_labels
 from hintseg.methods.refiner import Refiner, RefinerConfig
 from hintseg.nn.backbones import Backbone
+from hintseg.nn.resize import resize
 from hintseg.refine.dense_crf import DenseCrf, label_probabilities
 from hintseg.refine.random_walk import Path, edge_transition, path_offsets, random_walk
 from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Progress, Supervision
@@ -126,7 +127,7 @@ def ir_labels(
     """
     if not len(class_ids):
         return torch.full(rgb.shape[-2:], BACKGROUND if background else IGNORE, dtype=torch.uint8, device=rgb.device)
-    grown = _resize(maps[None].float(), (rgb.shape[-2], rgb.shape[-1]))[0]
+    grown = resize(maps[None].float(), (rgb.shape[-2], rgb.shape[-1]))[0]
     ids = class_ids.to(grown.device, torch.uint8)
     places = torch.arange(1, len(ids) + 1)
     crf = DenseCrf(rgb[None], gaussian=(3, 3), bilateral=(50, 5, 10))
@@ -187,10 +188,6 @@ def _norm_conv(inputs: int, outputs: int, groups: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.GroupNorm(groups, outputs))
 
 
-def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:
-    return interpolate(values, size=size, mode="bilinear", align_corners=False)
-
-
 class _EdgeBranch(nn.Module):
     """Every level to 32 channels on the edge grid, and one logit per cell from all of them."""
 
@@ -201,7 +198,7 @@ class _EdgeBranch(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Return edge logits (B, 1, h, w) of levels (B, channels[i], h_i, w_i)."""
-        maps = [relu(_resize(reduce(level), size)) for reduce, level in zip(self.reduce, levels, strict=True)]
+        maps = [relu(resize(reduce(level), size)) for reduce, level in zip(self.reduce, levels, strict=True)]
         logits: Tensor = self.classify(torch.cat(maps, dim=1))
         return logits
 
@@ -225,12 +222,12 @@ class _DisplacementBranch(nn.Module):
     def forward(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Return displacements (B, 2, h, w), (dy, dx) in cells, of levels (B, channels[i], h_i, w_i)."""
         reduced = [reduce(level) for reduce, level in zip(self.reduce, levels, strict=True)]
-        maps = [relu(_resize(values, size)) for values in reduced[: self.fine]]
+        maps = [relu(resize(values, size)) for values in reduced[: self.fine]]
         coarse = reduced[self.fine :]
         if self.mix_coarse is not None:
             middle = (coarse[0].shape[-2], coarse[0].shape[-1])
-            mixed = self.mix_coarse(torch.cat([relu(_resize(values, middle)) for values in coarse], dim=1))
-            maps.append(relu(_resize(mixed, size)))
+            mixed = self.mix_coarse(torch.cat([relu(resize(values, middle)) for values in coarse], dim=1))
+            maps.append(relu(resize(mixed, size)))
         displacement: Tensor = self.point(relu(self.mix(torch.cat(maps, dim=1))))
         return displacement
 
@@ -349,7 +346,7 @@ class Irn(Refiner):
         size = _grid(images)
         with torch.no_grad():
             levels = self.backbone(images)
-            return [_resize(level, size) if level.shape[-1] > size[1] else level for level in levels], size
+            return [resize(level, size) if level.shape[-1] > size[1] else level for level in levels], size
 
 
 def _grid(images: Tensor) -> tuple[int, int]:
@@ -380,7 +377,7 @@ def spread(edge: Tensor, maps: Tensor, *, radius: float = 5, beta: float = 10, s
     """
     if not len(maps):
         return maps.new_zeros(0, *edge.shape)
-    seeds = _resize(maps[None].float(), (edge.shape[0], edge.shape[1]))[0]
+    seeds = resize(maps[None].float(), (edge.shape[0], edge.shape[1]))[0]
     transition = edge_transition(edge, radius=radius, beta=beta)
     scores = random_walk(seeds * (1 - edge), transition, steps=steps)  # Eq. 8
     return scores / scores.max().clamp(min=EPSILON)

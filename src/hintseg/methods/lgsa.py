@@ -34,6 +34,7 @@ from hintseg.nn.attention import Attended, Lgsa, NonLocal, cascade
 from hintseg.nn.backbones import Backbone
 from hintseg.nn.decoders import AtrousPyramid
 from hintseg.nn.scale import FeatureScale
+from hintseg.run.schema import Show
 from hintseg.types import IGNORE, Batch, ParameterGroup, Prediction, Targets
 
 QUERIES = 3
@@ -133,6 +134,16 @@ class LgsaDeepLabV2(Segmenter):
         logits = with_background(logits, self.background)
         own = {} if attended is None or guides is None else {"attention_loss": attended.loss}
         return Prediction(logits, levels, own=own)
+
+    @property
+    def shows(self) -> tuple[Show, ...]:
+        """Where there is attention, the rows of its affinity matrix."""
+        note = (
+            "Rows of the last attention module's affinity matrix on validation photos, brightest where it is largest. "
+            "A good map stays on the pixel's own class."
+        )
+        title = "Where pixels take their values from"
+        return (Show(folder="affinity", title=title, note=note, kind="rows"),) if len(self.attention) else ()
 
     def pictures(self, images: Tensor, mask: npt.NDArray[np.uint8]) -> Pictures:
         """Return the rows of the affinity matrix of a few pixels, where there is attention.

@@ -92,7 +92,7 @@ class MctFormer(Method):
         """Return the fused maps of all layers (B, K, h, w), >= 0: what wrappers compare.
 
         Source:
-            The CSD authors' earlier code: in training the attention of class tokens is summed over all layers.
+            Code of Yang et al., BMVC 2023: in training the attention of class tokens is summed over all layers.
         """
         return self.fused_maps(images, layers=len(self.backbone.blocks))
 
@@ -108,7 +108,7 @@ class MctFormer(Method):
             gradient one more for every head of every layer.
 
         Source:
-            Xu et al., CVPR 2022; in training the CSD code lets the gradient into the patch map too.
+            Xu et al., CVPR 2022; in training the code of Yang et al. lets the gradient into the patch map too.
         """
         out = self.backbone.attention(images, layers=layers)
         patch_maps = torch.relu(self.head(out.patches).float())

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from hintseg.config.settings import MethodConfig
+from hintseg.run.schema import Show
 from hintseg.types import Batch, ParameterGroup, Progress, Supervision
 
 Pictures = dict[str, dict[str, npt.NDArray[Any]]]
@@ -59,8 +60,16 @@ class Method(nn.Module):
         """Return class logits (B, C, h, w), C = K + 1 with background first. Segmenters only."""
         raise NotImplementedError
 
+    @property
+    def shows(self) -> tuple[Show, ...]:
+        """How reports show what `pictures` gives (kind `rows`), and the maps of `extras` (kind `heat`), in this order.
+
+        The folder is the name under which they give it. Labels of `extras` are shown as `extra_labels` say.
+        """
+        return ()
+
     def pictures(self, images: Tensor, mask: npt.NDArray[np.uint8]) -> Pictures:
-        """Return what reports show of a photo beside its mask, as ``STAGE/NAME/ID.npz``. Segmenters only.
+        """Return what reports show of a photo beside its mask, as ``STAGE/NAME/ID.npz``; see `shows`. Segmenters only.
 
         Args:
             images: The photo, (1, 3, H, W).

@@ -12,10 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
-from hintseg.cam.maps import grow, merge_twins, stretch
+from hintseg.cam.maps import merge_twins, stretch
 from hintseg.config.auto import Facts, epochs
+from hintseg.config.objective import MoreObjectives
 from hintseg.config.settings import Count, MethodConfig, Positive
 from hintseg.errors import ConfigError
 from hintseg.methods.deeplab import NEVER, with_background
@@ -25,8 +25,10 @@ from hintseg.nn.decoders import MlpHead
 from hintseg.nn.mit import Attention, Mit, build_encoder
 from hintseg.nn.pooling import gmp
 from hintseg.nn.prior import ClassPrior
+from hintseg.nn.resize import grow, resize
 from hintseg.nn.scale import FeatureScale
 from hintseg.refine.pseudo_labels import CropPar, background_aware, only_said, par_labels
+from hintseg.run.schema import Show
 from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Prediction, Supervision, Targets
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -50,6 +52,8 @@ class OneStageConfig(MethodConfig):
         background_score: Background score where one number must do: Y^c of whole photos, where Branch-S's background
             does not stand in for it.
         par_iterations: Steps of PAR; AFA takes 10 for VOC and 15 for COCO.
+        objectives: Losses of Branch-S beside the paper's own, from the first step on: blocks as for other segmenters
+            (`hintseg list objectives`). They judge by what is said of pixels, such as the masks of `data.learn_masks`.
         curve_photos: Photos with a true mask on which both branches are measured during training (never learned from);
             0 measures nothing.
     """
@@ -64,6 +68,7 @@ class OneStageConfig(MethodConfig):
     low: Share = 0.35
     background_score: Share = 0.45
     par_iterations: Count = 10
+    objectives: MoreObjectives = ()
     curve_photos: Annotated[int, Field(ge=0)] = 40
 
     @property
@@ -194,7 +199,7 @@ class OneStage(Method):
         with frozen(self):
             for scale in self.config.scales:
                 shape = [max(1, round(side * scale)) for side in size]
-                scaled = interpolate(images, size=shape, mode="bilinear", align_corners=False) if scale != 1 else images
+                scaled = resize(images, shape) if scale != 1 else images
                 seen = self.branches(torch.cat([scaled, scaled.flip(3)]), decode=decode)
                 maps = maps + torch.relu(merge_twins(seen.maps, size, "max"))
                 if seen.logits is not None:
@@ -239,6 +244,12 @@ class OneStage(Method):
         cut = "BSP with Branch-S's background" if self.uses_background else "PAR with a constant background"
         how = f"Branch-C (Table VI): {cut}, scales {list(self.config.scales)} with flips; tags used at test time"
         return {"branch_c": ExtraLabels("Branch-C", how)}
+
+    @property
+    def shows(self) -> tuple[Show, ...]:
+        """The background of Branch-S, where Branch-C's labels were cut with it."""
+        prior = Show(folder="background", title="background prior", kind="heat")
+        return (prior,) if self.uses_background else ()
 
     def extras(self, images: Tensor, tags: Tensor) -> dict[str, Tensor]:
         """Return Y^c of photos (see `label_photos`) and, where it was cut with it, the background of Branch-S."""

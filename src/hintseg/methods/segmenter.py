@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import ClassVar, Literal, cast
 
 from torch import Tensor
@@ -55,19 +57,34 @@ class Segmenter(Method):
         """
         for objective in self.objectives:
             objective.check(batch.targets)
-        seen = self.predict(batch.images, batch.targets)
-        losses: dict[str, Tensor] = {}
-        for objective in self.objectives:
-            found = objective(seen, batch.targets, batch.images, progress)
-            twice = losses.keys() & found.keys()
-            if twice:
-                raise ConfigError(
-                    f"objective '{objective.name}' gives a loss named {', '.join(sorted(twice))}, and so does another; "
-                    "list one of them"
-                )
-            losses |= found
-        return losses
+        return judge(self.predict(batch.images, batch.targets), self.objectives, batch, progress)
 
     def segment(self, images: Tensor) -> Tensor:
         """Return logits (B, C, h, w), C = K + 1 with background first."""
         return cast(Tensor, self.predict(images).logits)
+
+
+def judge(
+    seen: Prediction,
+    objectives: Iterable[Objective],
+    batch: Batch,
+    progress: Progress,
+    own: Mapping[str, Tensor] = MappingProxyType({}),
+) -> dict[str, Tensor]:
+    """Return a method's `own` losses and those of all objectives, by name.
+
+    Raises:
+        ConfigError: The batch has nothing of what an objective needs, or two losses have one name.
+    """
+    losses = dict(own)
+    for objective in objectives:
+        objective.check(batch.targets)
+        found = objective(seen, batch.targets, batch.images, progress)
+        twice = losses.keys() & found.keys()
+        if twice:
+            raise ConfigError(
+                f"objective '{objective.name}' gives a loss named {', '.join(sorted(twice))}, and so does another; "
+                "list one of them"
+            )
+        losses |= found
+    return losses

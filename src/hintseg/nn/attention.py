@@ -143,7 +143,7 @@ class _Target(NamedTuple):
 
 
 def _target(labels: Tensor, dtype: torch.dtype) -> _Target:
-    present: Tensor = labels.unique()  # type: ignore[no-untyped-call]
+    present: Tensor = labels.unique()
     member = (labels[:, :, None] == present[present != IGNORE]).to(dtype)
     share = member / member.sum(dim=1, keepdim=True).clamp_min(1)
     known = (labels != IGNORE).to(dtype)[:, :, None]

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from torch.nn.functional import adaptive_avg_pool2d
+
+from hintseg.nn.resize import resize
 
 
 class AtrousPyramid(nn.Module):
@@ -66,10 +68,7 @@ class MlpHead(nn.Module):
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Map levels (B, channels[i], h_i, w_i), finest first, to logits (B, outputs, h_0, w_0)."""
         size = levels[0].shape[-2:]
-        maps = [
-            interpolate(project(level), size=size, mode="bilinear", align_corners=False)
-            for project, level in zip(self.project, levels, strict=True)
-        ]
+        maps = [resize(project(level), size) for project, level in zip(self.project, levels, strict=True)]
         logits: Tensor = self.classify(self.dropout(self.fuse(torch.cat(maps, dim=1))))
         return logits
 
@@ -135,7 +134,7 @@ class GuidedUNet(nn.Module):
         for step, block in enumerate(self.blocks):
             skip = [levels[self.joined[step]]] if step < len(self.joined) else []
             size = skip[0].shape[-2:] if skip else [-(-side // self.finest) for side in box.shape[-2:]]
-            grown = interpolate(features, size=size, mode="bilinear", align_corners=False)
+            grown = resize(features, size)
             features = block(guided(grown, *skip))
         logits: Tensor = self.classify(features)
         return logits

@@ -155,9 +155,9 @@ def begin(
         partly = [[id, sorted(one.said)] for id, one in tags if len(one.said) < len(hint_set.classes)]
         teaching = [row for row in photos if row["split"] == "train"]
         hints = [hint_set.classes, hint_set.background, teaching, partly]
-        if config.data.learn_masks not in (None, "all", *hint_set.splits):  # a file, which may change
-            hints.append([p.id for p in plan.train if p.hints.mask is not None])
         digests = {"hints": _digest(hints), "judges": _digest([row for row in photos if row["split"] == "val"])}
+        if config.data.learn_masks not in (None, "all", *hint_set.splits):  # a file, which may change
+            digests["taught"] = _digest([p.id for p in plan.train if p.hints.mask is not None])
         begun = (out / "config.yaml").is_file()  # the last file that is written at the beginning
         if not begun and not overwrite and any(name.split("/")[0] in STAGES for name, _ in folder.files()):
             raise RunError(
@@ -165,7 +165,7 @@ def begin(
                 "the run afresh with --overwrite"
             )
         if begun and resume:
-            _go_on(run, folder, config, digests, photos, watch)
+            _go_on(run, folder, config, plan, digests, photos, watch)
             add_event(out / "history.csv", "resumed")
         else:
             if begun and not overwrite:
@@ -228,6 +228,7 @@ def _go_on(
     run: RunFolder,
     folder: OwnedFolder,
     config: RunConfig,
+    plan: Plan,
     digests: dict[str, str],
     photos: list[dict[str, Any]],
     watch: Watch,
@@ -236,7 +237,9 @@ def _go_on(
     before, hashes = run.config, run.data.hashes
     _ = run.photos, run.metrics  # damage is told before anything is done
     judged = before.segment is not None and config.segment is not None
-    if hashes.get("hints") != digests["hints"] or (judged and hashes.get("judges") != digests["judges"]):
+    same_list = before.data.learn_masks == config.data.learn_masks  # another one is another setting
+    compared = {"hints": True, "judges": judged, "taught": same_list}
+    if any(compared[name] and hashes.get(name) != digest for name, digest in digests.items()):
         raise RunError(
             f"the photos or labels are not those that {run.path} was begun with: files changed, or the settings let "
             "other photos teach; choose another --out, or --overwrite"
@@ -262,7 +265,8 @@ def _go_on(
             watch.line(f"{stage} is made again{_FROM[part.key[1]]}: {part.why}")
         run.update_stage(stage, **dict(StageFacts() if part.key[1] == "learn" else facts) | {"done": False})
         run.add_metrics(stage, [])
-        folder.remove(part.files)
+        drawn = [f"{stage}/{show.folder}/" for show in facts.shows if show.kind == "rows"]  # of the masks
+        folder.remove((*part.files, *drawn))
     manifest = run.manifest
     for stage in STAGES:
         if getattr(config, stage) is None and stage in manifest.stages:  # begun, and now left out
@@ -270,7 +274,7 @@ def _go_on(
             del manifest.stages[stage]
         elif getattr(config, stage) is not None:
             manifest.stages.setdefault(stage, StageFacts())
-    data = manifest.data.model_copy(update={"hashes": manifest.data.hashes | digests})
+    data = manifest.data.model_copy(update={"plan": plan.sentences, "hashes": manifest.data.hashes | digests})
     if manifest.model_copy(update={"data": data}) != run.manifest:
         write_json(run.path / "photos.json", photos)
         run.write_manifest(manifest.model_copy(update={"data": data}))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +30,14 @@ from hintseg.data.photos import photo_size
 from hintseg.errors import RunError
 from hintseg.evaluation.confusion import Confusion
 from hintseg.files.atomic import whole_file
+from hintseg.hints.masks import read_taught
 from hintseg.methods.method import Method, frozen
 from hintseg.pipeline.each_photo import BATCH, looked
 from hintseg.pipeline.extras import write_extras
 from hintseg.pipeline.maps import choose, cut_maps, record, score, tag_rows, write_class_maps
 from hintseg.pipeline.stages import predict_photos, read_out, train_on_photos
 from hintseg.run.folder import RunFolder
+from hintseg.run.schema import Show
 from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.training import machine
 from hintseg.training.watch import Watch
@@ -46,6 +49,17 @@ CURVE_POINTS = 25
 """Times at most that both branches are measured during a training."""
 
 
+SEEDS = Show(folder="seeds", title="seed", kind="mask")
+CURVES = Show(
+    folder="curves.csv",
+    title="Two branches",
+    note="Seeds of the classification branch (tags known) and masks of the segmentation branch (no tags), measured on "
+    "a few photos with a truth after some epochs: one scale, no flips. The truth is judged with, never learned.",
+    kind="curve",
+    labels={"branch_c": "Branch-C, seeds", "branch_s": "Branch-S, segmentation"},
+)
+
+
 def segment_from_tags(
     run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Sequence[Photo], watch: Watch
 ) -> None:
@@ -54,7 +68,9 @@ def segment_from_tags(
     if settings is None:
         raise RunError(f"recipe '{config.recipe}' has no segmenter")
     measured = _curves(run, config, settings, photos, val)
-    method = train_on_photos(run, "segment", settings, photos, config, watch, after_epoch=measured)
+    taught = any(photo.hints.mask is not None for photo in photos)
+    read = partial(read_taught, n_classes=len(run.classes), background=run.background) if taught else None
+    method = train_on_photos(run, "segment", settings, photos, config, watch, read, after_epoch=measured)
 
     write_class_maps(run, "segment", method, photos, config, watch)
     chosen = choose(run, "segment", photos, config.maps.area, config.maps.threshold)
@@ -87,13 +103,17 @@ def segment_from_tags(
     rows += score(run, "segment", "pseudo mask", "train", f"{how}; tags used at test time", None, photos=learned)
     rows += score(run, "segment", "segmentation", "val", f"{how}; no tags at test time", None, photos=val)
     record(run, "segment", rows)
+    labels_shown = [Show(folder=name, title=made.kind, kind="mask") for name, made in method.extra_labels.items()]
+    run.update_stage("segment", shows=(SEEDS, *method.shows, *labels_shown, CURVES))
 
 
 def _curves(
     run: RunFolder, config: RunConfig, settings: MethodConfig, photos: Sequence[Photo], val: Sequence[Photo]
 ) -> Callable[[Method, int, int], None] | None:
     """Return what measures both branches after an epoch; None where there is nothing to measure with."""
-    judged = [p for p in (val or photos) if p.hints.tags and (run.path / "truth" / f"{p.id}.png").is_file()]
+    taught = {photo.id for photo in photos if photo.hints.mask is not None}
+    told = [photo for photo in (val or photos) if photo.hints.tags and photo.id not in taught]
+    judged = [photo for photo in told if run.truth_path(photo.id).is_file()]
     if not settings.watched or not judged:
         return None
     chosen = judged[:: max(1, -(-len(judged) // settings.watched))]

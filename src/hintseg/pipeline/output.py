@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,9 @@ from hintseg.types import (
 Bytes = npt.NDArray[np.uint8]
 
 logger = logging.getLogger("hintseg")
+
+OBJECTS = "objects"
+"""Folder of the objects in masks for people, where not all photos have any."""
 
 RESERVED = (*STAGES, "truth", "labels", BASELINE)
 """Folders of a run that no masks for people may be written to."""
@@ -102,7 +106,9 @@ def write_masks(
     paths = {name: row.path for name, row in rows.items()}
     names = sorted({name for store in stores if store is not None for name in store.ids() if name in rows})
     files = {name: file_name(name, paths[name]) for name in names}
-    objects = run.path / "propose" / "instances" if made.stage == "propose" else None
+    boxed = [] if stores[0] is None else [name for name in names if name in stores[0]]
+    objects = {name: run.path / "propose" / "instances" / f"{name}.npz" for name in boxed}
+    watch = watch or Watch()
     with writing(target.root, run, files, overlays, objects) as write:
 
         def one(photo: Photo) -> None:
@@ -112,8 +118,13 @@ def write_masks(
             if mask is not None:
                 write(photo, mask)
 
-        on_threads("writing masks", [Photo(name, paths[name]) for name in names], one, watch or Watch())
+        on_threads("writing masks", [Photo(name, paths[name]) for name in names], one, watch)
     write_as(target.root, run, [Photo(name, paths[name]) for name in names], to, objects)
+    if 0 < len(objects) < len(files) and machine.rank() == 0:
+        watch.line(
+            f"objects of {len(objects)} photos are in {target.root / OBJECTS}; {len(files) - len(objects)} photos have "
+            "no boxes, so their objects are not known apart"
+        )
     return target.root
 
 
@@ -130,9 +141,13 @@ def check_formats(to: Sequence[str]) -> None:
 
 
 def write_as(
-    out: Path, run: RunFolder, photos: Sequence[Photo], to: Sequence[str], objects: Path | None = None
+    out: Path,
+    run: RunFolder,
+    photos: Sequence[Photo],
+    to: Sequence[str],
+    objects: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
-    """Write the masks in ``OUT/png``, or the objects of the folder `objects`, in label formats too: ``OUT/FORMAT``."""
+    """Write the masks in ``OUT/png`` in label formats too, ``OUT/FORMAT``; where they are of `objects`, those."""
     if machine.rank() == 0 and to:
         store = MaskStore(out / "png", run.classes, run.background)
         masked = [_as_truth(photo, store, len(run.classes), objects) for photo in photos if photo.id in store]
@@ -143,32 +158,29 @@ def write_as(
     machine.barrier()
 
 
-def _as_truth(photo: Photo, store: MaskStore, classes: int, objects: Path | None) -> Photo:
+def _as_truth(photo: Photo, store: MaskStore, classes: int, objects: Mapping[str, Path]) -> Photo:
     """Return a photo whose truth is the mask that was made of it."""
-    place = None if objects is None else objects / f"{photo.id}.npz"
-    if place is None or not place.is_file():
-        present = np.unique(store.read(photo.id)).tolist()
-        tags = Tags.complete((label for label in present if BACKGROUND < label < IGNORE), classes)
+    present = {label for label in np.unique(store.read(photo.id)).tolist() if BACKGROUND < label < IGNORE}
+    tags = Tags.complete(present, classes)
+    found = read_instances(objects[photo.id]) if photo.id in objects else None
+    if found is None or not present <= set(found.labels.tolist()):  # what tags placed is of no object
         return replace(photo, hints=Hints(tags), truth=MaskFile(store.path(photo.id)))
-    found = read_instances(place)
     marks, regions = list[Mark[Shape]](), list[Mark[Shape]]()
     for number, (label, box, mask) in enumerate(zip(found.labels, found.windows, found.masks, strict=True), start=1):
         x0, y0, x1, y1 = map(int, box)
         marks.append(Mark(int(label), Box(x0, y0, x1, y1), number))
         regions.append(Mark(int(label), Region(rle=encode_part(mask, (x0, y0), found.size)), number))
-    return replace(
-        photo, hints=Hints(Tags.complete(map(int, found.labels), classes), tuple(marks)), truth=tuple(regions)
-    )
+    return replace(photo, hints=Hints(tags, tuple(marks)), truth=tuple(regions))
 
 
 @contextmanager
 def writing(
-    out: Path, run: RunFolder, files: Mapping[str, str], overlays: bool, objects: Path | None = None
+    out: Path, run: RunFolder, files: Mapping[str, str], overlays: bool, objects: Mapping[str, Path] | None = None
 ) -> Iterator[Callable[[Photo, Bytes], None]]:
     """Yield what writes a photo's mask as PNG and overlay; at the end all are written as COCO too.
 
-    `files` holds the photos' file names by id, `objects` the folder of their objects, where there is one: those are
-    written in the forms other tools read.
+    `files` holds the photos' file names by id, `objects` the files of objects of those that have any: they are written
+    in the forms other tools read, beside the masks, or in a folder of their own where some photos have only masks.
     """
     store = MaskStore(out / "png", run.classes, run.background)
 
@@ -184,12 +196,13 @@ def writing(
     yield write
     if machine.rank() == 0:
         store.finish()
-        if objects is None:
+        known = objects or {}
+        of_all = 0 < len(known) == len(files)
+        if not of_all:
             write_coco(out / "coco.json", store, files=files)
-        else:
-            write_objects(
-                out, ((id, name, read_instances(objects / f"{id}.npz")) for id, name in files.items()), run.classes
-            )
+        if known:
+            found = ((id, files[id], read_instances(path)) for id, path in known.items())
+            write_objects(out if of_all else out / OBJECTS, found, run.classes)
         with whole_file(out / "classes.txt") as file:
             file.write(("\n".join(run.classes) + "\n").encode())
     machine.barrier()

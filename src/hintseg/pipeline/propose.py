@@ -24,7 +24,7 @@ from hintseg.pipeline.learn import learn
 from hintseg.refine.grabcut import box_proposal, refine_proposal
 from hintseg.refine.tightness import lift_to_sides
 from hintseg.run.folder import RunFolder, by_class
-from hintseg.run.schema import MetricRow
+from hintseg.run.schema import MetricRow, Show
 from hintseg.store.instances import Instances, read_instances, write_instances
 from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.training import machine
@@ -73,6 +73,8 @@ def propose(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: W
         rows = [_score(run, name, kind, photos, f"{kind}; boxes used at test time") for name, kind in steps]
         rows.append(_score(run, INSTANCES, "pseudo mask", photos, f"{how}; boxes used at test time"))
         run.add_metrics("propose", [row for row in rows if row])
+        before = [Show(folder=name, title=kind, kind="objects") for name, kind in steps if name != "filled"]
+        run.update_stage("propose", shows=before)
     machine.barrier()
 
 

@@ -109,6 +109,8 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
             run.add_metrics("segment", score(run, "segment", "segmentation", "val", how, None))
         shown = config.trainer.pictures
         write_pictures_of(run, "segment", method, val[:: max(1, len(val) // max(1, shown))][:shown], config, watch)
+        if machine.rank() == 0:
+            run.update_stage("segment", shows=method.shows)
 
 
 def read_out(config: RunConfig) -> str:

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import pad
 
 from hintseg.errors import ShapeError
+from hintseg.nn.resize import grow
 from hintseg.refine.par import ParAffinity
 from hintseg.types import BACKGROUND, IGNORE, Targets
 
@@ -124,7 +125,7 @@ class CropPar:
             if before is not None:
                 inner = before(inner, members)
             outer = affinity.propagate(inner, self.iterations)
-            outer = interpolate(outer, size=size, mode="bilinear", align_corners=False)
+            outer = grow(outer, size)
             pieces |= dict(zip(members, outer, strict=True))
         height, width = self.size
         return torch.stack(
@@ -199,7 +200,7 @@ def affinity_labels(
     found = present(tags)
     packed = [found.softmax(found.pack(torch.full_like(maps[:, :1], level), maps)) for level in (high, low)]
     # A softmax gives the empty channels nothing, so the walk and PAR leave them at 0.
-    grown = interpolate(walk(torch.cat(packed, dim=1)), size=spread.size, mode="bilinear", align_corners=False)
+    grown = grow(walk(torch.cat(packed, dim=1)), spread.size)
     return _agree(spread(grown), found, windows)
 
 
@@ -266,4 +267,4 @@ def _agree(scores: Tensor, found: Present, windows: Tensor) -> Tensor:
 
 def _halve(maps: Tensor) -> Tensor:
     size = [side // 2 for side in maps.shape[2:]]
-    return interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
+    return grow(maps, size)

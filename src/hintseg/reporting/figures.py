@@ -141,20 +141,19 @@ def training_curves(log: Mapping[str, Sequence[float]]) -> str:
         return _svg(figure)
 
 
-def branch_curves(curves: Mapping[str, Sequence[float]]) -> str:
-    """Draw the mIoU of both branches of a one-stage training side by side.
+def measured_curves(steps: Sequence[float], curves: Mapping[str, Sequence[float]]) -> str:
+    """Draw what was measured during a training.
 
     Args:
-        curves: Columns of ``curves.csv``: step, branch_c and branch_s, mIoU 0..1.
+        steps: Optimiser steps.
+        curves: mIoU 0..1 at each, by name.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 2.6), layout="constrained")
         axes = figure.subplots()
-        for name, label, colour in (
-            ("branch_c", "Branch-C, seeds", COLOURS[1]),
-            ("branch_s", "Branch-S, segmentation", COLOURS[0]),
-        ):
-            axes.plot(curves["step"], [100 * v for v in curves[name]], "o-", markersize=3, color=colour, label=label)
+        for index, (name, values) in enumerate(curves.items()):
+            colour = COLOURS[index % 8]
+            axes.plot(steps, [100 * v for v in values], "o-", markersize=3, color=colour, label=_short(name))
         axes.set_xlabel("step")
         axes.set_ylabel("mIoU, %")
         axes.set_ylim(bottom=0)

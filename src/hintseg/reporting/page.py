@@ -16,7 +16,7 @@ from hintseg.errors import join
 from hintseg.files.atomic import whole_file
 from hintseg.reporting import figures, pictures, words
 from hintseg.run.folder import RunFolder
-from hintseg.run.schema import MASK_KINDS, SWEPT_KINDS, MetricRow, PhotoRow, Stage, StageFacts
+from hintseg.run.schema import MASK_KINDS, SWEPT_KINDS, MetricRow, PhotoRow, Show, Stage, StageFacts
 
 _SCORED = 1000
 """Photos that are scored, at most, to find the best and worst."""
@@ -71,9 +71,9 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "legend": [{"name": n, "colour": _css(k)} for k, n in enumerate(run.classes, start=1)],
         "unknown_colour": _css(255),
         "galleries": [g for g in (_gallery(run, "train"), _gallery(run, "val")) if g],
-        "affinities": [row for photo in run.photos if (row := _affinity(run, photo))],
-        "curves": [(stage, figures.training_curves(log)) for stage in run.stages if (log := run.log(stage))],
-        "branches": figures.branch_curves(found) if (found := run.curves()) else None,
+        "rows": [_rows(run, stage, show) for stage, show in run.shows("rows")],
+        "curves": [(stage, figures.training_curves(log)) for stage in run.stages if (log := run.table(stage))],
+        "measured": [curve for stage, show in run.shows("curve") if (curve := _curve(run, stage, show))],
         "costs": [_cost(run, name, facts) for name, facts in run.stages.items()],
         "command": "not recorded" if began is None else began.command,
         "origin": _origin(run),
@@ -201,10 +201,20 @@ def _photo(run: RunFolder, photo: PhotoRow, stages: Sequence[Stage]) -> dict[str
     }
 
 
-def _affinity(run: RunFolder, photo: PhotoRow) -> list[tuple[str, str]]:
-    if photo.split != "val":
-        return []
-    return [(name, pictures.data_uri(picture)) for name, picture in pictures.affinity_panels(run, photo)]
+def _rows(run: RunFolder, stage: Stage, show: Show) -> dict[str, Any]:
+    photos = {photo.id: photo for photo in run.photos}.values()  # a photo may be in both splits
+    drawn = [pictures.row_panels(run.path / stage / show.file(p.id), p, show.folder) for p in photos]
+    rows = [[(name, pictures.data_uri(picture)) for name, picture in row] for row in drawn if row]
+    return {"title": show.title, "note": show.note, "rows": rows}
+
+
+def _curve(run: RunFolder, stage: Stage, show: Show) -> dict[str, str] | None:
+    """Return the chart of what was measured during a training; None where nothing was."""
+    columns = run.table(stage, show.folder)
+    drawn = {label: columns[name] for name, label in show.labels.items() if name in columns}
+    if "step" not in columns or not drawn:
+        return None
+    return {"title": show.title, "note": show.note, "chart": figures.measured_curves(columns["step"], drawn)}
 
 
 def _cost(run: RunFolder, name: str, facts: StageFacts) -> dict[str, Any]:

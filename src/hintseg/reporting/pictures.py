@@ -29,15 +29,11 @@ from hintseg.store.palette import voc_palette
 SIDE = 256
 """Longer side of a picture in the report, pixels."""
 
-_PAIR_SIDE = 150
-"""Side of a picture in the rows of `write_pairs`, pixels: eight of them fill the report."""
+_SMALL = 150
+"""Side of a picture in the rows of `write_panels`, pixels: eight of them fill the report."""
 
 _HEADER = 22
 """Height of the captions above the rows of `write_pictures`, pixels."""
-
-
-_BEFORE = {"grabcut": "GrabCut", "cfs": "CFS"}
-"""What a photo's objects looked like before their final masks, by folder."""
 
 
 def thumbnail(path: Path) -> tuple[Image.Image, float]:
@@ -88,12 +84,16 @@ def heat(picture: Image.Image, maps: np.ndarray[Any, Any]) -> Image.Image:
     return Image.blend(picture, Image.fromarray(colours), 0.65)
 
 
-def mask_picture(path: Path, size: tuple[int, int]) -> Image.Image:
-    """Read a mask in its class colours, at `size` (width, height), without inventing colours in between."""
-    return _picture(read_label_png(path), size)
+def _drawn(kind: str, path: Path, picture: Image.Image) -> Image.Image:
+    """Draw what a stage wrote of a photo; for the kinds see `hintseg.run.schema.Show`."""
+    if kind == "heat":
+        return heat(picture, read_label_png(path)[None] / np.float32(255))
+    labels = read_instances(path).semantic() if kind == "objects" else read_label_png(path)
+    return _picture(labels, picture.size)
 
 
 def _picture(labels: np.ndarray[Any, Any], size: tuple[int, int]) -> Image.Image:
+    """Return labels in their class colours, at `size` (width, height), without inventing colours in between."""
     mask = Image.fromarray(labels)
     mask.putpalette(voc_palette().tobytes())
     return mask.resize(size, Image.Resampling.NEAREST)
@@ -119,24 +119,18 @@ def panels(
     Returns:
         (caption, picture) pairs. A photo that is gone or broken is left out; its masks are still shown.
     """
-    files = [(MASK_KINDS[stage], run.mask_path(stage, photo.id)) for stage in stages]
-    files = [*(run.branch_masks(photo.id) if "segment" in stages else []), *files]
-    files = [(name, path) for name, path in [*files, ("truth", run.truth_path(photo.id))] if path.is_file()]
-    before = [(name, run.objects_path(step, photo.id)) for step, name in _BEFORE.items() if "propose" in stages]
+    beside = run.shows("mask", "heat", "objects")
+    files = [(show.title, show.kind, run.path / of / show.file(photo.id)) for of, show in beside if of in stages]
+    files += [(MASK_KINDS[stage], "mask", run.mask_path(stage, photo.id)) for stage in stages]
+    files += [("truth", "mask", run.truth_path(photo.id))]
+    files = [one for one in files if one[2].is_file()]
     try:
         picture, factor = thumbnail(photo.path)
     except PhotoError:
-        if not files:
-            return []
-        height, width = read_label_png(files[0][1]).shape
-        size = _fit(width, height)[0]
-        return [(name, mask_picture(path, size)) for name, path in files]
+        labels = [(name, read_label_png(path)) for name, kind, path in files if kind == "mask"]
+        return [(name, _picture(mask, _fit(mask.shape[1], mask.shape[0])[0])) for name, mask in labels]
     hints = ("photo and hints", draw_hints(picture, photo, factor))
-    masks = [(name, _picture(read_instances(path).semantic(), picture.size)) for name, path in before if path.is_file()]
-    masks += [(name, mask_picture(path, picture.size)) for name, path in files]
-    prior = run.background_path(photo.id)
-    if "segment" in stages and prior.is_file():
-        masks.insert(1, ("background prior", heat(picture, read_label_png(prior)[None] / np.float32(255))))
+    masks = [(name, _drawn(kind, path, picture)) for name, kind, path in files]
     maps_file = run.maps_path(photo.id, stages)
     if maps_file is None:
         return [hints, *masks]
@@ -149,13 +143,17 @@ def panels(
     return [hints, *masks, *each]
 
 
-def affinity_panels(run: RunFolder, photo: PhotoRow) -> list[tuple[str, Image.Image]]:
-    """Return a photo with a few marked pixels, and where each takes its values from; nothing where that is not known.
+def row_panels(path: Path, photo: PhotoRow, name: str) -> list[tuple[str, Image.Image]]:
+    """Return a photo with a few marked pixels, and the map of each; nothing where there is no such file.
+
+    Args:
+        path: Points and maps, see the kind `rows` of `hintseg.run.schema.Show`.
+        photo: An entry of ``photos.json``.
+        name: What the maps are called.
 
     Returns:
         (caption, picture) pairs: the photo, then one heat map per pixel.
     """
-    path = run.path / "segment" / "affinity" / f"{photo.id}.npz"
     if not path.is_file():
         return []
     try:
@@ -168,7 +166,7 @@ def affinity_panels(run: RunFolder, photo: PhotoRow) -> list[tuple[str, Image.Im
         _mark(marked, point, str(number))
     shown = [("photo and pixels", marked)]
     for number, (point, one) in enumerate(zip(queries, maps, strict=True), start=1):
-        shown.append((f"affinity of pixel {number}", _mark(heat(picture, one[None]), point, "")))
+        shown.append((f"{name} of pixel {number}", _mark(heat(picture, one[None]), point, "")))
     return shown
 
 
@@ -212,8 +210,8 @@ def write_pictures(run: Path, stage: Stage, ids: Sequence[str]) -> Path:
     return out
 
 
-class PairPanel(NamedTuple):
-    """One picture of a pair.
+class Panel(NamedTuple):
+    """One picture of a row.
 
     Attributes:
         caption: What it shows.
@@ -226,13 +224,13 @@ class PairPanel(NamedTuple):
     map: np.ndarray[Any, Any] | None
 
 
-def write_pairs(out: Path, rows: Sequence[tuple[str, Sequence[PairPanel]]]) -> None:
-    """Draw rows of source, target and pastes, each with a title below, and write them as one PNG."""
+def write_panels(out: Path, rows: Sequence[tuple[str, Sequence[Panel]]]) -> None:
+    """Draw rows of small pictures, each with a title below, and write them as one PNG."""
     drawn = []
     for title, row in rows:
-        pictures = [(p, Image.fromarray(p.rgb).resize((_PAIR_SIDE, _PAIR_SIDE))) for p in row]
+        pictures = [(p, Image.fromarray(p.rgb).resize((_SMALL, _SMALL))) for p in row]
         drawn.append((title, [(p.caption, i if p.map is None else heat(i, p.map[None])) for p, i in pictures]))
-    _write_sheet(out, drawn, _PAIR_SIDE)
+    _write_sheet(out, drawn, _SMALL)
 
 
 def _write_sheet(out: Path, rows: Sequence[tuple[str, Sequence[tuple[str, Image.Image]]]], side: int) -> None:

@@ -10,9 +10,10 @@ from hintseg.config.run import TestConfig
 from hintseg.config.settings import MapsConfig
 from hintseg.errors import join
 from hintseg.hints.check import ENOUGH_TO_TELL, FEW_PHOTOS
-from hintseg.hints.cooccurrence import one_hot
+from hintseg.hints.implied import tag_rows
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import MASK_KINDS, SWEPT_KINDS, MetricRow, PhotoRow, Stage, StageFacts, StageSettings
+from hintseg.types import Hints, Tags
 
 _LEVELS = (
     (0.75, "good: most masks can be used as they are"),
@@ -181,7 +182,8 @@ def unplaced_sentences(counts: dict[str, tuple[int, int]], kind: str) -> list[st
 
 def tag_matrix(run: RunFolder, split: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return which photo of a split has which tag, (photos, K) of 0 and 1; photos without known tags are left out."""
-    return one_hot([photo.tags for photo in _photos(run, split) if photo.tags is not None], len(run.classes))
+    hints = [Hints(Tags(frozenset(photo.tags))) for photo in _photos(run, split) if photo.tags is not None]
+    return tag_rows(hints, len(run.classes))[0].astype(np.int64)
 
 
 def data_sentence(run: RunFolder) -> str:
@@ -277,7 +279,7 @@ def protocol(run: RunFolder) -> list[tuple[str, str]]:
         (
             "Photos",
             f"{splits.count('train')} to learn from, {splits.count('val')} to evaluate on; {truth} have true masks"
-            + ("" if _learns_from_truth(run) else ", which were used for evaluation only")
+            + (", which were used for evaluation only" if run.seen.data.learn_masks is None else "")
             + ".",
         )
     )
@@ -314,10 +316,6 @@ def threshold_sentence(run: RunFolder, stage: Stage) -> str:
     if sweep.oracle is not None:
         sentence += f" Ground truth would have chosen {sweep.oracle:.2f} (oracle, for comparison only)."
     return sentence
-
-
-def _learns_from_truth(run: RunFolder) -> bool:
-    return list(run.stages) == ["segment"] and not run.one_stage
 
 
 def _stage_sentence(facts: StageFacts, settings: StageSettings | None) -> str:

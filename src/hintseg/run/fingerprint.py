@@ -90,13 +90,7 @@ def parts(config: RunConfig) -> list[Part]:
             if one_stage:
                 made.append(Part((stage, "maps"), maps | late, (learn,), ("segment/maps/", "segment/seeds/")))
             reads: tuple[Key, ...] = ((stage, "maps"),) if one_stage else (learn,)
-            files = (
-                "segment/masks/",
-                "segment/affinity/",
-                "segment/seeds/",
-                "segment/sweep.json",
-                "segment/pictures.png",
-            )
+            files = ("segment/masks/", "segment/seeds/", "segment/sweep.json", "segment/pictures.png")
             made.append(Part((stage, "masks"), (cut if one_stage else late) | test, reads, files))
         elif isinstance(settings, MethodConfig):
             files = (f"{stage}/masks/", f"{stage}/sweep.json", f"{stage}/pictures.png")

@@ -21,6 +21,7 @@ from hintseg.run.schema import (
     MetricRow,
     PhotoRow,
     SeenSettings,
+    Show,
     Shown,
     Stage,
     StageFacts,
@@ -138,13 +139,13 @@ class RunFolder:
         path = self.path / stage / "sweep.json"
         return read_checked(path, Sweep) if path.is_file() else None
 
-    def log(self, stage: Stage) -> dict[str, list[float]]:
-        """Return the columns of a stage's ``log.csv``, NaN where a cell is blank; empty where there is no file."""
-        return _columns(self.path / stage / "log.csv")
+    def table(self, stage: Stage, name: str = "log.csv") -> dict[str, list[float]]:
+        """Return the columns of a stage's CSV file, NaN where a cell is blank; empty where there is no file."""
+        return _columns(self.path / stage / name)
 
-    def curves(self) -> dict[str, list[float]]:
-        """Return the columns of a one-stage run's ``curves.csv``: both branches over the training; empty without."""
-        return _columns(self.path / "segment" / "curves.csv")
+    def shows(self, *kinds: str) -> list[tuple[Stage, Show]]:
+        """Return what the stages have to show of some kinds, in the order they run."""
+        return [(stage, show) for stage, facts in self.stages.items() for show in facts.shows if show.kind in kinds]
 
     def qualities(self, stage: Stage) -> dict[str, float]:
         """Return the quality scores, 0..1, that a stage gave its own masks, by photo id."""
@@ -217,20 +218,6 @@ class RunFolder:
         """Return where one of `stages` left a photo's class maps; None where none did."""
         paths = [self.path / stage / "maps" / f"{photo_id}.npz" for stage in ("localize", "segment") if stage in stages]
         return next((path for path in paths if path.is_file()), None)
-
-    def branch_masks(self, photo_id: str) -> list[tuple[str, Path]]:
-        """Return what the classification branch of a one-stage run made of a photo: (caption, mask) pairs."""
-        made = (("seed", "seeds"), ("Branch-C", "branch_c"))
-        paths = [(caption, self.path / "segment" / name / f"{photo_id}.png") for caption, name in made]
-        return [(caption, path) for caption, path in paths if path.is_file()]
-
-    def background_path(self, photo_id: str) -> Path:
-        """Return where the background map of the segmentation branch lies, whether it exists or not."""
-        return self.path / "segment" / "background" / f"{photo_id}.png"
-
-    def objects_path(self, step: str, photo_id: str) -> Path:
-        """Return where a photo's objects cut out of their boxes lie: `grabcut`, `cfs` or `instances`."""
-        return self.path / "propose" / step / f"{photo_id}.npz"
 
     # What is written.
 

@@ -67,6 +67,31 @@ class DataFacts(Facts):
     hashes: dict[str, str]
 
 
+class Show(Facts):
+    """Something that a stage wrote beside its masks, for the report to show.
+
+    Attributes:
+        folder: Where it lies below the stage's folder; for a `curve` the file.
+        title: Caption of the pictures; heading of `rows` and `curve`.
+        note: What stands with a heading, in sentences.
+        kind: Beside the photo's mask: `mask`, ``ID.png`` of labels; `heat`, ``ID.png`` of grey values; `objects`,
+            ``ID.npz`` (see `hintseg.store.instances`). In a section of its own: `rows`, ``ID.npz`` of points,
+            ``queries`` (n, 2), shares of width and height, and a map of each, ``maps`` (n, h, w) in 0..1. With the
+            training: `curve`, a CSV of ``step`` and columns of mIoU in 0..1.
+        labels: The columns of a `curve` that are drawn, and what each is called.
+    """
+
+    folder: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    title: str
+    note: str = ""
+    kind: Literal["mask", "heat", "objects", "rows", "curve"]
+    labels: dict[str, str] = {}
+
+    def file(self, photo_id: str) -> str:
+        """Return where the part of a photo lies below the stage's folder."""
+        return f"{self.folder}/{photo_id}.{'png' if self.kind in ('mask', 'heat') else 'npz'}"
+
+
 class StageFacts(Facts):
     """What a stage did.
 
@@ -77,6 +102,7 @@ class StageFacts(Facts):
         steps: Optimiser steps; None where nothing is trained.
         fit: Resolved settings of the training.
         skipped: Ids of photos that could not be read.
+        shows: What the report shows of it beside its masks, in this order.
     """
 
     done: bool = False
@@ -85,6 +111,7 @@ class StageFacts(Facts):
     steps: int | None = None
     fit: dict[str, Any] = {}
     skipped: tuple[str, ...] = ()
+    shows: tuple[Show, ...] = ()
 
 
 class Manifest(Facts):
@@ -221,11 +248,18 @@ class WrapperSettings(BaseModel):
     baseline: Path | None = None
 
 
+class DataSettings(BaseModel):
+    """What reports read of the settings of the data."""
+
+    learn_masks: str | None = None
+
+
 class SeenSettings(BaseModel):
     """``config.yaml`` as far as reports read it: no method is looked up, so no network library is imported."""
 
     recipe: str
     seed: int
+    data: DataSettings = DataSettings()
     backbone: NetworkSettings
     propose: StageSettings | None = None
     localize: StageSettings | None = None

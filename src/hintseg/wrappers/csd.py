@@ -31,10 +31,10 @@ from hintseg.cam.maps import EPSILON
 from hintseg.config.objective import Objective
 from hintseg.config.settings import WrapperConfig
 from hintseg.errors import ConfigError, ShapeError
-from hintseg.losses.consistency import BackgroundConsistency, ObjectConsistency, covered
 from hintseg.methods.method import Method, frozen
 from hintseg.refine.pseudo_labels import inside
 from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Prediction, Progress, Supervision
+from hintseg.wrappers.consistency import BackgroundConsistency, ObjectConsistency, covered
 
 
 class CsdConfig(WrapperConfig):

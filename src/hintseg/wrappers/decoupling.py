@@ -18,7 +18,7 @@ from hintseg.errors import ConfigError, LabelError, RunError, join
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
 from hintseg.methods.method import Method
 from hintseg.registry import methods, resolve
-from hintseg.reporting.pictures import PairPanel, write_pairs
+from hintseg.reporting.pictures import Panel, write_panels
 from hintseg.run.folder import BASELINE, MadeMasks, RunFolder
 from hintseg.run.schema import Shown
 from hintseg.store.maps import read_maps
@@ -78,7 +78,7 @@ class Decoupling(Wrapper):
         rows = draw_pairs(self, method)
         if not rows:
             return
-        write_pairs(self.run.wrapper_picture, rows)
+        write_panels(self.run.wrapper_picture, rows)
         background = self.settings.background and self.run.background
         kinds = [kind for kind, used in (("objects", self.settings.foreground), ("background", background)) if used]
         text = (
@@ -193,7 +193,7 @@ def _mask_reader(
 
 
 @torch.no_grad()
-def draw_pairs(found: Decoupling, method: Method) -> list[tuple[str, list[PairPanel]]]:
+def draw_pairs(found: Decoupling, method: Method) -> list[tuple[str, list[Panel]]]:
     """Return rows of a few sources, targets and pastes, and the maps of the source's class on each.
 
     Only what CSD learned from is drawn: no paste whose loss has no weight, and none of background where there is none.
@@ -228,9 +228,9 @@ def draw_pairs(found: Decoupling, method: Method) -> list[tuple[str, list[PairPa
         own = [one[i, label] for one in maps]  # (h, w) each
         most = max(float(one.max()) for one in own) or 1.0
         pictures = [(image[i].permute(1, 2, 0) * 255).round().byte().numpy() for image in images]
-        panels = [PairPanel(name, picture, None) for name, picture in zip(names, pictures, strict=True)]
+        panels = [Panel(name, picture, None) for name, picture in zip(names, pictures, strict=True)]
         panels += [
-            PairPanel(f"map {name}" if name.startswith("with") else f"map of {name}", picture, (one / most).numpy())
+            Panel(f"map {name}" if name.startswith("with") else f"map of {name}", picture, (one / most).numpy())
             for name, picture, one in zip(names, pictures, own, strict=True)
         ]
         rows.append((f"{run.classes[label]} of {source} into {target}", panels))

@@ -1,0 +1,6 @@
+"""Experiments as commands: tables that are run, kept as data, and written into the docs.
+
+python -m benchmarks list
+python -m benchmarks run TABLE --data DIR --weights DIR [--rows ROW ...] [--sets SET ...] [--seeds N ...]
+python -m benchmarks render [--check]
+"""

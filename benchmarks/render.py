@@ -1,0 +1,105 @@
+"""Writing the tables into the docs, between `<!-- table NAME -->` and `<!-- end -->`."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import results
+from benchmarks.results import Result
+from benchmarks.tables import TABLES, Table
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+_PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def render(*, check: bool = False, docs: Path = DOCS, folder: Path = results.FOLDER) -> list[str]:
+    """Write every table of the docs; return the pages that were not what the results say.
+
+    Args:
+        check: Whether nothing is written.
+        docs: Folder of the pages.
+        folder: Folder of the results.
+
+    Raises:
+        SystemExit: A page names a table that there is not.
+    """
+    changed = []
+    for page in sorted(docs.rglob("*.md")):
+        before = page.read_text(encoding="utf-8")
+        after = _PLACE.sub(lambda place: _filled(place, folder), before)
+        if after != before:
+            changed.append(page.relative_to(docs).as_posix())
+            if not check:
+                page.write_text(after, encoding="utf-8")
+    return changed
+
+
+def _filled(place: re.Match[str], folder: Path) -> str:
+    name = place[2]
+    if name not in TABLES:
+        raise SystemExit(f"a page has a place for the table '{name}', which there is not; known: {', '.join(TABLES)}")
+    return f"{place[1]}{markdown(TABLES[name], results.read(name, folder))}\n{place[3]}"
+
+
+def markdown(table: Table, found: Sequence[Result]) -> str:
+    """Return a table, its commands, version, machine and dates."""
+    if not found:
+        return f"**{table.title}.** Not run."
+    parts = [f"**{table.title}.**"]
+    for data_set in table.data:
+        of_set = [one for one in found if one.data == data_set]
+        if of_set:
+            parts.append(_of_set(table, data_set, of_set))
+    protocols = {(one.column, one.protocol) for one in found if one.protocol}
+    parts.append("\n".join(f"- {column}: {protocol}" for column, protocol in sorted(protocols)))
+    dates = sorted({one.date for one in found})
+    parts.append(
+        f"Version {', '.join(sorted({one.version for one in found}))}; "
+        f"{'; '.join(sorted({one.machine for one in found}))}; {' to '.join(sorted({dates[0], dates[-1]}))}. "
+        "Seconds and memory are of whole runs, with their evaluation."
+    )
+    commands = list(dict.fromkeys(re.sub(r" seed=\d+$", "", one.command) for one in found))
+    parts.append("\n".join(["```sh", *(f"{command} seed=N" for command in commands), "```"]))
+    return "\n\n".join(parts)
+
+
+def _of_set(table: Table, data_set: str, found: Sequence[Result]) -> str:
+    columns = [column.title for column in table.columns if any(one.column == column.title for one in found)]
+    heads = [data_set, "runs", *columns, *([f"less {table.baseline}, {columns[0]}"] if table.baseline else [])]
+    heads += ["seconds", "peak MiB"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    values: dict[str, dict[str, dict[int, float]]] = {}
+    for one in found:
+        values.setdefault(one.row, {}).setdefault(one.column, {})[one.seed] = one.value
+    for row in table.rows:
+        if row in values:
+            cells = [row, str(len(values[row]["seconds"]))]
+            cells += [_spread(list(values[row].get(column, {}).values()), 100) for column in columns]
+            if table.baseline:
+                base = values.get(table.baseline, {}).get(columns[0], {})
+                cells.append(_difference(values[row].get(columns[0], {}), base) if row != table.baseline else "")
+            cells += [f"{statistics.mean(values[row]['seconds'].values()):.0f}"]
+            cells += [f"{max(values[row]['peak_mib'].values()):.0f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float], factor: float) -> str:
+    """Return the mean and, of several, the standard deviation."""
+    if not values:
+        return ""
+    spread = f" ± {factor * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{factor * statistics.mean(values):.1f}{spread}"
+
+
+def _difference(values: Mapping[int, float], base: Mapping[int, float]) -> str:
+    """Return the mean of the differences of equal seeds, and their standard deviation."""
+    pairs = [values[seed] - base[seed] for seed in values if seed in base]
+    if not pairs:
+        return ""
+    text = _spread(pairs, 100)
+    return text if text.startswith("-") else f"+{text}"

@@ -1,0 +1,93 @@
+"""Results as data: one JSON file a table, one entry a number."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+import hintseg
+
+FOLDER = Path(__file__).parent / "results"
+
+
+class Result(BaseModel):
+    """One number of a table.
+
+    Attributes:
+        table: Name of the table.
+        row: Its row.
+        data: The data set.
+        seed: The run's seed.
+        column: Title of the column.
+        split: Split it was measured on; empty for what is of no split, such as seconds.
+        metric: `miou`, `seconds` or `peak_mib`.
+        value: mIoU 0..1, seconds, MiB.
+        protocol: How it was measured: scales, CRF, whether tags were used, where the threshold is from.
+        command: The command that makes it again.
+        version: Version of the package and a hash of its code.
+        machine: Processor and cores.
+        date: Day it was measured, ISO 8601.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: str
+    row: str
+    data: str
+    seed: int
+    column: str
+    split: str
+    metric: str
+    value: float
+    protocol: str
+    command: str
+    version: str
+    machine: str
+    date: str
+
+
+_Results = TypeAdapter(list[Result])
+
+
+def read(table: str, folder: Path = FOLDER) -> list[Result]:
+    """Return the results of a table; none where it was not run."""
+    file = folder / f"{table}.json"
+    return _Results.validate_json(file.read_bytes()) if file.is_file() else []
+
+
+def write(table: str, results: list[Result], folder: Path = FOLDER) -> None:
+    """Write the results of a table, whole or not at all, in an order of their own."""
+    folder.mkdir(exist_ok=True)
+    beside = folder / f".{table}.part"
+    ordered = sorted(results, key=lambda one: (one.data, one.row, one.seed, one.column))
+    beside.write_bytes(_Results.dump_json(ordered, indent=1) + b"\n")
+    beside.replace(folder / f"{table}.json")
+
+
+def version() -> str:
+    """Return the package's version and a hash of its code."""
+    digest = hashlib.sha256()
+    root = Path(hintseg.__file__).parent
+    for file in sorted([*root.rglob("*.py"), *root.rglob("*.yaml")]):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return f"{hintseg.__version__} {digest.hexdigest()[:10]}"
+
+
+def machine() -> str:
+    """Return the processor and its cores, in words."""
+    name = platform.processor() or platform.machine()
+    cpu = Path("/proc/cpuinfo")
+    if cpu.is_file():
+        facts = dict(line.split(":", 1) for line in cpu.read_text().split("\n\n")[0].splitlines() if ":" in line)
+        facts = {key.strip(): value.strip() for key, value in facts.items()}
+        flags = facts.get("flags", "").split()
+        kinds = [words for flag, words in _FLAGS.items() if flag in flags]
+        name = ", ".join([facts.get("model name", name), *kinds[:1]])
+    return f"{name}, {os.cpu_count()} cores"
+
+
+_FLAGS = {"avx512_bf16": "AVX-512 with bfloat16", "avx512f": "AVX-512", "avx2": "AVX2"}

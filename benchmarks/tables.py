@@ -1,0 +1,92 @@
+"""The tables: which rows, on which data, what is read from each run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Column:
+    """What is read from a run.
+
+    Attributes:
+        title: Heading.
+        kind: Kind of result in metrics.json, such as `seed` or `segmentation`.
+        split: `train` or `val`.
+        oracle: Whether the threshold was swept on ground truth.
+    """
+
+    title: str
+    kind: str
+    split: str
+    oracle: bool = False
+
+
+SEEDS = Column("seeds", "seed", "train")
+ORACLE = Column("seeds, oracle threshold", "seed", "train", oracle=True)
+MASKS = Column("masks", "pseudo mask", "train")
+BRANCH_C = Column("Branch-C", "Branch-C", "val")
+VAL = Column("segmentation", "segmentation", "val")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: a recipe and its settings.
+
+    Attributes:
+        recipe: The recipe.
+        settings: Dotted settings, added to the table's and the data set's.
+        after: Row whose run it goes on from: stages that its settings do not touch are not run again.
+        without: Beginnings of the table's and the data set's settings that do not concern it.
+    """
+
+    recipe: str
+    settings: tuple[str, ...] = ()
+    after: str = ""
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the docs.
+
+    Attributes:
+        title: What it shows.
+        rows: Its rows by name.
+        data: Settings of each data set, by the name of its folder.
+        columns: What is read from each run.
+        settings: Settings of all rows; `{weights}` is the folder of the weight files.
+        seeds: Seeds of a run without `--seeds`.
+        baseline: Row that the others are compared with, seed by seed.
+    """
+
+    title: str
+    rows: dict[str, Row]
+    data: dict[str, tuple[str, ...]]
+    columns: tuple[Column, ...]
+    settings: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    baseline: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+
+_STOP = ("refine=null", "segment=null")
+_SMALL = ("backbone.name=mobilenetv2_100", "backbone.weights={weights}/mobilenetv2_100_in1k.safetensors")
+
+TABLES: dict[str, Table] = {
+    "vwe": Table(
+        title="The VWE paper's Table 1: localizers, then masks, segmenter and upper bound",
+        rows={
+            "GAP": Row("cam", ("localize.pooling=gap", *_STOP)),
+            "GMP": Row("cam", ("localize.pooling=gmp", *_STOP)),
+            "HSPP": Row("cam", ("localize.pooling=hspp", *_STOP)),
+            "VWE": Row("vwe", ("localize.pooling=gap", *_STOP)),
+            "VWE + HSPP": Row("vwe"),
+            "true masks": Row("full"),
+        },
+        data={"msrc": ("data.background=none",), "voc12-animals": ()},
+        columns=(SEEDS, ORACLE, MASKS, VAL),
+        settings=(*_SMALL, "maps.scales=[1.0,0.5]", "test.scales=[1.0]"),
+        baseline="GAP",
+    ),
+}

@@ -1,0 +1,107 @@
+"""Results as data: what is there is not run again, versions are not mixed, and docs are what results say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks import render, results, runner
+from benchmarks.results import Result
+from benchmarks.tables import TABLES, Column, Row, Table
+
+from hintseg.data.shapes import write_shapes
+
+TABLE = Table(
+    title="Two seeds",
+    rows={"one": Row("cam", ("refine=null", "segment=null")), "two": Row("cam", ("segment=null",), after="one")},
+    data={"shapes": ("backbone.name=resnet10t", "backbone.weights=random", "backbone.levels=2")},
+    columns=(Column("seeds", "seed", "train"), Column("masks", "pseudo mask", "train")),
+    settings=("localize.fit.epochs=1", "localize.fit.crop=32", "maps.scales=[1.0]", "trainer.pictures=0"),
+    seeds=(0,),
+    baseline="one",
+)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, Any]:
+    write_shapes(tmp_path / "shapes", train=6, val=2, size=48)
+    return {"data": tmp_path, "weights": tmp_path, "out": tmp_path / "runs", "folder": tmp_path / "results"}
+
+
+def test_a_table_is_run_once_and_goes_on_from_another_row(places: dict[str, Any]) -> None:
+    found = runner.run("t", TABLE, rows=["one"], **places)
+    assert [(one.row, one.column) for one in found] == [("one", "seeds"), ("one", "seconds"), ("one", "peak_mib")]
+    assert 0 <= found[0].value <= 1
+    assert found[0].command.startswith("hintseg train shapes --recipe cam localize.fit.epochs=1")
+    weights = places["out"] / "t" / "shapes-one-0" / "localize" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    both = runner.run("t", TABLE, **places)
+    assert sorted((one for one in both if one.row == "one"), key=str) == sorted(found, key=str)
+    assert weights.stat().st_mtime_ns == before, "what is there is not run again"
+    two = places["out"] / "t" / "shapes-two-0"
+    assert (two / "localize" / "model.safetensors").read_bytes() == weights.read_bytes()
+    assert {one.column for one in both if one.row == "two"} == {"seeds", "masks", "seconds", "peak_mib"}
+    assert results.read("t", places["folder"]) == sorted(both, key=lambda o: (o.data, o.row, o.seed, o.column))
+
+
+def test_versions_are_not_mixed(places: dict[str, Any]) -> None:
+    runner.run("t", TABLE, rows=["one"], **places)
+    file = places["folder"] / "t.json"
+    old = json.loads(file.read_text())
+    file.write_text(json.dumps([one | {"version": "0.0 abc"} for one in old]))
+    with pytest.raises(SystemExit, match=r"t holds results of version 0\.0 abc, the code is .*--fresh"):
+        runner.run("t", TABLE, rows=["one"], **places)
+    assert len(runner.run("t", TABLE, rows=["one"], fresh=True, **places)) == 3
+    with pytest.raises(SystemExit, match="t has no 'three'; known: one, two"):
+        runner.run("t", TABLE, rows=["three"], **places)
+
+
+def result(row: str, seed: int, value: float, column: str = "seeds") -> Result:
+    return Result(
+        table="t",
+        row=row,
+        data="shapes",
+        seed=seed,
+        column=column,
+        split="train",
+        metric="miou",
+        value=value,
+        protocol="scales [1.0]" if column == "seeds" else "",
+        command=f"hintseg train shapes seed={seed}",
+        version="0.1",
+        machine="a machine",
+        date="2026-11-27",
+    )
+
+
+def test_rows_show_spread_and_differences_of_equal_seeds() -> None:
+    found = [result("one", 0, 0.5), result("one", 1, 0.6), result("two", 0, 0.53), result("two", 1, 0.61)]
+    found += [
+        result(row, seed, 10, cost) for row in ("one", "two") for seed in (0, 1) for cost in ("seconds", "peak_mib")
+    ]
+    text = render.markdown(TABLE, found)
+    assert "| one | 2 | 55.0 ± 7.1 |  | 10 | 10 |" in text
+    assert "| two | 2 | 57.0 ± 5.7 | +2.0 ± 1.4 | 10 | 10 |" in text
+    assert text.count("hintseg train shapes seed=N") == 1
+    assert "- seeds: scales [1.0]" in text
+    assert render.markdown(TABLE, []) == "**Two seeds.** Not run."
+
+
+def test_docs_are_what_results_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TABLES, "t", TABLE)
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table t -->\nold\n<!-- end -->\nafter\n")
+    assert render.render(check=True, docs=tmp_path, folder=tmp_path) == ["page.md"]
+    assert "old" in page.read_text()
+    render.render(docs=tmp_path, folder=tmp_path)
+    assert page.read_text() == "before\n<!-- table t -->\n**Two seeds.** Not run.\n<!-- end -->\nafter\n"
+    assert render.render(check=True, docs=tmp_path, folder=tmp_path) == []
+    page.write_text("<!-- table none -->\n<!-- end -->\n")
+    with pytest.raises(SystemExit, match="'none', which there is not; known: vwe"):
+        render.render(docs=tmp_path, folder=tmp_path)
+
+
+def test_the_docs_of_this_project_are_what_its_results_say() -> None:
+    assert render.render(check=True) == []
