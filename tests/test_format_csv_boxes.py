@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.tables import absent, data, marks, note, refused, tags
 
 from hintseg.hints import read_hints, recognise
 from hintseg.types import Box
+from table_sets import absent, data, marks, note, refused, tags
 
 BOX = Box(1, 2, 9, 8)
 OPEN = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction\n"

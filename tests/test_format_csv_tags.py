@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tables import absent, data, note, refused, tags
 
 from hintseg.errors import LabelError
 from hintseg.formats.csv_tags import in_cells
 from hintseg.formats.problems import Problems, decode
 from hintseg.hints import read_hints, recognise
+from table_sets import absent, data, note, refused, tags
 
 CAT_DOG = {"a": {"cat"}, "b": {"dog"}}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.tables import data, marks, note, refused, tags
 
 from hintseg.hints import read_hints
 from hintseg.types import Click
+from table_sets import data, marks, note, refused, tags
 
 
 @pytest.mark.parametrize(

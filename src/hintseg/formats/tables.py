@@ -159,12 +159,12 @@ def cell(cells: list[str], index: int | None) -> str:
     return cells[index] if index is not None and index < len(cells) else ""
 
 
-def read_table(path: Path, folder: PhotoFolder, name: str = "") -> Table:
-    """Read a table whose photos are in `folder`.
+def read_table(path: Path, folder: PhotoFolder | None = None, name: str = "") -> Table:
+    """Read a table.
 
     Args:
         path: The file.
-        folder: The photos; a column whose header says nothing is known by naming them.
+        folder: Its photos: a column whose header says nothing is known by naming them. None: headers tell.
         name: The file's name for messages.
 
     Raises:
@@ -172,7 +172,8 @@ def read_table(path: Path, folder: PhotoFolder, name: str = "") -> Table:
     """
     notes: list[str] = []
     text = read_text(path, notes)
-    names = frozenset(_stem(name) for id, file in folder.paths.items() for name in (id, file.name))
+    files = {} if folder is None else folder.paths
+    names = frozenset(_stem(name) for id, file in files.items() for name in (id, file.name))
     return _table(text, name or path.name, names, notes)
 
 
@@ -473,6 +474,13 @@ def of_folder(folder: Path) -> list[Path]:
         and "class-descriptions" not in file.name
         and file.is_file()
     )
+
+
+def find_kind(path: Path, labels: Path | None, kind: Kind) -> list[Path]:
+    """Return the tables of a kind: the one that is given, or those of a folder."""
+    if labels is not None and not labels.is_dir():
+        return [labels] if is_table(labels) and kind_at(labels) == kind else []
+    return [file for file in of_folder(labels or path) if kind_at(file) == kind]
 
 
 def is_table(labels: Path) -> bool:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.tables import data, marks, note, refused, tags
 
 from hintseg.errors import LabelError
-from hintseg.formats.via_csv import via_shape
+from hintseg.formats.via_table import via_shape
 from hintseg.hints import read_hints, recognise
 from hintseg.hints.masks import read_mask
 from hintseg.types import Box, Click, Region, Stroke
+from table_sets import data, marks, note, refused, tags
 
 HEADER = (
     *("filename", "file_size", "file_attributes", "region_count", "region_id"),
@@ -46,13 +46,13 @@ def test_shapes_classes_and_negatives(tmp_path: Path, first: str) -> None:
         ("c.png", TRIANGLE, {"class": "dog"}),
     ]
     hint_set = read_hints(data(tmp_path, table(*rows, first=first), "via_export_csv.csv"))
-    assert recognise(tmp_path) == "via_csv"
+    assert recognise(tmp_path) == "via"
     assert marks(hint_set) == {
         "a": [("cat", Box(1, 2, 9, 8)), ("dog", Stroke((1, 1, 5, 3))), ("dog", Click(3, 4))],
         "c": [("dog", Box(1, 1, 9, 9))],
     }
     assert tags(hint_set) == {"a": {"cat", "dog"}, "b": set(), "c": {"dog"}}
-    assert note(hint_set, "1 photos have no region in via_export_csv.csv")
+    assert note(hint_set, "1 photos have no region in via_export_csv.csv and count as negatives")
     mask = read_mask(hint_set.photos[2])
     assert mask is not None
     assert abs((mask == 2).sum() - 32) <= 4
@@ -95,15 +95,12 @@ def test_the_attribute_that_is_the_class(tmp_path: Path, attributes: object, lab
 
 def test_what_is_asked_about(tmp_path: Path) -> None:
     text = table(("a.png", RECT, {"colour": "red", "size": "big"}))
-    assert "regions have the attributes 'colour' and 'size'; which is the class? Call it `class`" in refused(
+    assert "have the attributes 'colour' and 'size'; which is the class? Call it `class`" in refused(
         data(tmp_path, text, "via.csv")
     )
     hint_set = read_hints(data(tmp_path, table(("a.png", RECT, {})), "via.csv"))
-    assert note(hint_set, "no column of via.csv names a class: all is 'object'")
-    assert "it is no table of the format 'via_csv'" in refused(
-        data(tmp_path / "2", "a.png,cat\n"), labels=tmp_path / "2" / "tags.csv", format="via_csv"
-    )
-    assert "is of the format 'via_csv', by its header" in refused(tmp_path, labels=tmp_path / "via.csv", format="csv")
+    assert note(hint_set, "no region in via.csv names a class: all is 'object'")
+    assert "is of the format 'via', by its header" in refused(tmp_path, labels=tmp_path / "via.csv", format="csv")
 
 
 def test_bad_regions_do_not_cost_the_table(tmp_path: Path) -> None:
@@ -112,8 +109,8 @@ def test_bad_regions_do_not_cost_the_table(tmp_path: Path) -> None:
         (("d.png", {"name": "rect", "x": 1}, {"class": "cat"}), "a rect needs a number `y`"),
         (("d.png", {"name": "cube"}, {"class": "cat"}), "its shape 'cube' is not known"),
         (("d.png", {"name": "polygon", "all_points_x": [1]}, {"class": "cat"}), "needs lists all_points_x and"),
-        (("d.png", "{broken", {"class": "cat"}), "its shape '{broken' is no JSON object"),
-        (("d.png", RECT, {}), "has no class"),
+        (("d.png", "{broken", {"class": "cat"}), "its shape '{broken' is not known"),
+        (("d.png", RECT, {}), "has no 'class'"),
         (("d.png", {"name": "polygon", "all_points_x": ["1"], "all_points_y": [2]}, {"class": "cat"}), "is no number"),
     ]:
         hint_set = read_hints(data(tmp_path, table(*good, bad), "via.csv"))
