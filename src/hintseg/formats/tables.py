@@ -201,6 +201,8 @@ def _table(text: str, name: str, photos: frozenset[str], notes: list[str], *, st
     rows, separator = _rows(text, name, strict=strict)
     header, guessed = _header(rows, photos)
     body = rows[1:] if header else rows
+    if header and body and all(len(cells) == len(header) + 1 and cells[-1] for _, cells in body):
+        header = ["", *header]  # R leaves out the name of the column of rows' numbers
     if guessed:
         notes.append(f"the first line of {name} ({shown(', '.join(header))}) is taken to be its header")
     return Table(name, tuple(header), tuple(body), separator, _file_column(header, body, photos), tuple(notes))
@@ -281,7 +283,7 @@ def _form(text: str) -> str:
 def _file_column(header: list[str], rows: list[Row], photos: frozenset[str]) -> int | None:
     """Return the column that names the photo: by its header, and by what is in it where several may be meant."""
     sample = [cells for _, cells in rows[:_SAMPLE]]
-    width = max(map(len, sample), default=0)
+    width = len(header) or max(map(len, sample), default=0)
     hits = [sum(_is_photo(cell(cells, i), photos) for cells in sample) for i in range(width)]
     names = [plain(text) for text in header]
     named = [names.index(name) for name in FILE_COLUMNS if name in names]
