@@ -12,7 +12,7 @@ from hintseg.errors import LabelError
 from hintseg.formats.csv_tags import in_cells
 from hintseg.formats.problems import Problems, decode
 from hintseg.hints import read_hints, recognise
-from tables import absent, data, note, refused, tags
+from table_sets import absent, data, note, refused, tags
 
 CAT_DOG = {"a": {"cat"}, "b": {"dog"}}
 
@@ -74,6 +74,8 @@ class TestColumns:
         [
             ",file,label\n0,a.png,cat\n1,b.png,dog\n",
             "Unnamed: 0,file,label\n0,a.png,cat\n1,b.png,dog\n",
+            '"file" "label"\n"1" "a.png" "cat"\n"2" "b.png" "dog"\n'.replace(" ", ","),  # R
+            "file,label\na.png,cat,\nb.png,dog,\n",
             "Image Index,Finding Labels\na.png,cat\nb.png,dog\n",
             "image_id,label_id,label_name\na,0,cat\nb,1,dog\n",
             "label,image\ncat,a.png\ndog,b.png\n",

@@ -8,7 +8,7 @@ import pytest
 
 from hintseg.hints import read_hints
 from hintseg.types import Click
-from tables import data, marks, note, refused, tags
+from table_sets import data, marks, note, refused, tags
 
 
 @pytest.mark.parametrize(

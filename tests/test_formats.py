@@ -103,8 +103,8 @@ VARIANTS = (
     "csv-makesense",
     "csv-open_images",
     "csv-kaggle",
-    "via_csv",
-    "label_studio_csv",
+    "via-csv",
+    "label_studio-csv",
     "voc",
     "voc-beside",
     "cvat",
@@ -135,8 +135,8 @@ KINDS = {
     "csv-makesense": {"boxes"},  # it has no rows for photos without boxes
     "csv-open_images": {"boxes"},  # nor does it say what is not in a photo
     "csv-kaggle": {"tags", "boxes", "masks"},
-    "via_csv": {"tags", "boxes"},
-    "label_studio_csv": {"tags", "boxes"},
+    "via-csv": {"tags", "boxes"},
+    "label_studio-csv": {"tags", "boxes"},
     "voc": {"tags", "boxes", "masks"},
     "voc-beside": {"tags", "boxes"},
     "cvat": {"tags", "boxes"},
@@ -181,7 +181,7 @@ def write(shapes: Path, variant: str) -> Path | None:
         cells += [[name, x, y, x + w, y + h, label] for name, found in boxes.items() for label, x, y, w, h in found]
         cells += [[name, "", "", "", "", ""] for name, found in boxes.items() if not found]
         (folder / "boxes.csv").write_text("\n".join(",".join(str(cell) for cell in row) for row in cells))
-    elif variant.startswith("csv-") or variant in ("via_csv", "label_studio_csv"):
+    elif variant.startswith("csv-") or variant in ("via-csv", "label_studio-csv"):
         (folder / "labels.csv").write_text(table(variant, boxes, tags, shapes))
     elif variant == "voc-beside":
         for file in (shapes / "Annotations").glob("*.xml"):
@@ -280,7 +280,7 @@ def table(
                 rows.append([photo.path.name, runs, CLASSES[mark.label - 1]])
             if not photo.truth:
                 rows.append([photo.path.name, "", ""])
-    elif variant == "via_csv":
+    elif variant == "via-csv":
         rows = [["#filename", "file_size", "file_attributes", "region_count", "region_id"]]
         rows[0] += ["region_shape_attributes", "region_attributes"]
         for name, found in boxes.items():

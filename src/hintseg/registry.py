@@ -101,18 +101,15 @@ FORMATS: dict[str, Entry] = {
     "cvat": Entry("hintseg.formats.cvat:Cvat", "CVAT for images 1.1: tags, boxes, polygons, polylines, points, masks"),
     "coco": Entry("hintseg.formats.coco:Coco", "COCO instances JSON: boxes, polygons, RLE"),
     "label_studio": Entry(
-        "hintseg.formats.label_studio:LabelStudio", "Label Studio JSON: boxes, polygons, brush, keypoints, choices"
+        "hintseg.formats.label_studio:LabelStudio",
+        "Label Studio JSON and CSV: boxes, outlines, brush, points, choices",
     ),
-    "via": Entry("hintseg.formats.via:Via", "JSON of the VGG Image Annotator: all shapes, attributes as classes"),
+    "via": Entry("hintseg.formats.via:Via", "JSON and CSV of VIA, the VGG Image Annotator: all shapes"),
     "createml": Entry("hintseg.formats.createml:CreateMl", "Create ML JSON: boxes, or labels of photos"),
     "labelme": Entry("hintseg.formats.labelme:Labelme", "labelme JSON, one for each photo: all shapes, flags as tags"),
     "yolo": Entry("hintseg.formats.yolo:Yolo", "YOLO .txt with data.yaml: boxes or polygons"),
     "index_png": Entry("hintseg.formats.index_png:IndexPng", "index PNGs: masks or scribbles"),
     "points": Entry("hintseg.formats.points:Points", "tables of points"),
-    "via_csv": Entry("hintseg.formats.via_csv:ViaCsv", "CSV of the VGG Image Annotator: all its shapes"),
-    "label_studio_csv": Entry(
-        "hintseg.formats.label_studio_csv:LabelStudioCsv", "CSV of Label Studio: choices, boxes, polygons, key points"
-    ),
     "cls_labels": Entry("hintseg.formats.cls_labels:ClsLabels", "cls_labels.npy of research code"),
 }
 

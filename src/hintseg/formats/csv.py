@@ -123,8 +123,7 @@ def read_part(
     notes.extend(table.notes)
     kind = kind_of(table)
     if kind not in KINDS and kind:
-        other = {"via": "via_csv", "label_studio": "label_studio_csv"}.get(kind, kind)
-        raise LabelError(f"{name} is of the format '{other}', by its header; read it with --format {other}")
+        raise LabelError(f"{name} is of the format '{kind}', by its header; read it with --format {kind}")
     if not table.rows:
         raise LabelError(f"{name} has a header and no rows: it says nothing about any photo; write the labels into it")
     if kind == "boxes":

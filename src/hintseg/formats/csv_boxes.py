@@ -112,7 +112,7 @@ def names_of(
     if not labels:
         only = one_class(table, listed, problems, notes)
         return None if only is None else {"": (only,)}
-    texts = dict.fromkeys(text for text in table.cells(labels[0]) if not is_nothing(text))
+    texts = dict.fromkeys(text for text in table.cells(labels[0]) if not is_nothing(text) or text in (listed or ()))
     return settle({text: (text,) for text in texts}, listed, table.name, problems, notes)
 
 

@@ -20,6 +20,7 @@ from hintseg.formats.tables import (
     SPLIT_COLUMNS,
     YES,
     Table,
+    are_answers,
     cell,
     index_column,
     is_nothing,
@@ -71,12 +72,12 @@ def read_tags(
         return Parsed(())
     splits = splits_of(table, split, notes)
     names = [" ".join(name.split()) for name in table.header]
-    whole_list = listed is not None and set(listed) <= set(names)
-    columns = [] if whole_list else label_columns(table)
-    if not columns and (flags := one_hot_columns(table)):
-        flags = [i for i, name in enumerate(names) if name in (listed or ())] if whole_list else flags
+    flags = [i for i, name in enumerate(names) if name in (listed or ()) and i != table.file]
+    if not flags or {names[i] for i in flags} != set(listed or ()) or not are_answers(table, flags):
+        flags = [] if label_columns(table) else one_hot_columns(table)
+    if flags:
         return _one_hot(table, flags, listed, splits, problems, notes, background=background)
-    columns = columns or _rest(table, notes)
+    columns = label_columns(table) or _rest(table, notes)
     if not columns:
         problems.add(table.name, not_understood(table))
     elif _are_tags(table, columns, problems):
@@ -353,8 +354,8 @@ def _listed_in(text: str) -> tuple[str, ...] | None:
         found = parse_json(text.encode())
     except ValueError:
         found = None
-    if isinstance(found, dict) and len(found) == 1:
-        (found,) = found.values()
+    if isinstance(found, dict) and "choices" in found:
+        found = found["choices"]
     if isinstance(found, list) and all(isinstance(name, str | int | float) for name in found):
         return tuple(" ".join(str(name).split()) for name in found)
     if text[0] == "{" and ":" in text:

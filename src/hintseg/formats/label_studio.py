@@ -1,4 +1,4 @@
-"""Label Studio: its JSON export, JSON-MIN, and tasks with predictions.
+"""Label Studio: its JSON export, JSON-MIN, CSV, and tasks with predictions.
 
 Coordinates are percent of the picture's width and height. Of several annotations of a task one counts: the one that is
 marked as ground truth, else the latest; cancelled ones never do. A task without annotations is unlabelled, unless it
@@ -17,28 +17,35 @@ from hintseg.files.parse import is_file, read_json, read_xml
 from hintseg.formats.codec import Fit, Written
 from hintseg.formats.gather import IGNORED, gather
 from hintseg.formats.json_files import find_json, holds_json, split_of
+from hintseg.formats.label_studio_table import rows
 from hintseg.formats.label_studio_task import Task, tasks_of
 from hintseg.formats.label_studio_writer import write_tasks
 from hintseg.formats.layout import CLASS_LIST, is_background, read_classes, read_splits
 from hintseg.formats.photos import find_photos
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Labels, Reading, Record
+from hintseg.formats.tables import find_kind, is_table
 from hintseg.types import HintSet, Supervision
 
 TAG_QUESTIONS = frozenset({"tag", "tags", "class", "classes", "category", "categories"})
 """Names of questions whose answers are classes, whatever else the file holds."""
 
+CHOICE_QUESTIONS = TAG_QUESTIONS | {"choice", "choices", "label", "labels"}
+"""Names of questions whose answers are classes rather than those of others, such as a comment."""
+
 
 class LabelStudio:
-    """Label Studio JSON: boxes, polygons, brush, keypoints, choices."""
+    """Label Studio JSON and CSV: boxes, polygons, brush, keypoints, choices."""
 
     name = "label_studio"
     carries = frozenset(Supervision)
-    sign = "a JSON list of tasks with data and annotations"
+    sign = "a JSON list of tasks with data and annotations, or a table with annotation_id"
     writes = carries
 
     def sniff(self, path: Path, labels: Path | None) -> Fit:
-        """Look for a JSON list of tasks."""
+        """Look for a JSON list of tasks, or a table with the header of its CSV."""
+        if find_kind(path, labels, "label_studio"):
+            return Fit.YES
         if labels is None:
             return Fit.YES if find_json(path, None, self.name) else Fit.NO
         return Fit.YES if holds_json(labels, self.name) else Fit.NO
@@ -51,15 +58,17 @@ class LabelStudio:
 
         Args:
             path: Folder of the data set.
-            labels: The JSON file, or a folder of them; None looks for it.
+            labels: The JSON or CSV file, or a folder of them; None looks for it.
             reading: How it is to be read.
 
         Raises:
             LabelError: There is no label file, or all problems of the files at once.
         """
-        files = find_json(path, labels, self.name)
+        files = find_kind(path, labels, "label_studio") or find_json(path, labels, self.name)
         if not files:
-            raise LabelError(f"there is no Label Studio JSON in {labels or path}; name the label file with labels=FILE")
+            raise LabelError(
+                f"there is no Label Studio JSON or CSV in {labels or path}; name the label file with labels=FILE"
+            )
         problems = Problems()
         tasks = [(file, task) for file in files for task in _load(file, problems)]
         folder = find_photos(path, missing=reading.missing)
@@ -104,7 +113,7 @@ class LabelStudio:
 
 
 def _load(file: Path, problems: Problems) -> list[Task]:
-    content = read_json(file, LabelError, "it may be cut off: export it again")
+    content = rows(file) if is_table(file) else read_json(file, LabelError, "it may be cut off: export it again")
     tasks = [content] if isinstance(content, dict) else content
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise LabelError(f"{file.name} is no Label Studio export: it must be a list of tasks")
@@ -160,9 +169,14 @@ def _questions(
         for question, chosen in task.choices.items():
             answers[question] |= {words[path] for path in chosen}
     asked = []
+    sure = [question for question in answers if question.lower() in CHOICE_QUESTIONS]
     for question, given in sorted(answers.items()):
         known = named if listed is None else set(listed)
-        if question.lower() in TAG_QUESTIONS or given & known or (not named and listed is None):
+        if (
+            question.lower() in TAG_QUESTIONS
+            or given & known
+            or (not named and listed is None and (question in sure or not sure))
+        ):
             asked.append(question)
         else:
             some = join(sorted(map(shown, given)), limit=4)

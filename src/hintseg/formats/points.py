@@ -141,7 +141,7 @@ def _records(
         x_text, y_text = (cell(cells, i) for i in columns)
         record = Record(photo, size=size_of(cells, size), split=part, where=table.name, line=f"line {number}")
         if is_nothing(x_text) and is_nothing(y_text):
-            records.append(replace(record, tags=() if is_nothing(label) else names[label]))
+            records.append(replace(record, tags=names.get(label, ()) if label else ()))
             continue
         try:
             x, y = table.number(x_text), table.number(y_text)
@@ -149,7 +149,7 @@ def _records(
             x = y = None
         if x is None or y is None:
             item = Item("", Click(0, 0), wrong=f"x '{shown(x_text)}' and y '{shown(y_text)}' are not two numbers")
-        elif labels and is_nothing(label):
+        elif label not in names:
             item = Item("", Click(0, 0), wrong="has no class")
         else:
             own = cell(cells, at_object)

@@ -160,12 +160,12 @@ def cell(cells: list[str], index: int | None) -> str:
     return cells[index] if index is not None and index < len(cells) else ""
 
 
-def read_table(path: Path, folder: PhotoFolder, name: str = "") -> Table:
-    """Read a table whose photos are in `folder`.
+def read_table(path: Path, folder: PhotoFolder | None = None, name: str = "") -> Table:
+    """Read a table.
 
     Args:
         path: The file.
-        folder: The photos; a column whose header says nothing is known by naming them.
+        folder: Its photos: a column whose header says nothing is known by naming them. None: headers tell.
         name: The file's name for messages.
 
     Raises:
@@ -173,7 +173,8 @@ def read_table(path: Path, folder: PhotoFolder, name: str = "") -> Table:
     """
     notes: list[str] = []
     text = read_text(path, notes)
-    names = frozenset(_stem(name) for id, file in folder.paths.items() for name in (id, file.name))
+    files = {} if folder is None else folder.paths
+    names = frozenset(_stem(name) for id, file in files.items() for name in (id, file.name))
     return _table(text, name or path.name, names, notes)
 
 
@@ -202,6 +203,8 @@ def _table(text: str, name: str, photos: frozenset[str], notes: list[str], *, st
     rows, separator = _rows(text, name, strict=strict)
     header, guessed = _header(rows, photos)
     body = rows[1:] if header else rows
+    if header and body and all(len(cells) == len(header) + 1 and cells[-1] for _, cells in body):
+        header = ["", *header]  # R leaves out the name of the column of rows' numbers
     if guessed:
         notes.append(f"the first line of {name} ({shown(', '.join(header))}) is taken to be its header")
     return Table(name, tuple(header), tuple(body), separator, _file_column(header, body, photos), tuple(notes))
@@ -247,16 +250,24 @@ def _stem(name: str) -> str:
 
 
 def _is_photo(text: str, photos: frozenset[str]) -> bool:
-    return _stem(text) in photos or text[text.rfind(".") :].lower() in photo_suffixes()
+    return _stem(text) in photos or _has_suffix(text)
+
+
+def _has_suffix(text: str) -> bool:
+    return text[text.rfind(".") :].lower() in photo_suffixes()
 
 
 def _header(rows: list[Row], photos: frozenset[str]) -> tuple[list[str], bool]:
     """Return the header, and whether that is a guess: none of its names is known, but the first line has no photo."""
     first = rows[0][1]
-    if len(first) < 2 or any(_is_photo(text, photos) for text in first):
+    names = set(map(plain, first))
+    if len(first) < 2 or any(_has_suffix(text) for text in first):
         return [], False
-    names = [plain(text) for text in first]
-    if any(name in FILE_COLUMNS or name in LABEL_COLUMNS or name in RUN_COLUMNS for name in names):
+    if names & set(FILE_COLUMNS):  # also where a photo is called so
+        return first, False
+    if any(_is_photo(text, photos) for text in first):
+        return [], False
+    if names & {*LABEL_COLUMNS, *RUN_COLUMNS}:
         return first, False
     below = [cells for _, cells in rows[1:_SAMPLE]]
     repeats = any(text and _form(text) == _form(cell(cells, i)) for i, text in enumerate(first) for cells in below)
@@ -274,7 +285,7 @@ def _form(text: str) -> str:
 def _file_column(header: list[str], rows: list[Row], photos: frozenset[str]) -> int | None:
     """Return the column that names the photo: by its header, and by what is in it where several may be meant."""
     sample = [cells for _, cells in rows[:_SAMPLE]]
-    width = max(map(len, sample), default=0)
+    width = len(header) or max(map(len, sample), default=0)
     hits = [sum(_is_photo(cell(cells, i), photos) for cells in sample) for i in range(width)]
     names = [plain(text) for text in header]
     named = [names.index(name) for name in FILE_COLUMNS if name in names]
@@ -389,15 +400,16 @@ ABSENT = frozenset({"-1", "-1.0"})
 
 def one_hot_columns(table: Table) -> list[int]:
     """Return the columns that say of one class each whether it is there: most of their cells do."""
-    answers = YES | NO | NOT_SAID | ABSENT
-    rows = [[text.lower() for text in cells] for _, cells in table.rows[:_SAMPLE]]
-    found = []
-    for i in range(len(table.header)):
-        if i not in other_columns(table) or table.plain[i] in LABEL_COLUMNS:
-            continue
-        if rows and 2 * sum(cell(cells, i) in answers for cells in rows) > len(rows):
-            found.append(i)
-    return found if any(cell(cells, i) in YES | ABSENT | {"0"} for i in found for cells in rows) else []
+    open_ = [i for i in other_columns(table) if table.plain[i] not in LABEL_COLUMNS]
+    found = [i for i in open_ if are_answers(table, [i])]
+    said = {text.lower() for i in found for text in table.cells(i)[:_SAMPLE]}
+    return found if said & (YES | ABSENT | {"0"}) else []
+
+
+def are_answers(table: Table, columns: Sequence[int]) -> bool:
+    """Tell whether most cells of columns say yes, no or not known."""
+    cells = [text.lower() for i in columns for text in table.cells(i)[:_SAMPLE]]
+    return 2 * sum(text in YES | NO | NOT_SAID | ABSENT for text in cells) > len(cells)
 
 
 BARE_CORNERS = ("file", "x1", "y1", "x2", "y2", "label")
@@ -467,6 +479,13 @@ def of_folder(folder: Path) -> list[Path]:
         and (file.name not in COLOUR_TABLES or file.name.startswith("_"))
         and file.is_file()
     )
+
+
+def find_kind(path: Path, labels: Path | None, kind: Kind) -> list[Path]:
+    """Return the tables of a kind: the one that is given, or those of a folder."""
+    if labels is not None and not labels.is_dir():
+        return [labels] if is_table(labels) and kind_at(labels) == kind else []
+    return [file for file in of_folder(labels or path) if kind_at(file) == kind]
 
 
 def is_table(labels: Path) -> bool:

@@ -24,7 +24,8 @@ from hintseg.formats.layout import CLASS_LIST, read_classes, read_splits
 from hintseg.formats.photos import find_photos
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Item, Labels, Reading, Record
-from hintseg.formats.via_csv import via_shape
+from hintseg.formats.tables import find_kind, is_table
+from hintseg.formats.via_table import rows, via_shape
 from hintseg.types import Box, HintSet, Supervision
 
 CLASS_ATTRIBUTES = ("label", "class", "name", "type", "category", "object", "species", "tag")
@@ -50,14 +51,16 @@ class _Photo:
 
 
 class Via:
-    """VIA JSON: all its shapes, attributes as classes and tags."""
+    """VIA JSON and CSV: all their shapes, attributes as classes and tags."""
 
     name = "via"
     carries = frozenset(Supervision)
-    sign = "a JSON of photos with filename and regions, or _via_img_metadata"
+    sign = "a JSON of photos with filename and regions, or _via_img_metadata; a table with region_shape_attributes"
 
     def sniff(self, path: Path, labels: Path | None) -> Fit:
-        """Look for a JSON with VIA's keys."""
+        """Look for a JSON with VIA's keys, or a table with its header."""
+        if find_kind(path, labels, "via"):
+            return Fit.YES
         if labels is None:
             return Fit.YES if find_json(path, None, self.name) else Fit.NO
         return Fit.YES if holds_json(labels, self.name) else Fit.NO
@@ -67,15 +70,15 @@ class Via:
 
         Args:
             path: Folder of the data set.
-            labels: The JSON file, or a folder of them; None looks for it.
+            labels: The JSON or CSV file, or a folder of them; None looks for it.
             reading: How it is to be read.
 
         Raises:
             LabelError: There is no label file, no attribute is the class, or all problems of the files at once.
         """
-        files = find_json(path, labels, self.name)
+        files = find_kind(path, labels, "via") or find_json(path, labels, self.name)
         if not files:
-            raise LabelError(f"there is no VIA JSON in {labels or path}; name the label file with labels=FILE")
+            raise LabelError(f"there is no VIA JSON or CSV in {labels or path}; name the label file with labels=FILE")
         problems, notes = Problems(), list[str]()
         photos = [photo for file in files for photo in _load(file)]
         folder = find_photos(path, missing=reading.missing)
@@ -109,6 +112,11 @@ class Via:
 
 
 def _load(file: Path) -> Iterator[_Photo]:
+    if is_table(file):
+        for row in rows(file):
+            regions = ((row.shape, row.attributes),) if row.shape else ()
+            yield _Photo(row.name, regions, row.of_photo, file, row.line)
+        return
     if json_kind(file) == "via3":
         raise LabelError(f"{file.name} is a project of VIA 3, which is not read; export it as COCO or use VIA 2")
     content: Any = read_json(file, LabelError, "it may be cut off: export it again")
