@@ -11,7 +11,15 @@ from pathlib import Path
 from hintseg.errors import LabelError
 from hintseg.formats.codec import Fit
 from hintseg.formats.layout import TRUTH_FOLDERS, assemble, check_classes
-from hintseg.formats.photos import LABEL_FOLDERS, MASK_FOLDERS, PHOTO_FOLDERS, PhotoFolder, is_ours, leads_back, photo_files
+from hintseg.formats.photos import (
+    LABEL_FOLDERS,
+    MASK_FOLDERS,
+    PHOTO_FOLDERS,
+    PhotoFolder,
+    is_ours,
+    leads_back,
+    photo_files,
+)
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Reading
 from hintseg.types import Hints, HintSet, Supervision, Tags
@@ -45,7 +53,11 @@ class Folders:
         if labels is not None:
             return Fit.NO
         names = {child.name for part in split_folders(path) for child in class_folders(part)}
-        return Fit.WEAK if names - {*PHOTO_FOLDERS, *MASK_FOLDERS, *LABEL_FOLDERS, *TRUTH_FOLDERS, *NEGATIVE_FOLDERS} else Fit.NO
+        return (
+            Fit.WEAK
+            if names - {*PHOTO_FOLDERS, *MASK_FOLDERS, *LABEL_FOLDERS, *TRUTH_FOLDERS, *NEGATIVE_FOLDERS}
+            else Fit.NO
+        )
 
     def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read a folder per class: every photo has the one tag its folder says. Classes are in alphabetical order.
