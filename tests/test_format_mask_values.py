@@ -68,6 +68,12 @@ class TestValues:
         assert "2 of 2 (a.jpg and b.jpg): each is a JPEG, which cannot keep class ids" in message
         assert "write the masks as PNG" in message
 
+    def test_jpegs_beside_the_photos(self, tmp_path: Path) -> None:
+        photo(tmp_path / "a.jpg")
+        save(tmp_path / "a_mask.jpg", mask_of(1))
+        (tmp_path / "classes.txt").write_text("ant\n")
+        assert "a_mask.jpg is a JPEG, which cannot keep class ids" in refusal(tmp_path)
+
     def test_a_jpeg_under_another_suffix(self, data: Path) -> None:
         save(data / "masks" / "a.jpg", mask_of(1)).rename(data / "masks" / "a.png")
         assert "a.png is a JPEG" in refusal(data)
