@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from hintseg.errors import LabelError, did_you_mean, join, printable, shown
 from hintseg.files.parse import is_file
-from hintseg.formats.mask_names import affixed, find_masks
+from hintseg.formats.mask_names import affixed
+from hintseg.formats.mask_names import find_masks as find_masks
 from hintseg.formats.photos import PhotoFolder
 from hintseg.formats.problems import Problems, read_text
 from hintseg.types import IGNORE, Box, FullMask, Hints, HintSet, Mark, MaskFile, Photo, Region, Tags

@@ -25,11 +25,11 @@ from hintseg.formats.layout import (
     boxes_and_truth,
     check_classes,
     class_ids,
+    find_masks,
     find_truth,
     read_classes,
     read_splits,
 )
-from hintseg.formats.mask_names import find_masks
 from hintseg.formats.photos import LABEL_FOLDERS, PhotoFolder, find_photos, size_or_none
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Reading
@@ -64,7 +64,7 @@ class Voc:
         if labels is not None:
             return Fit.WEAK if holds(labels, ".xml") else Fit.NO
         root = voc_root(path)
-        if root is not None and is_file(root / "labelmap.txt") and not holds(root / XML_FOLDER, ".xml"):
+        if root is not None and is_file(root / "labelmap.txt") and not holds(root, ".xml"):
             return Fit.NO  # CVAT's masks, whose colours are those of that file
         return Fit.WHOLE if root is not None and any((root / name).is_dir() for name in LABEL_FOLDERS) else Fit.NO
 
