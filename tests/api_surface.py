@@ -38,6 +38,7 @@ CONTRACTS = (
     "hintseg.methods.refiner",
     "hintseg.config.objective",
     "hintseg.formats.codec",
+    "hintseg.labellers.labeller",
     "hintseg.wrappers.wrapper",
 )
 """The modules that what is added, here or in a package of its own, is built on."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from hintseg.refine.random_walk import path_offsets
-from hintseg.types import Batch, Targets
+from hintseg.types import Batch, Box, Mark, Targets
 
 Known = TypeVar("Known")
 
@@ -79,6 +81,18 @@ def blob_photo(side: int = 40) -> tuple[Tensor, Tensor]:
     rgb = torch.full((3, side, side), 120, dtype=torch.uint8)
     rgb[0][distance < side / 4] = 250
     return rgb, (1 - distance / (side / 3)).clamp(0, 1)[None]
+
+
+THINGS = (Mark(1, Box(4, 6, 24, 30), object=1), Mark(2, Box(18, 10, 44, 36), object=2))
+"""Boxes around what `two_things` shows."""
+
+
+def two_things() -> npt.NDArray[np.uint8]:
+    """A photo (40, 56, 3) of two bright things on noise."""
+    rgb = np.random.default_rng(0).integers(90, 150, (40, 56, 3), dtype=np.uint8)
+    rgb[8:28, 6:18] = (230, 60, 60)
+    rgb[14:34, 24:42] = (40, 60, 220)
+    return rgb
 
 
 def offsets_of(radius: float) -> list[tuple[int, int]]:

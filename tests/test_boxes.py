@@ -95,9 +95,13 @@ def test_boxes_become_masks_and_a_model(run: hintseg.Run) -> None:
     assert {"segmentation", "att"} <= log[0].keys()
 
 
-def test_crowds_are_unknown_and_photos_without_boxes_are_background(run: hintseg.Run) -> None:
-    mask = np.asarray(Image.open(run.path / "propose" / "masks" / "p1.png"))
-    assert (mask[5:20, 60:78] == 255).all()
+def test_crowds_teach_nothing_and_photos_without_boxes_are_background(run: hintseg.Run) -> None:
+    mask, label = (np.asarray(Image.open(run.path / part / "p1.png")) for part in ("propose/masks", "labels"))
+    assert (label[5:20, 60:78] == 255).all()
+    assert not mask[5:20, 60:78].any(), "a mask that is judged has a label in every pixel"
+    known = label != 255
+    np.testing.assert_array_equal(mask[known], label[known])
+    assert [path.stem for path in (run.path / "propose" / "evidence").iterdir()] == ["p1"], "all else is known"
     assert not np.asarray(Image.open(run.path / "propose" / "masks" / "p8.png")).any()
 
 

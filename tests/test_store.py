@@ -26,7 +26,7 @@ from hintseg.store.overlay import overlay, write_overlay
 from hintseg.store.pool import WAITING, write_pool
 from hintseg.types import Rle
 
-MASK = np.array([[0, 1, 2], [255, 2, 2]], np.uint8)
+MASK = np.array([[0, 1, 2], [0, 2, 2]], np.uint8)
 
 # The VOC development kit's table, labels 0 to 20 and 255.
 VOC_COLOURS = (
@@ -43,8 +43,9 @@ def test_palette_is_voc() -> None:
 
 def test_mask_png_holds_labels_and_colours(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b.png"
-    write_mask(path, MASK)
-    np.testing.assert_array_equal(read_label_png(path), MASK)
+    labels = np.where([[False] * 3, [True, False, False]], np.uint8(255), MASK)
+    write_mask(path, labels)
+    np.testing.assert_array_equal(read_label_png(path), labels)
     with Image.open(path) as image:
         assert image.mode == "P"
         assert image.convert("RGB").getpixel((0, 1)) == (224, 224, 192)
@@ -137,8 +138,10 @@ def test_quality_outlives_the_process_that_wrote_it(store: MaskStore) -> None:
 
 
 def test_store_refuses_what_does_not_belong(store: MaskStore) -> None:
-    with pytest.raises(ShapeError, match="label 3 in the mask of photo x, 0 to 2 or 255"):
+    with pytest.raises(ShapeError, match="label 3 in the mask of photo x, 0 to 2 is needed"):
         store.write("x", np.full((2, 2), 3, np.uint8))
+    with pytest.raises(ShapeError, match=r"label 255 .* a mask that is judged has a label in every pixel"):
+        store.write("x", np.full((2, 2), 255, np.uint8))
     with pytest.raises(ShapeError, match=r"quality 1\.5"):
         store.write("x", MASK, quality=1.5)
     for id in ("../x", "/x", ""):

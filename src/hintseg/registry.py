@@ -1,7 +1,7 @@
 """Hand-written tables name -> "module:Object". Importing this module imports no torch.
 
-Other packages add methods, objectives and label formats through the entry-point groups ``hintseg.methods``,
-``hintseg.objectives`` and ``hintseg.formats``.
+Other packages add methods, objectives, labellers and label formats through the entry-point groups ``hintseg.methods``,
+``hintseg.objectives``, ``hintseg.labellers`` and ``hintseg.formats``.
 """
 
 from __future__ import annotations
@@ -84,6 +84,13 @@ REFINERS: dict[str, Entry] = {
     "dense_crf": Entry("hintseg.refine:dense_crf", "fully connected CRF (Kraehenbuehl and Koltun, 2011)"),
 }
 
+LABELLERS: dict[str, Entry] = {
+    "filled": Entry("hintseg.labellers.filled:Filled", "boxes: each is its object's mask, the baseline"),
+    "grabcut": Entry("hintseg.labellers.grabcut:GrabCut", "boxes: each object cut out by its colours"),
+    "cfs": Entry("hintseg.labellers.cfs:CfsLabeller", "boxes: a network that learned from GrabCut of all of them"),
+    "cam": Entry("hintseg.labellers.cam:CamLabeller", "tags: class maps of the stage localize", "localize"),
+}
+"""What makes labels of a photo's hints: `propose.method`, but `cam`, whose localizer is chosen by `localize.method`."""
 
 FORMATS: dict[str, Entry] = {
     "folders": Entry("hintseg.formats.folders:Folders", "a folder of photos per class"),
@@ -105,6 +112,11 @@ def methods() -> dict[str, Entry]:
 def objectives() -> dict[str, Entry]:
     """Return all objectives by name, those of installed plug-ins included."""
     return OBJECTIVES | _plugins("hintseg.objectives")
+
+
+def labellers() -> dict[str, Entry]:
+    """Return all labellers by name, those of installed plug-ins included."""
+    return LABELLERS | _plugins("hintseg.labellers")
 
 
 def formats() -> dict[str, Entry]:

@@ -230,6 +230,23 @@ class Hints:
         return tuple(mark for mark in self.marks if isinstance(mark.shape, kind))  # type: ignore[misc]
 
     @property
+    def kinds(self) -> frozenset[Supervision]:
+        """The kinds of hints that are given.
+
+        Example:
+            >>> sorted(Hints(Tags(), marks=(Mark(2, Click(3, 3)),)).kinds)
+            [<Supervision.POINTS: 'points'>, <Supervision.TAGS: 'tags'>]
+        """
+        given = {
+            Supervision.TAGS: self.tags is not None,
+            Supervision.BOXES: bool(self.shaped(Box)),
+            Supervision.SCRIBBLES: self.scribbles is not None or bool(self.shaped(Stroke)),
+            Supervision.POINTS: bool(self.shaped(Click)),
+            Supervision.MASKS: self.mask is not None,
+        }
+        return frozenset(kind for kind, there in given.items() if there)
+
+    @property
     def objects(self) -> tuple[Mark[Box], ...]:
         """The boxes of single objects: neither crowds nor boxes of background."""
         return tuple(mark for mark in self.shaped(Box) if BACKGROUND < mark.label < IGNORE)

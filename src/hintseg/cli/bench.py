@@ -48,20 +48,20 @@ def bench(
         raise ConfigError("device cuda asked for, but torch sees no such device; leave --device out")
     if threads and min(threads) < 1:
         raise ConfigError(f"--threads {min(threads)} given, 1 or more is needed")
-    where = torch.device(device)
+    processor = torch.device(device)
     chosen = [row for row in OPERATIONS.values() if not names or row.name in names]
-    left_out = [row.name for row in chosen if where.type == "cuda" and not row.cuda]
+    left_out = [row.name for row in chosen if processor.type == "cuda" and not row.cuda]
     chosen = [row for row in chosen if row.name not in left_out]
     console = Console(stderr=json)
     reached, rows = [], []
     for count in threads or [torch.get_num_threads()]:
         with console.status(f"rates of the machine, {count} threads"):
-            reached.append(rates(where, count, tiny=tiny))
+            reached.append(rates(processor, count, tiny=tiny))
         for operation in chosen:
             with console.status(f"{operation.name}, {count} threads"):
-                rows.append(measure(operation, where, reached[-1], slow=slow, tiny=tiny))
+                rows.append(measure(operation, processor, reached[-1], slow=slow, tiny=tiny))
     if json:
-        facts = {"machine": machine_facts(where), "rates": [asdict(rate) for rate in reached]}
+        facts = {"machine": machine_facts(processor), "rates": [asdict(rate) for rate in reached]}
         typer.echo(dumps(facts | {"rows": [asdict(row) for row in rows]}))
         return
     console.print(_speeds(rows))
@@ -72,7 +72,7 @@ def bench(
     for rate in reached:
         speeds = f"copies {rate.copy / 1e9:.1f} GB/s, multiplies {rate.multiply / 1e9:.0f} GFLOP/s"
         console.print(f"{rate.threads} threads: {speeds}", highlight=False)
-    console.print(", ".join(f"{key} {value}" for key, value in machine_facts(where).items()), highlight=False)
+    console.print(", ".join(f"{key} {value}" for key, value in machine_facts(processor).items()), highlight=False)
     if not PLAIN.is_file():
         console.print(
             "The plain versions are not part of the installed package; run this in a source checkout "

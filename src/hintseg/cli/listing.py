@@ -15,6 +15,7 @@ class Kind(StrEnum):
     recipes = "recipes"
     refiners = "refiners"
     objectives = "objectives"
+    labellers = "labellers"
     backbones = "backbones"
     formats = "formats"
 
@@ -23,7 +24,7 @@ def listing(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
     filter: Annotated[str, typer.Option(help="Backbones only: a timm name pattern, such as 'resnet*'.")] = "",
 ) -> None:
-    """List methods, recipes, refiners, objectives, backbones or label formats, with a line on each."""
+    """List methods, recipes, refiners, objectives, labellers, backbones or label formats, with a line on each."""
     for name, text in rows(kind, filter):
         typer.echo(f"{name:<24} {text}".rstrip())
 
@@ -42,6 +43,10 @@ def rows(kind: Kind, pattern: str = "") -> list[tuple[str, str]]:
         from hintseg.registry import objectives
 
         return [(name, entry.summary) for name, entry in objectives().items()]
+    if kind is Kind.labellers:
+        from hintseg.registry import labellers
+
+        return [(name, entry.summary) for name, entry in labellers().items()]
     if kind is Kind.recipes:
         from hintseg.config.loader import recipe_names, summary
 

@@ -55,7 +55,9 @@ def masks(
     become masks of every object and of every photo, as palette PNG, instance PNG, COCO (RLE and polygons) and YOLO
     segment. A small network learns from GrabCut what your objects look like; the more boxes, the better.
 
-    In the palette PNGs value 0 is background, k is the k-th class of classes.txt, 255 is unknown.
+    In the palette PNGs value 0 is background and k the k-th class of classes.txt. Every pixel has a label: a crowd is
+    background, and where no pixel is, what is in no box takes the class of the nearest object. A photo of which nothing
+    is known gets no mask.
     """
     from rich.console import Console
 

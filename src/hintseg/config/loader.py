@@ -10,11 +10,11 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from hintseg.config.run import FREE_METHODS, STAGES, RunConfig, run_model
+from hintseg.config.run import FUNCTIONS, STAGES, RunConfig, run_model
 from hintseg.config.settings import Settings
 from hintseg.errors import ConfigError, did_you_mean, join, list_problems, printable, shown
 from hintseg.files.parse import is_file, parse_json, parse_yaml, read_yaml
-from hintseg.registry import WRAPPERS, methods, methods_to, resolve
+from hintseg.registry import WRAPPERS, labellers, methods, methods_to, resolve
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -188,10 +188,15 @@ def _settings_class(stage: str, block: Any) -> type[Settings]:
     name = block["method"]
     if name in WRAPPERS:
         raise ConfigError(f"'{stage}.method': '{name}' wraps a localizer; set {name}={{}} beside the localize block")
-    free = FREE_METHODS.get(stage, {})
-    if name in free:
-        return free[name]
+    if stage == "refine" and name in FUNCTIONS:
+        return FUNCTIONS[name]
     table = methods()
+    free: list[str] = list(FUNCTIONS) if stage == "refine" else []
+    if stage == "propose":
+        free = [name for name in labellers() if name not in table]
+        if name in free:
+            labeller: type[Settings] = resolve("labeller", name, labellers())
+            return labeller
     if name not in table:
         known = [*free, *methods_to(stage)]
         raise ConfigError(

@@ -21,7 +21,17 @@ from hintseg.config.settings import (
 from hintseg.registry import WRAPPERS
 
 
-class FunctionRefine(Settings):
+class FreeMethod(Settings):
+    """Base of the settings of what a stage may do without training a network.
+
+    Attributes:
+        method: Its registry name.
+    """
+
+    method: str
+
+
+class FunctionRefine(FreeMethod):
     """Base of the settings of refiners that do not learn, `hintseg.registry.REFINERS`: all but `method` are arguments.
 
     Attributes:
@@ -30,7 +40,6 @@ class FunctionRefine(Settings):
 
     of_probabilities: ClassVar[bool] = False
     """Whether the scores it takes must sum to 1 in each pixel."""
-    method: str
 
 
 class DenseCrfRefine(FunctionRefine):
@@ -62,38 +71,6 @@ class ParRefine(FunctionRefine):
     method: Literal["par", "pamr"] = "par"
     iterations: Count = 10
     dilations: tuple[Count, ...] = (1, 2, 4, 8, 12, 24)
-
-
-class FilledPropose(Settings):
-    """Take each box as its object's mask: the baseline of methods that learn from boxes.
-
-    Attributes:
-        method: `filled`.
-    """
-
-    method: Literal["filled"] = "filled"
-
-
-class GrabCutPropose(Settings):
-    """Cut the object out of each box by its colours. Nothing is learned, so it also serves few photos.
-
-    Attributes:
-        method: `grabcut`.
-        expand: How much wider and higher than the box the region is that GrabCut sees; what is added is background.
-        iterations: Cuts per box, the colours learned anew before each. More than one lets thin and dim objects fade
-            away: docs/benchmarks.md, "GrabCut".
-        smallest: Results that cover less of the box than this share are replaced by the filled box.
-        longest: Larger crops are reduced to this side, pixels, meanwhile; null: never.
-        neighbours: Whether the pixels of other boxes of the class are spared when GrabCut learns the background's
-            colours. The paper does not say so; see `hintseg.refine.box_proposal`.
-    """
-
-    method: Literal["grabcut"] = "grabcut"
-    expand: Annotated[float, Field(ge=0)] = 0.5
-    iterations: Count = 1
-    smallest: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    longest: Annotated[int, Field(ge=32)] | None = 320
-    neighbours: bool = True
 
 
 class TestConfig(Settings):
@@ -130,7 +107,8 @@ class RunConfig(Settings):
         seed: Drives python, numpy, torch and the loader's workers.
         data: Which photos, which labels.
         backbone: Feature network of every stage that does not name its own.
-        propose: What turns boxes into masks: a network (`cfs`) or a function (`grabcut`, `filled`); null without boxes.
+        propose: What labels photos by their marks: a network (`cfs`) or any labeller that need not learn (`grabcut`,
+            `filled`, see `hintseg list labellers`); null without marks.
         localize: The network that learns to place the tags; null where the recipe needs none.
         maps: How its class maps are read out and cut into seeds.
         refine: What sharpens the seeds: a network (`irn`) or a function (`dense_crf`, `par`, `pamr`); null: nothing.
@@ -143,7 +121,7 @@ class RunConfig(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     data: DataConfig
     backbone: BackboneConfig = BackboneConfig()
-    propose: MethodConfig | FilledPropose | GrabCutPropose | None = None
+    propose: MethodConfig | FreeMethod | None = None
     localize: MethodConfig | None = None
     maps: MapsConfig = MapsConfig()
     refine: MethodConfig | DenseCrfRefine | ParRefine | None = None
@@ -166,11 +144,8 @@ STAGES: tuple[Literal["propose"], Literal["localize"], Literal["refine"], Litera
 )
 """Stage names in the order they run."""
 
-FREE_METHODS: dict[str, dict[str, type[Settings]]] = {
-    "propose": {"filled": FilledPropose, "grabcut": GrabCutPropose},
-    "refine": {"dense_crf": DenseCrfRefine, "par": ParRefine, "pamr": ParRefine},
-}
-"""What a stage may do without learning, by stage and name."""
+FUNCTIONS: dict[str, type[FunctionRefine]] = {"dense_crf": DenseCrfRefine, "par": ParRefine, "pamr": ParRefine}
+"""Settings of the refiners that do not learn, by name."""
 
 
 @lru_cache

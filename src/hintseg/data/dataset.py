@@ -21,6 +21,7 @@ from hintseg.signals import leave_to_parent
 from hintseg.types import IGNORE, Batch, Photo, Targets
 
 Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 logger = logging.getLogger("hintseg")
 
@@ -40,6 +41,7 @@ class Item(NamedTuple):
         pixels: (crop, crop) uint8 labels, 255 not said, or None.
         boxes: (n, 5) float32 label and box inside the crop, or None.
         source: The photo with a single tag that it is paired with, if any.
+        trust: (crop, crop) uint8, how far to trust `pixels`, 255 = wholly; None where trust is not read.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Item(NamedTuple):
     pixels: Tensor | None = None
     boxes: Tensor | None = None
     source: Item | None = None
+    trust: Tensor | None = None
 
 
 class EpochDataset(Dataset[Item]):
@@ -121,6 +124,8 @@ class PhotoDataset(EpochDataset):
         transform: What is done to each photo and mask.
         masks: Returns a photo's labels (H, W) uint8 of the photo's upright size, or None where it has none (the
             photo then counts as unlabelled: all 255). Leave it out for methods that learn without masks.
+        trust: Returns how far to trust each label, (H, W) float32 in 0..1, or None: wholly. Leave it out where losses
+            weigh all labels alike.
         sources: Draws a source photo, one of `photos`, for each photo with two or more tags; it is labelled and
             transformed likewise, by chance of its own. Leave it out for methods that pair no photos.
         seed: The run's seed.
@@ -133,6 +138,7 @@ class PhotoDataset(EpochDataset):
         transform: TrainingTransform,
         masks: Callable[[Photo], Bytes | None] | None = None,
         *,
+        trust: Callable[[Photo], Floats | None] | None = None,
         sources: SourcePool | None = None,
         seed: int = 0,
     ) -> None:
@@ -142,6 +148,7 @@ class PhotoDataset(EpochDataset):
         self.classes = classes
         self.transform = transform
         self.masks = masks
+        self.trust = trust
         self.sources = sources
         self._places = {photo.id: place for place, photo in enumerate(photos)} if sources else {}
 
@@ -167,10 +174,17 @@ class PhotoDataset(EpochDataset):
         raise PhotoError(f"{TRIES} photos with a single tag were drawn and none can be read; the last is {source.path}")
 
     def _item(self, photo: Photo, rgb: Bytes, random: np.random.Generator) -> Item:
-        view = self.transform(rgb, self._labels(photo, rgb.shape[:2]), random)
+        size = rgb.shape[:2]
+        view = self.transform(rgb, self._labels(photo, size), random, self._trust(photo, size))
         values, known = tag_rows([photo.hints], self.classes)
         return Item(
-            photo.id, view.image, torch.from_numpy(values[0]), torch.from_numpy(known[0]), view.window, view.mask
+            photo.id,
+            view.image,
+            torch.from_numpy(values[0]),
+            torch.from_numpy(known[0]),
+            view.window,
+            view.mask,
+            trust=view.trust,
         )
 
     def _next(self, index: int) -> tuple[Photo, Bytes]:
@@ -194,10 +208,21 @@ class PhotoDataset(EpochDataset):
             )
         return mask
 
+    def _trust(self, photo: Photo, size: tuple[int, ...]) -> Bytes | None:
+        if self.trust is None:
+            return None
+        trust = self.trust(photo)
+        if trust is None:
+            return np.full(size, 255, np.uint8)
+        if trust.shape != size:
+            raise ShapeError(f"the trust of photo {photo.id} is {trust.shape} pixels but the photo is {size}")
+        return (trust * 255).round().astype(np.uint8)
+
 
 def collate(items: Sequence[Item]) -> Batch:
     """Stack items of one size into a batch; images become float32 in 0..1."""
     pixels = [item.pixels for item in items if item.pixels is not None]
+    trust = [item.trust for item in items if item.trust is not None]
     boxes = tuple(item.boxes for item in items if item.boxes is not None)
     sources = [item.source for item in items if item.source is not None]
     return Batch(
@@ -208,6 +233,7 @@ def collate(items: Sequence[Item]) -> Batch:
             tags_known=torch.stack([item.tags_known for item in items]),
             windows=torch.stack([item.window for item in items]),
             pixels=torch.stack(pixels) if pixels else None,
+            trust=torch.stack(trust).float() / 255 if trust else None,
             boxes=boxes or None,
         ),
         source=collate(sources) if sources else None,

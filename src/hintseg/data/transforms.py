@@ -28,11 +28,13 @@ class View(NamedTuple):
         image: (3, crop, crop) uint8 RGB, padded with `PAD_RGB`.
         mask: (crop, crop) uint8 labels, padded with 255; None where none was given.
         window: (4,) int64 box (x0, y0, x1, y1) of the photo inside the crop.
+        trust: (crop, crop) uint8, 255 = wholly, padded with 0; None where none was given.
     """
 
     image: Tensor
     mask: Tensor | None
     window: Tensor
+    trust: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,14 @@ class TrainingTransform:
     jitter: float = 0.0
     longest: int | None = None
 
-    def __call__(self, rgb: Bytes, mask: Bytes | None, random: np.random.Generator) -> View:
-        """Transform a photo and its mask alike.
+    def __call__(self, rgb: Bytes, mask: Bytes | None, random: np.random.Generator, trust: Bytes | None = None) -> View:
+        """Transform a photo, its mask and the trust in that alike.
 
         Args:
             rgb: Photo, (H, W, 3) uint8.
             mask: Labels, (H, W) uint8, or None.
             random: The only source of chance: the same state gives the same view.
+            trust: In each label, (H, W) uint8 0..255, or None.
         """
         factor = random.uniform(*self.scale) * reduction(rgb.shape[:2], self.longest)
         size = [max(1, round(side * factor)) for side in rgb.shape[:2]]
@@ -87,12 +90,19 @@ class TrainingTransform:
             image = adjust_colours(image, colours)
         padding = [x0, y0, self.crop - width - x0, self.crop - height - y0]
         image = F.pad(image, padding, fill=list(PAD_RGB))
-        label: Tensor | None = None
-        if mask is not None:
+
+        def exact(values: Bytes | None, fill: int) -> Tensor | None:
             # The exact mode takes the pixel under the new one's centre, as the photo's bilinear mode does. The plain
             # nearest mode, which torchvision gives a tv_tensors.Mask, takes its corner: masks shift by half a pixel.
-            label = F.pad(cut(torch.from_numpy(mask)[None], InterpolationMode.NEAREST_EXACT), padding, fill=IGNORE)[0]
-        return View(image, label, torch.tensor([x0, y0, x0 + width, y0 + height]))
+            if values is None:
+                return None
+            laid: Tensor = F.pad(
+                cut(torch.from_numpy(values)[None], InterpolationMode.NEAREST_EXACT), padding, fill=fill
+            )
+            return laid[0]
+
+        window = torch.tensor([x0, y0, x0 + width, y0 + height])
+        return View(image, exact(mask, IGNORE), window, exact(trust, 0))
 
 
 def adjust_colours(image: Tensor, factors: npt.NDArray[np.float64]) -> Tensor:

@@ -209,6 +209,15 @@ def foreign(path: Path) -> bool:
     return name not in folder.hashes
 
 
+def mended(path: Path) -> bool:
+    """Return whether a file in a folder of ours that is being written was changed or put there by somebody else."""
+    if (found := _owner(path)) is None:
+        return False
+    folder, name = found
+    folder.refresh()
+    return _digest(path) not in folder.hashes.get(name, ())
+
+
 def _owner(path: Path) -> tuple[OwnedFolder, str] | None:
     """Return the innermost folder of ours that a file lies in, and its name there; None outside of all open ones."""
     place = Path(os.path.realpath(path.parent))

@@ -23,10 +23,14 @@ class SegmenterConfig(MethodConfig):
         objectives: The losses, as blocks of a name, a weight and the objective's own settings, such as
             `[{name: cross_entropy}, {name: soft_margin, weight: 0.5}]` (`hintseg list objectives`). They replace the
             default; losses that belong to a method (`lgsa`: `alpha`) are added by its own settings.
+        trust: Whether labels weigh as far as they are trusted: those of tags by how clearly their class leads in the
+            pixel, those of marks by what the marks say, those of a person wholly. Off, all weigh alike. What it brings
+            is to be measured in docs/benchmarks.md.
     """
 
     task: ClassVar[Literal["segment"]] = "segment"
     objectives: Objectives = (CrossEntropy(),)
+    trust: bool = False
 
 
 class Segmenter(Method):

@@ -18,14 +18,14 @@ from hintseg.errors import ConfigError, LabelError, RunError, did_you_mean, show
 from hintseg.files.atomic import whole_file, write_json
 from hintseg.files.owned import OwnedFolder, owned, refuse_inputs
 from hintseg.formats.problems import Problems, read_text
-from hintseg.pipeline.plan import Kind, Plan, labelled_by, sentences
+from hintseg.pipeline.plan import Kind, Plan, labelled_by, needs_of, sentences, words
 from hintseg.registry import methods, resolve
 from hintseg.run.fingerprint import broken
 from hintseg.run.folder import RunFolder
 from hintseg.run.history import add_event
-from hintseg.run.schema import DataFacts, Manifest, StageFacts
+from hintseg.run.schema import MADE_AS, DataFacts, Manifest, StageFacts
 from hintseg.training.watch import Watch
-from hintseg.types import Box, Click, HintSet, MaskFile, Photo, Supervision
+from hintseg.types import Click, Hints, HintSet, MaskFile, Photo, Stroke, Supervision
 
 
 def one_stage(config: RunConfig) -> bool:
@@ -70,20 +70,22 @@ def make_plan(hint_set: HintSet, config: RunConfig) -> Plan:
             f"recipe '{config.recipe}' has no stage that makes masks for its segmenter to learn from; true masks teach "
             "only where you say so: set data.learn_masks to all, to a split, or to a file that lists photos"
         )
-    found = {photo.id: labelled_by(photo, config, one_stage=itself) for photo in usable}
+    needs = needs_of(config)
+    found = {photo.id: labelled_by(photo, config, needs, one_stage=itself) for photo in usable}
     by: dict[str, Kind] = {id: kind for id, kind in found.items() if kind is not None}
     train = tuple(photo for photo in usable if photo.id in by)
     val = tuple(p for p in photos if p.id in judged and p.truth is not None)
-    boxless = config.propose is not None and not any(photo.hints.shaped(Box) for photo in usable)
-    if not train or boxless:
-        need = "boxes" if boxless else "tags, boxes or points" if config.localize is not None or itself else "a mask"
+    unmarked = bool(needs) and not any(needs & photo.hints.kinds for photo in usable)
+    if not train or unmarked:
+        implied = "tags, boxes or points" if config.localize is not None or itself else "a mask"
+        need = words(needs) if unmarked else implied
         raise LabelError(
             f"none of the {len(usable)} training photos of {config.data.path} has {need}, which recipe "
             f"'{config.recipe}' learns from; `hintseg check {config.data.path}` shows what is there"
         )
-    if not any(by[photo.id] == "masks" or photo.hints.tags or photo.hints.shaped(Box) for photo in train):
+    if not any(by[photo.id] == "masks" or photo.hints.tags or needs & photo.hints.kinds for photo in train):
         raise LabelError(f"all {len(train)} training photos are negatives: no photo shows any of the classes")
-    return Plan(train, val, by, sentences(usable, by, photos, judged, config))
+    return Plan(train, val, needs, by, sentences(usable, by, needs, photos, judged, config))
 
 
 def _with_taught_masks(hint_set: HintSet, config: RunConfig) -> list[Photo]:
@@ -155,6 +157,8 @@ def begin(
         partly = [[id, sorted(one.said)] for id, one in tags if len(one.said) < len(hint_set.classes)]
         teaching = [row for row in photos if row["split"] == "train"]
         hints = [hint_set.classes, hint_set.background, teaching, partly]
+        if rest := [[p.id, _digest(said)] for p in plan.train if (said := _beyond_row(p.hints, plan.needs))]:
+            hints.append(rest)
         digests = {"hints": _digest(hints), "judges": _digest([row for row in photos if row["split"] == "val"])}
         if config.data.learn_masks not in (None, "all", *hint_set.splits):  # a file, which may change
             digests["taught"] = _digest([p.id for p in plan.train if p.hints.mask is not None])
@@ -197,6 +201,7 @@ def _write_beginning(
     run.write_manifest(
         Manifest(
             hintseg=version("hintseg"),
+            made_as=MADE_AS,
             python=platform.python_version(),
             torch=version("torch"),
             lightning=version("lightning"),
@@ -270,7 +275,7 @@ def _go_on(
     manifest = run.manifest
     for stage in STAGES:
         if getattr(config, stage) is None and stage in manifest.stages:  # begun, and now left out
-            folder.remove((f"{stage}/", *(("labels/",) if stage == "segment" else ())))
+            folder.remove((f"{stage}/", *(("labels/", "trust/") if stage == "segment" else ())))
             del manifest.stages[stage]
         elif getattr(config, stage) is not None:
             manifest.stages.setdefault(stage, StageFacts())
@@ -307,10 +312,17 @@ def _weights(settings: dict[str, Any]) -> Iterator[Path]:
             yield Path(value)
 
 
-def _learns_from(config: RunConfig) -> Any:
+def _learns_from(config: RunConfig) -> str:
     if config.propose is not None:
-        return "boxes"
+        return words(needs_of(config))
     return "tags" if config.localize is not None or one_stage(config) else "masks"
+
+
+def _beyond_row(hints: Hints, needs: frozenset[Supervision]) -> list[str]:
+    """Return what a labeller of those needs reads and ``photos.json`` does not hold: strokes, and doubts."""
+    strokes = hints.scribbles if Supervision.SCRIBBLES in needs else None
+    marks = [repr(mark) for mark in hints.marks if needs and (isinstance(mark.shape, Stroke) or mark.trust != 1)]
+    return [*marks, *([hashlib.sha256(strokes.path.read_bytes()).hexdigest()] if strokes else [])]
 
 
 def _rows(plan: Plan) -> list[dict[str, Any]]:

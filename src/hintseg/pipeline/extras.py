@@ -15,15 +15,16 @@ from hintseg.cam import grow
 from hintseg.config.run import RunConfig
 from hintseg.data.photos import photo_size
 from hintseg.files.atomic import whole_file
+from hintseg.labellers.cam import MAP_STRIDE
 from hintseg.methods.method import Method, Pictures
 from hintseg.pipeline.each_photo import each_photo
-from hintseg.pipeline.maps import MAP_STRIDE, tag_rows
+from hintseg.pipeline.maps import tag_rows
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import Stage
 from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import Photo
+from hintseg.types import IGNORE, Photo
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -53,8 +54,8 @@ def write_extras(
 ) -> None:
     """Write what `Method.extras` makes of photos whose tags are known.
 
-    Labels go to the masks ``RUN/STAGE/NAME``, at the photo's own size; maps to grey images ``RUN/STAGE/NAME/ID.png``, a
-    quarter of it.
+    Labels go to the masks ``RUN/STAGE/NAME``, at the photo's own size; a photo of which nothing is known gets none.
+    Maps go to grey images ``RUN/STAGE/NAME/ID.png``, a quarter of that size.
     """
     stores = {name: MaskStore(run.stage(stage) / name, run.classes, run.background) for name in method.extra_labels}
     if not stores:
@@ -71,7 +72,8 @@ def write_extras(
             with whole_file(run.path / stage / name / f"{photo.id}.png") as file:
                 Image.fromarray(made[name]).save(file, "PNG")
         for name, store in stores.items():  # last: they say that a photo is done
-            store.write(photo.id, made[name])
+            if not (made[name] == IGNORE).all():  # no tag and no background: nothing is known
+                store.write(photo.id, made[name])
 
     each_photo(
         ", ".join(labels.kind for labels in method.extra_labels.values()),

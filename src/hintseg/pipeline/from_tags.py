@@ -41,7 +41,7 @@ from hintseg.run.schema import Show
 from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import BACKGROUND, IGNORE, Photo
+from hintseg.types import Photo
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -87,9 +87,8 @@ def segment_from_tags(
         store.write(photo.id, mask, quality=quality)
 
     def write_tagged(photo: Photo, mask: Bytes, quality: float) -> None:
-        if not run.background:
-            mask = np.where(mask == BACKGROUND, np.uint8(IGNORE), mask)  # a photo without tags: nothing is known
-        write(photo, mask, quality)
+        if run.background or mask.any():  # without background and tags nothing is known: no mask
+            write(photo, mask, quality)
 
     predict_photos(method, learned, write_tagged, config, watch, tagged=len(run.classes))
     predict_photos(method, val, write, config, watch)

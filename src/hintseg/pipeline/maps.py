@@ -10,14 +10,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hintseg.cam import choose_threshold, grow, multi_scale, normalise, seeds
+from hintseg.cam import choose_threshold, grow
 from hintseg.config.run import RunConfig
 from hintseg.data.photos import photo_size
 from hintseg.evaluation.folders import evaluate_folders
 from hintseg.evaluation.sweep import SeedSweep
 from hintseg.hints import implied
+from hintseg.labellers.cam import CamLabeller, place
 from hintseg.methods.method import Method
 from hintseg.pipeline.each_photo import each_photo, on_threads
+from hintseg.pipeline.evidence import EvidenceStore
 from hintseg.run.folder import RunFolder, by_class
 from hintseg.run.schema import MetricRow, Split, Stage, Sweep
 from hintseg.store.maps import read_maps, write_maps
@@ -28,9 +30,6 @@ from hintseg.types import Photo
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-
-MAP_STRIDE = 4
-"""Class maps are kept at this fraction of the photo's size, as the published pipelines do."""
 
 
 def tag_rows(photos: Sequence[Photo], classes: int) -> Tensor:
@@ -43,18 +42,11 @@ def write_class_maps(
 ) -> None:
     """Write the class maps of the photos that have none yet: ``RUN/STAGE/maps/ID.npz``."""
     folder = run.stage(stage) / "maps"
+    labeller = CamLabeller(method, config.maps, len(run.classes))
 
     def make(group: list[Photo], pixels: Tensor) -> Iterator[Floats]:
-        size = [-(-side // MAP_STRIDE) for side in pixels.shape[-2:]]
-        merged = multi_scale(
-            method.class_maps,
-            pixels.float() / 255,
-            scales=config.maps.scales,
-            flip=config.maps.flip,
-            size=(size[0], size[1]),
-        )
         tags = tag_rows(group, len(run.classes)).to(pixels.device)
-        maps = normalise(merged.float(), tags).cpu().numpy()
+        maps = labeller.look(pixels.float() / 255, tags).cpu().numpy()
         return (one[_class_ids(photo) - 1] for photo, one in zip(group, maps, strict=True))
 
     def write(photo: Photo, maps: Floats) -> None:
@@ -116,20 +108,22 @@ def cut_maps(
     how: str,
     watch: Watch,
     folder: str = "masks",
+    *,
+    trust: bool = False,
 ) -> list[MetricRow]:
     """Cut a stage's maps into masks and return the rows for metrics.json (first process only).
 
-    With truth at hand the threshold is swept in the same pass (the oracle).
+    With truth at hand the threshold is swept in the same pass (the oracle). With `trust` how clearly the class of each
+    pixel leads is kept beside the masks.
     """
     threshold, how_chosen = chosen
-    store = MaskStore(run.stage(stage) / folder, run.classes, run.background)
+    store = EvidenceStore(run, stage, trust=trust, masks=folder)
     sweep, swept, adding = SeedSweep(len(run.classes)), 0, Lock()
 
     def cut(photo: Photo) -> None:
         nonlocal sweep, swept
         class_ids, scores = read_scores(run, stage, photo)
-        mask = seeds(scores, torch.from_numpy(class_ids), threshold).numpy()
-        store.write(photo.id, mask, quality=margin(scores, threshold))
+        store.write(photo, place(torch.from_numpy(class_ids), scores, threshold), quality=True)
         truth = run.path / "truth" / f"{photo.id}.png"
         if threshold is not None and truth.is_file():
             part = SeedSweep(len(run.classes))
@@ -143,7 +137,7 @@ def cut_maps(
         return []
     sweep = sum((part for part, _ in parts), SeedSweep(len(run.classes)))
     swept = sum(count for _, count in parts)
-    store.finish()
+    store.finish(photos, watch)
     best, _ = sweep.best() if swept else (None, 0.0)
     facts = Sweep(
         thresholds=tuple(round(float(t), 4) for t in sweep.thresholds),
@@ -176,16 +170,6 @@ def record(run: RunFolder, stage: Stage, rows: list[MetricRow]) -> None:
     """Put a stage's results into metrics.json, in the first process."""
     if machine.rank() == 0:
         run.add_metrics(stage, rows)
-
-
-def margin(scores: Tensor, threshold: float | None) -> float:
-    """Return how clearly the winning class leads the second best (background included), averaged over the pixels."""
-    rows = scores if threshold is None else torch.cat([scores, scores.new_full((1, *scores.shape[1:]), threshold)])
-    if len(rows) < 2:
-        return 1.0
-    first, winner = rows.max(dim=0)
-    second = rows.scatter(0, winner[None], -torch.inf).amax(dim=0)  # a top-2 takes twice as long
-    return float((first - second).mean().clamp(0, 1))
 
 
 def score(

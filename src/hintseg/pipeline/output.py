@@ -19,8 +19,9 @@ from hintseg.files.atomic import whole_file
 from hintseg.files.owned import OwnedFolder, kind_of, owned
 from hintseg.geometry.runs import encode_part
 from hintseg.hints.convert import write, writer, writers
+from hintseg.labellers.labeller import Evidence
 from hintseg.pipeline.each_photo import on_threads
-from hintseg.pipeline.plan import combine, unboxed
+from hintseg.pipeline.plan import combine
 from hintseg.run.folder import BASELINE, RunFolder
 from hintseg.store.coco import write_coco
 from hintseg.store.instances import read_instances, write_objects
@@ -50,7 +51,7 @@ logger = logging.getLogger("hintseg")
 OBJECTS = "objects"
 """Folder of the objects in masks for people, where not all photos have any."""
 
-RESERVED = (*STAGES, "truth", "labels", BASELINE)
+RESERVED = (*STAGES, "truth", "labels", "trust", BASELINE)
 """Folders of a run that no masks for people may be written to."""
 
 
@@ -94,27 +95,36 @@ def write_masks(
     watch: Watch | None,
     to: Sequence[str] = (),
 ) -> Path:
-    """Write the masks of a run's training photos, also in the formats `to`."""
+    """Write the masks of a run's training photos, also in the formats `to`.
+
+    What marks and tags say is combined, and every pixel has a label. Photos of which nothing is known have none.
+    """
     check_formats(to)
-    made, by_boxes = run.masks_of_photos(), run.masks_of(("propose",))
+    made, by_marks = run.masks_of_photos(), run.masks_of(("propose",))
     if made is None:
         raise RunError(f"{run.path} has no masks yet; `hintseg train ... --out {run.path} --resume` makes them")
     clear(target, overwrite)
-    made_by = (by_boxes, run.masks_of(("refine", "localize", "segment") if by_boxes else (made.stage,)))
+    made_by = (by_marks, run.masks_of(("refine", "localize", "segment") if by_marks else (made.stage,)))
     stores = [None if one is None else MaskStore(one.folder, run.classes, run.background) for one in made_by]
     rows = {row.id: row for row in run.photos if row.split == "train"}  # a photo may be in both splits
     paths = {name: row.path for name, row in rows.items()}
     names = sorted({name for store in stores if store is not None for name in store.ids() if name in rows})
     files = {name: file_name(name, paths[name]) for name in names}
     boxed = [] if stores[0] is None else [name for name in names if name in stores[0]]
-    objects = {name: run.path / "propose" / "instances" / f"{name}.npz" for name in boxed}
+    places = {name: run.path / "propose" / "instances" / f"{name}.npz" for name in boxed}
+    objects = {name: place for name, place in places.items() if place.is_file()}
     watch = watch or Watch()
     with writing(target.root, run, files, overlays, objects) as write:
 
         def one(photo: Photo) -> None:
             row = rows[photo.id]
-            boxes, tags = (None if s is None or photo.id not in s else s.read(photo.id) for s in stores)
-            mask = combine(unboxed(row.tags, {label for label, *_ in row.boxes or ()}), boxes, tags)
+            marks, tags = (None if s is None or photo.id not in s else s.read(photo.id) for s in stores)
+            path = run.path / "propose" / "instances" / f"{photo.id}.npz"
+            known = read_instances(path) if marks is not None and path.is_file() else None
+            by_marks = None if marks is None else Evidence(marks, None, known)
+            # Without masks of tags a class that was not marked has no place: the masks of marks stand alone.
+            found = by_marks if tags is None else combine(row.tags, by_marks, Evidence(tags))
+            mask = None if found is None else found.complete(run.background)  # a person may have mended in some 255
             if mask is not None:
                 write(photo, mask)
 

@@ -1,8 +1,9 @@
 """The plan of a run: which photos teach, what labels each of them for the segmenter, and who is left out and why.
 
-Photos may differ in what is said of them. A photo whose mask may be learned from is labelled by that; else one with
-boxes by the stage `propose`, where the recipe has one; else one whose tags are known by `localize` and `refine`, or by
-the segmenter itself where it learns from tags. What several say of one photo is put together by `combine`.
+Photos may differ in what is said of them. A photo whose mask may be learned from is labelled by that; else one with the
+hints that the labeller of the stage `propose` needs by that stage, where the recipe has one; else one whose tags are
+known by `localize` and `refine`, or by the segmenter itself where it learns from tags. What several say of one photo is
+put together by `combine`.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from hintseg.config.run import RunConfig
-from hintseg.types import BACKGROUND, IGNORE, Box, Click, Hints, Photo, Stroke
+from hintseg.labellers.labeller import Evidence, labeller_class
+from hintseg.types import BACKGROUND, IGNORE, Hints, Photo, Supervision
 
-Bytes = npt.NDArray[np.uint8]
-Kind = Literal["masks", "boxes", "tags"]
+Kind = str
+"""What labels a photo: `masks`, `tags`, or the kinds of hints that the labeller of `propose` needs."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,21 @@ class Plan:
     Attributes:
         train: Those it learns from.
         val: Those it is judged on.
+        needs: The kinds of hints that the labeller of the stage `propose` needs; none without that stage.
         by: What labels each training photo for the segmenter, by its id.
         sentences: The plan in words: how many teach by what, and how many are left out and why.
     """
 
     train: tuple[Photo, ...]
     val: tuple[Photo, ...]
+    needs: frozenset[Supervision] = frozenset()
     by: Mapping[str, Kind] = field(default_factory=dict)
     sentences: tuple[str, ...] = ()
 
     @cached_property
-    def boxed(self) -> tuple[Photo, ...]:
-        """The training photos that the stage `propose` looks at: those with boxes, and those known to need none."""
-        return tuple(p for p in self.train if p.hints.shaped(Box) or shows_nothing(p.hints))
+    def proposed(self) -> tuple[Photo, ...]:
+        """The training photos that the stage `propose` looks at: see `serves`."""
+        return tuple(photo for photo in self.train if serves(self.needs, photo.hints))
 
     @cached_property
     def tagged(self) -> tuple[Photo, ...]:
@@ -50,36 +52,77 @@ class Plan:
         return tuple(photo for photo in self.train if photo.hints.tags is not None)
 
 
+def needs_of(config: RunConfig) -> frozenset[Supervision]:
+    """Return the kinds of hints that the labeller of the stage `propose` needs; none where there is no such stage.
+
+    Raises:
+        ConfigError: The method is no labeller.
+    """
+    if config.propose is None:
+        return frozenset()
+    needs: frozenset[Supervision] = labeller_class(config.propose.method).needs
+    return needs
+
+
+def serves(needs: frozenset[Supervision], hints: Hints) -> bool:
+    """Return whether a labeller can label a photo: it has one of the hints needed, or is known to show nothing."""
+    return bool(needs) and (bool(needs & hints.kinds) or shows_nothing(hints))
+
+
 def shows_nothing(hints: Hints) -> bool:
     """Return whether it is said of a photo that none of the classes is there."""
     return hints.tags is not None and not hints.tags.present and bool(hints.tags.said)
 
 
-def labelled_by(photo: Photo, config: RunConfig, *, one_stage: bool) -> Kind | None:
-    """Return what labels a photo under a recipe; None where nothing can."""
+def words(needs: frozenset[Supervision]) -> str:
+    """Name kinds of hints of which one is enough.
+
+    Example:
+        >>> words(frozenset({Supervision.SCRIBBLES, Supervision.POINTS}))
+        'points or scribbles'
+    """
+    return " or ".join(sorted(needs))
+
+
+def labelled_by(photo: Photo, config: RunConfig, needs: frozenset[Supervision], *, one_stage: bool) -> Kind | None:
+    """Return what labels a photo under a recipe; None where nothing can.
+
+    Args:
+        photo: The photo.
+        config: The settings.
+        needs: See `needs_of`.
+        one_stage: Whether the segmenter itself learns from tags.
+    """
     hints = photo.hints
     if hints.mask is not None and config.segment is not None and not one_stage:
         return "masks"
-    if config.propose is not None and (hints.shaped(Box) or shows_nothing(hints)):
-        return "boxes"
+    if serves(needs, hints):
+        return words(needs)
     if (config.localize is not None or one_stage) and hints.tags is not None:
         return "tags"
     return None
 
 
 def sentences(
-    usable: Sequence[Photo], by: Mapping[str, Kind], photos: Sequence[Photo], judged: Collection[str], config: RunConfig
+    usable: Sequence[Photo],
+    by: Mapping[str, Kind],
+    needs: frozenset[Supervision],
+    photos: Sequence[Photo],
+    judged: Collection[str],
+    config: RunConfig,
 ) -> tuple[str, ...]:
     """Say the plan in words.
 
     Args:
         usable: The photos of the training split.
         by: What labels each of them, by id; the others are left out.
+        needs: See `needs_of`.
         photos: All photos.
         judged: Ids of the photos of the validation split.
         config: The settings.
     """
-    stages: dict[Kind, tuple[str, ...]] = {"masks": (), "boxes": ("propose",), "tags": ("localize", "refine")}
+    stages: dict[Kind, tuple[str, ...]] = {"masks": (), words(needs): ("propose",)}
+    stages["tags"] = (*stages.get("tags", ()), "localize", "refine")
     counts, said = Counter(by.values()), []
     for kind, names in stages.items():
         if counts[kind]:
@@ -98,44 +141,42 @@ def sentences(
 
 def _kinds(photo: Photo) -> str:
     """Name the kinds of hints of a photo."""
-    hints = photo.hints
-    there = {
-        "tags": hints.tags is not None,
-        "boxes": bool(hints.shaped(Box)),
-        "points": bool(hints.shaped(Click)),
-        "strokes": hints.scribbles is not None or bool(hints.shaped(Stroke)),
-        "a mask (data.learn_masks lets it teach)": hints.mask is None and photo.truth is not None,
-    }
-    return ", ".join(kind for kind, known in there.items() if known)
+    given = [str(kind) for kind in Supervision if kind in photo.hints.kinds]
+    silent = photo.hints.mask is None and photo.truth is not None
+    return ", ".join([*given, *(["a mask (data.learn_masks lets it teach)"] if silent else [])])
 
 
-def unboxed(tags: Collection[int] | None, boxed: Collection[int]) -> frozenset[int]:
-    """Return the classes that are tagged but in no box."""
-    return frozenset(tags or ()) - frozenset(boxed)
-
-
-def combine(rest: Collection[int], by_boxes: Bytes | None, by_tags: Bytes | None) -> Bytes | None:
-    """Put together what boxes and tags say of a photo; boxes win, as a person drew them.
+def combine(tags: Collection[int] | None, by_marks: Evidence | None, by_tags: Evidence | None) -> Evidence | None:
+    """Put together what marks and tags say of a photo; marks win, as a person drew them.
 
     Args:
-        rest: Class ids that are tagged but in no box.
-        by_boxes: Labels cut out of its boxes, (H, W) uint8; None: it has none.
-        by_tags: Labels placed by its tags, (H, W) uint8; None: nobody placed them.
+        tags: Class ids that the photo shows; None: not said.
+        by_marks: Made of its boxes, strokes or points; None: it has none.
+        by_tags: Made of its tags; None: nobody placed them.
 
     Returns:
-        (H, W) uint8, 255 where nothing is known: a class of `rest` is somewhere outside of the boxes, and what lies
-        there is background only where the tags were placed.
+        The labels, 255 where nothing is known: a class that is tagged but not marked is somewhere outside of what is
+        marked, and what lies there is background only where the tags were placed. Each label keeps the trust of whom it
+        comes from; objects are those of the marks.
 
     Example:
-        >>> boxes, tags = np.array([[1, 0, 0, 0]], np.uint8), np.array([[2, 2, 0, 1]], np.uint8)
-        >>> combine({2}, boxes, tags).tolist(), combine({2}, boxes, None).tolist(), combine((), boxes, tags).tolist()
+        >>> marks, tags = (Evidence(np.array([row], np.uint8)) for row in ([1, 0, 0, 0], [2, 2, 0, 1]))
+        >>> both, alone, marked = combine({1, 2}, marks, tags), combine({1, 2}, marks, None), combine({1}, marks, tags)
+        >>> both.pixels.tolist(), alone.pixels.tolist(), marked.pixels.tolist()
         ([[1, 2, 0, 0]], [[1, 255, 255, 255]], [[1, 0, 0, 0]])
     """
-    if by_boxes is None:
+    if by_marks is None:
         return by_tags
+    rest = frozenset(tags or ()) - by_marks.classes
     if not rest:
-        return by_boxes
-    outside = by_boxes == BACKGROUND
+        return by_marks
+    outside = by_marks.pixels == BACKGROUND
     if by_tags is None:
-        return np.where(outside, np.uint8(IGNORE), by_boxes)
-    return np.where(outside & np.isin(by_tags, [*rest, IGNORE]), by_tags, by_boxes)
+        return Evidence(np.where(outside, np.uint8(IGNORE), by_marks.pixels), by_marks.trust, by_marks.objects)
+    taken = outside & np.isin(by_tags.pixels, [*rest, IGNORE])
+    pixels = np.where(taken, by_tags.pixels, by_marks.pixels)
+    if by_marks.trust is None and by_tags.trust is None:
+        return Evidence(pixels, None, by_marks.objects)
+    ones = np.ones(pixels.shape, np.float32)
+    theirs, ours = (ones if one.trust is None else one.trust for one in (by_tags, by_marks))
+    return Evidence(pixels, np.where(taken, theirs, ours), by_marks.objects)

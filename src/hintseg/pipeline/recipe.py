@@ -102,7 +102,7 @@ def _run(run: RunFolder, config: RunConfig, plan: Plan, watch: Watch) -> None:
 def _run_stage(run: RunFolder, stage: Stage, config: RunConfig, plan: Plan, watch: Watch) -> None:
     began = time.perf_counter()
     reset_peak_memory()
-    looked_at = {"propose": plan.boxed, "localize": plan.tagged, "refine": plan.tagged, "segment": plan.train}
+    looked_at = {"propose": plan.proposed, "localize": plan.tagged, "refine": plan.tagged, "segment": plan.train}
     photos = looked_at[stage]
     if stage == "propose":
         propose(run, config, photos, watch)

@@ -21,23 +21,25 @@ from hintseg.data.photos import photo_size
 from hintseg.data.transforms import TrainingTransform, reduction
 from hintseg.errors import PhotoError, RunError, join
 from hintseg.hints.masks import read_taught
+from hintseg.labellers.cam import strongest
+from hintseg.labellers.labeller import Evidence
 from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.methods.method import Method
 from hintseg.methods.refiner import Refiner, RefinerConfig
 from hintseg.pipeline.each_photo import each_photo, on_threads
+from hintseg.pipeline.evidence import EvidenceStore, read_trust, teaches_trust, write_trust
 from hintseg.pipeline.extras import write_pictures_of
 from hintseg.pipeline.learn import learn
 from hintseg.pipeline.maps import (
     choose,
     cut_maps,
-    margin,
     readable,
     record,
     score,
     tag_rows,
     write_class_maps,
 )
-from hintseg.pipeline.plan import combine, unboxed
+from hintseg.pipeline.plan import combine
 from hintseg.refine import dense_crf
 from hintseg.registry import REFINERS, WRAPPERS, resolve
 from hintseg.run.folder import RunFolder
@@ -46,7 +48,7 @@ from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png, write_mask
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import BACKGROUND, IGNORE, Box, Photo
+from hintseg.types import BACKGROUND, Photo
 from hintseg.wrappers.wrapper import Wrapper
 
 Bytes = npt.NDArray[np.uint8]
@@ -66,7 +68,8 @@ def localize(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: 
     write_class_maps(run, "localize", method, photos, config, watch)
     chosen = choose(run, "localize", photos, config.maps.area, config.maps.threshold)
     how = f"maps of scales {list(config.maps.scales)}, flips merged by {config.maps.flip}; tags used at test time"
-    record(run, "localize", cut_maps(run, "localize", "seed", photos, chosen, how, watch))
+    trust = config.refine is None and teaches_trust(config)
+    record(run, "localize", cut_maps(run, "localize", "seed", photos, chosen, how, watch, trust=trust))
 
 
 def wrapper_class(name: str) -> type[Wrapper]:
@@ -90,7 +93,8 @@ def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Wa
         _walk(run, method, photos, config, watch)
         chosen = choose(run, "refine", photos, config.maps.area, "auto")
         how = f"class maps after the random walk along what {settings.method} learned; tags used at test time"
-        record(run, "refine", cut_maps(run, "refine", "pseudo mask", photos, chosen, how, watch))
+        trust = teaches_trust(config)
+        record(run, "refine", cut_maps(run, "refine", "pseudo mask", photos, chosen, how, watch, trust=trust))
 
 
 def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Sequence[Photo], watch: Watch) -> None:
@@ -98,8 +102,8 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
     settings = config.segment
     if settings is None:
         raise RunError(f"recipe '{config.recipe}' has no segmenter")
-    labels, source = _labels_to_learn(run, photos, watch)
-    method = train_on_photos(run, "segment", settings, photos, config, watch, labels)
+    labels, trust, source = _labels_to_learn(run, config, photos, watch)
+    method = train_on_photos(run, "segment", settings, photos, config, watch, labels, trust)
     if val:
         store = MaskStore(run.stage("segment") / "masks", run.classes, run.background)
         predict_photos(method, val, partial(_write_mask, store), config, watch)
@@ -124,41 +128,53 @@ def _write_mask(store: MaskStore, photo: Photo, mask: Bytes, quality: float) -> 
 
 
 def _labels_to_learn(
-    run: RunFolder, photos: Sequence[Photo], watch: Watch
-) -> tuple[Callable[[Photo], Bytes | None], str]:
-    """Write what the segmenter learns from, ``RUN/labels``, and return what reads it, and its source in words.
+    run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch
+) -> tuple[Callable[[Photo], Bytes | None], Callable[[Photo], Floats | None] | None, str]:
+    """Write what the segmenter learns from, and return what reads it, what reads its trust, and its source in words.
 
-    A mask that a person gave wins; else what boxes and tags say is combined. Labels are apart from masks, which are
-    judged: a label may be 255 where nothing is known.
+    It goes to ``RUN/labels``, and with `segment.trust` to ``RUN/trust``, where it is not trusted wholly. A mask that a
+    person gave wins; else what marks and tags say is combined. Labels are apart from masks, which are judged: a label
+    may be 255 where nothing is known.
 
     Raises:
         RunError: There are none: no stage before made any, and no photo's own mask may be learned from.
     """
-    by_boxes, by_tags = run.masks_of(("propose",)), run.masks_of(("refine", "localize"))
+    by_marks, by_tags = run.masks_of(("propose",)), run.masks_of(("refine", "localize"))
     taught = sum(photo.hints.mask is not None for photo in photos)
-    made = [found for found in (by_boxes, by_tags) if found is not None]
+    made = [found for found in (by_marks, by_tags) if found is not None]
     if not made and not taught:
         raise RunError(
             f"there are no masks in {run.path} to learn from, and true masks teach only where data.learn_masks says "
             "so; set it, or choose a recipe with a stage that makes masks"
         )
-    folder = run.path / "labels"
-    readers = [None if found is None else _label_reader(found.folder) for found in (by_boxes, by_tags)]
+    labels, trusted, trust = run.path / "labels", run.path / "trust", teaches_trust(config)
+    stores = [None if one is None else EvidenceStore(run, one.stage, trust=trust) for one in (by_marks, by_tags)]
 
     def write(photo: Photo) -> None:
-        label = read_taught(photo, n_classes=len(run.classes), background=run.background)
-        if label is None:
-            rest = unboxed(photo.hints.tags, {mark.label for mark in photo.hints.shaped(Box)})
-            label = combine(rest, *(None if read is None else read(photo) for read in readers))
-        if label is not None:
-            write_mask(folder / f"{photo.id}.png", label)
+        said = read_taught(photo, n_classes=len(run.classes), background=run.background)
+        if said is None:
+            found = combine(photo.hints.tags, *(None if store is None else store.read(photo) for store in stores))
+        else:
+            found = Evidence(said)
+        if found is not None:
+            write_mask(labels / f"{photo.id}.png", found.pixels)
+        path = trusted / f"{photo.id}.png"
+        if trust and found is not None and found.trust is not None:
+            write_trust(path, found.trust)
+        elif trust and path.is_file():
+            path.unlink()  # of a mask that was mended since
 
     on_threads("labels", photos, write, watch)  # always: masks may have been mended by hand since
     sources = [f"stage '{found.stage}'" for found in made]
     words = [f"masks of {join(sources)}"] if sources else []
     if taught:
         words.append(f"true masks of {taught} photos" if sources else "true masks")
-    return _label_reader(folder), " and ".join(words)
+
+    def read(photo: Photo) -> Floats | None:
+        label = labels / f"{photo.id}.png"
+        return read_trust(trusted / f"{photo.id}.png", read_label_png(label)) if label.is_file() else None
+
+    return _label_reader(labels), read if trust else None, " and ".join(words)
 
 
 def predict_photos(
@@ -212,6 +228,7 @@ def train_on_photos(
     config: RunConfig,
     watch: Watch,
     masks: Callable[[Photo], Bytes | None] | None = None,
+    trust: Callable[[Photo], Floats | None] | None = None,
     wrapper: Wrapper | None = None,
     after_epoch: Callable[[Method, int, int], None] | None = None,
 ) -> Method:
@@ -221,7 +238,7 @@ def train_on_photos(
 
     def dataset(fit: FitConfig) -> PhotoDataset:
         transform = TrainingTransform(int(fit.crop), fit.scale, fit.jitter, config.data.longest)  # type: ignore[arg-type]
-        return PhotoDataset(photos, len(run.classes), transform, labels, sources=sources, seed=config.seed)
+        return PhotoDataset(photos, len(run.classes), transform, labels, trust=trust, sources=sources, seed=config.seed)
 
     side = _median_side(photos, config.data.longest)
     return learn(
@@ -304,7 +321,7 @@ def _refine_by_function(
     watch: Watch,
 ) -> None:
     """Refine [background, class maps] of each photo with its colours and write the strongest."""
-    store = MaskStore(run.stage("refine") / "masks", run.classes, run.background)
+    store = EvidenceStore(run, "refine", trust=teaches_trust(config))
     spread = resolve("refiner", settings.method, REFINERS)
     options = settings.model_dump(exclude={"method"})
 
@@ -324,27 +341,23 @@ def _refine_by_function(
             scores = refined / refined.sum(dim=0, keepdim=True).clamp(min=1e-6)
         yield labels, scores
 
+    def write(photo: Photo, made: tuple[Tensor, Tensor]) -> None:
+        labels, scores = made
+        size = photo_size(photo.path)
+        grown = grow(scores[None], size)[0] if len(labels) else scores.new_zeros(0, *size)
+        store.write(photo, strongest(labels, grown), quality=True)
+
     each_photo(
         f"refining with {settings.method}",
         readable(run, "localize", photos),
         make,
-        lambda photo, made: _write_strongest(store, photo, *made),
+        write,
         config,
         watch,
         batch=1,
     )
     if machine.rank() == 0:
-        store.finish()
-
-
-def _write_strongest(store: MaskStore, photo: Photo, labels: Tensor, scores: Tensor) -> None:
-    """Write the mask of the largest of n scores (n, h, w) of `labels`; without any, nothing is known."""
-    size = photo_size(photo.path)
-    if len(labels):
-        mask, quality = labels[grow(scores[None], size)[0].argmax(dim=0)].numpy(), margin(scores, None)
-    else:
-        mask, quality = np.full(size, IGNORE, np.uint8), 0.0
-    store.write(photo.id, mask, quality=quality)
+        store.finish(photos, watch)
 
 
 def _label_reader(folder: Path) -> Callable[[Photo], Bytes | None]:

@@ -78,7 +78,7 @@ def weak_classes(metric: MetricRow, miou: float) -> list[tuple[str, float]]:
 def made(run: RunFolder) -> str:
     """Say what the run made, and out of what."""
     photos, name = f"{len(_photos(run, 'train'))} training photos", run.data.name
-    hints = "boxes" if run.done("propose") else "tags"
+    hints = run.manifest.learns_from
     if run.done("propose") or run.done("localize"):
         kinds: dict[Stage, str] = {
             "propose": "masks",
@@ -286,8 +286,10 @@ def protocol(run: RunFolder) -> list[tuple[str, str]]:
     background = "present" if run.background else "none: every pixel belongs to a class, and value 0 is not in the mean"
     lines.append(("Background class", background))
     if run.done("propose"):
-        used = "Masks of training photos were cut out of their boxes; where boxes overlap, the smaller one is in front."
-        lines.append(("Boxes at test time", used))
+        hints = run.manifest.learns_from
+        used = "cut out of their boxes; where boxes overlap, the smaller one is in front" if hints == "boxes" else ""
+        used = f"Masks of training photos were {used or f'made of their {hints}'}."
+        lines.append((f"{hints.capitalize()} at test time", used))
     if run.done("localize") or (run.one_stage and run.done("segment")):
         used = "Seeds and pseudo masks of training photos: classes that are not in the photo's tags are left out."
         lines.append(

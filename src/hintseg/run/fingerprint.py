@@ -69,6 +69,7 @@ def parts(config: RunConfig) -> list[Part]:
         late = {key: own[key] for key in shown}
         maps = {f"maps.{key}": raw["maps"][key] for key in ("scales", "flip")}
         cut = {f"maps.{key}": raw["maps"][key] for key in ("area", "threshold")}
+        trust = {"segment.trust": bool((raw["segment"] or {}).get("trust", False))}  # whether it is kept beside masks
         test = {f"test.{key}": value for key, value in _flat(raw["test"])}
         learn: Key = (stage, "learn")
         if stage == "localize":
@@ -81,11 +82,12 @@ def parts(config: RunConfig) -> list[Part]:
             if wrapper.baseline_first:  # it goes all the way to its masks
                 learned |= maps | cut | {f"refine.{key}": value for key, value in _flat(raw["refine"] or {})}
         if stage == "propose":
-            files = ("propose/instances/", "propose/cfs/", "propose/masks/", "propose/pictures.png")
-            made += [Part(learn, learned, read, ("propose/",)), Part((stage, "masks"), late, (learn,), files)]
+            before = f"propose/{settings.method}/"
+            files = (before, *(f"propose/{part}" for part in ("instances/", *_MASKS)))
+            made += [Part(learn, learned, read, ("propose/",)), Part((stage, "masks"), late | trust, (learn,), files)]
         elif stage == "segment":
             learned["data.learn_masks"] = raw["data"]["learn_masks"]
-            made.append(Part(learn, learned, read, ("segment/", "labels/")))
+            made.append(Part(learn, learned, read, ("segment/", "labels/", "trust/")))
             one_stage = isinstance(settings, MethodConfig) and settings.one_stage
             if one_stage:
                 made.append(Part((stage, "maps"), maps | late, (learn,), ("segment/maps/", "segment/seeds/")))
@@ -93,17 +95,22 @@ def parts(config: RunConfig) -> list[Part]:
             files = ("segment/masks/", "segment/seeds/", "segment/sweep.json", "segment/pictures.png")
             made.append(Part((stage, "masks"), (cut if one_stage else late) | test, reads, files))
         elif isinstance(settings, MethodConfig):
-            files = (f"{stage}/masks/", f"{stage}/sweep.json", f"{stage}/pictures.png")
+            files = tuple(f"{stage}/{part}" for part in (*_MASKS, "sweep.json"))
             scales = maps if stage == "localize" else {}
             cut = cut if stage == "localize" else {"maps.area": cut["maps.area"]}
             made.append(Part(learn, learned, read, (f"{stage}/",)))
             made.append(Part((stage, "maps"), scales | late, (learn,), (f"{stage}/maps/", *files)))
-            made.append(Part((stage, "masks"), cut, ((stage, "maps"),), files))
+            teaches = stage == "refine" or raw["refine"] is None  # else its masks teach no segmenter
+            made.append(Part((stage, "masks"), cut | (trust if teaches else {}), ((stage, "maps"),), files))
         else:  # a function refines the maps
-            made.append(Part((stage, "masks"), learned, read, (f"{stage}/",)))
+            made.append(Part((stage, "masks"), learned | trust, read, (f"{stage}/",)))
         read = ((stage, "masks"),)
         labels = [key for key in labels if key[0] != "localize"] + [*read]  # refined masks stand in for seeds
     return made
+
+
+_MASKS = ("masks/", "evidence/", "trust/", "pictures.png")
+"""What a stage writes when it makes masks."""
 
 
 def broken(before: RunConfig, now: RunConfig) -> list[Broken]:

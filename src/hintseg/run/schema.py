@@ -37,6 +37,10 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 T = TypeVar("T")
 
 
+MADE_AS: Literal[1] = 1
+"""Part of every fingerprint: raised where stages make something else of equal settings, or files hold other things."""
+
+
 class Facts(BaseModel):
     """Base of what is read from a run: unknown keys are refused."""
 
@@ -119,21 +123,23 @@ class Manifest(Facts):
 
     Attributes:
         hintseg: Version that began the run.
+        made_as: `MADE_AS` of that version; runs of another one can be neither read nor gone on with.
         python: Likewise.
         torch: Likewise.
         lightning: Likewise.
         seed: The run's seed.
-        learns_from: What kind of hint teaches.
+        learns_from: What kind of hint teaches, such as `boxes`, `tags`, `masks`.
         data: The data set.
         stages: What each stage did, by its name.
     """
 
     hintseg: str
+    made_as: Literal[1]
     python: str
     torch: str
     lightning: str
     seed: int
-    learns_from: Literal["boxes", "tags", "masks"]
+    learns_from: str
     data: DataFacts
     stages: dict[Stage, StageFacts]
 

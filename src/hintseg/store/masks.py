@@ -139,23 +139,23 @@ class MaskStore:
         return self.path(id).is_file()
 
     def write(self, id: str, mask: Bytes, *, quality: float | None = None) -> None:
-        """Write the mask of photo `id`, whole or not at all.
+        """Write the mask of photo `id`, whole or not at all. Masks are judged: every pixel has a label.
 
         Args:
             id: The photo's id.
-            mask: Labels, (H, W) uint8: 0 background, 1..K classes, 255 ignore.
+            mask: Labels, (H, W) uint8: 0 background, 1..K classes; labels with 255 are no mask (`write_mask`).
             quality: 0..1, larger is better; None if unknown.
 
         Raises:
-            ShapeError: `mask` is not (H, W) uint8, holds labels beyond K, or `quality` is not in 0..1.
+            ShapeError: `mask` is not (H, W) uint8, holds labels beyond K or 255, or `quality` is not in 0..1.
             RunError: The file cannot be written.
         """
         if quality is not None and not 0 <= quality <= 1:
             raise ShapeError(f"quality {quality} given for photo {id}, a number in 0..1 is needed")
-        known = mask[mask != IGNORE]
-        if known.size and known.max() > len(self.classes):
+        if mask.size and (largest := mask.max()) > len(self.classes):
             raise ShapeError(
-                f"label {known.max()} in the mask of photo {id}, 0 to {len(self.classes)} or 255 is needed"
+                f"label {largest} in the mask of photo {id}, 0 to {len(self.classes)} is needed"
+                + ("; a mask that is judged has a label in every pixel" if largest == IGNORE else "")
             )
         write_mask(self.path(id), mask, quality=quality)
 
