@@ -138,6 +138,13 @@ def write_data(folder: Path) -> dict[str, tuple[Path, list[str]]]:
         {"masks/a.png": path.read_bytes(), "masks/b.png": path.read_bytes(), "classes.txt": names},
         "images",
     )
+    Image.fromarray(np.array([(0, 0, 0), (9, 9, 9), (7, 0, 0)], np.uint8)[mask]).save(path)
+    tables = {
+        "labelmap.txt": "background:0,0,0::\nbird:9,9,9::\ndog:7,0,0::\n",
+        "colours.csv": "name,r,g,b\nbackground,0,0,0\nbird,9,9,9\ndog,7,0,0\n",
+    }
+    for name, table in tables.items():
+        add(f"index_png {name}", {"masks/a_mask.png": path.read_bytes(), name: table}, "images")
     vectors = {name: np.eye(3, dtype=np.float32)[n] for n, name in enumerate("abc")}
     np.save(folder / "labels.npy", np.array(vectors, dtype=object))
     add("cls_labels", {"cls_labels.npy": (folder / "labels.npy").read_bytes(), "classes.txt": names})

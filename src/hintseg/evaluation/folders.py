@@ -318,7 +318,7 @@ def _pairs(
 def _refuse_affixes(found: Mapping[str, Path], truths: Mapping[str, Path], masks: Path, truth: Path) -> None:
     for folder, longer, shorter in ((truth, truths, found), (masks, found, truths)):
         more = affixed(longer, {name: name for name in shorter})
-        if more.photos:
+        if more.photos and all(any(affix) for affix in more.affixes):
             name, other = next(iter(more.photos.items()))
             affixes = join([str(affix) for affix in more.affixes])
             raise LabelError(

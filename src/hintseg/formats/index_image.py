@@ -121,8 +121,9 @@ def open_index(path: Path, colours: Colours = ()) -> Index:
         palette, values = _palette(image), _values(path, image)
         there = np.flatnonzero(np.bincount(values.ravel(), minlength=1)).tolist()
         used = {value: palette[value] for value in there if value in palette}
-        first = [palette.get(0), palette.get(1)]
-        bilevel = image.mode == "1" or (first == [(0, 0, 0), (255, 255, 255)] and max(there, default=0) <= 1)
+        two = {0: (0, 0, 0), 1: (255, 255, 255)}
+        black_white = bool(palette) and {*palette.values()} <= {*two.values()} and used.items() <= two.items()
+        bilevel = image.mode == "1" or black_white
         greys = all(red == green == blue for red, green, blue in palette.values())
         if greys and not bilevel and (other := [v for v, colour in used.items() if colour[0] != v]):
             raise MaskError(

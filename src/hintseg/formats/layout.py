@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 from hintseg.errors import LabelError, join, printable, shown
 from hintseg.files.parse import is_file
-from hintseg.formats.mask_names import affixed, find_masks
+from hintseg.formats.mask_names import affixed
+from hintseg.formats.mask_names import find_masks as find_masks
 from hintseg.formats.photos import PhotoFolder
 from hintseg.formats.problems import Problems, read_text
 from hintseg.types import FullMask, Hints, HintSet, MaskFile, Photo

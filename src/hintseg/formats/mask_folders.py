@@ -83,7 +83,8 @@ def masks_beside(folder: Path) -> list[Path]:
     masks = []
     for file in files:
         name = _BESIDE.fullmatch(file.stem)
-        if name is None or name[1] == file.stem or file.suffix.lower() not in LOSSLESS:
+        lossless = file.suffix.lower() in LOSSLESS
+        if name is None or name[1] == file.stem or not (lossless or "mask" in file.stem.lower()):
             continue
         if file.with_name(name[1]) not in stems:
             return []

@@ -60,7 +60,7 @@ class Affix(NamedTuple):
         """Say it."""
         ends = [f"begin with '{shown(self.before)}'"] if self.before else []
         ends += [f"end in '{shown(self.after)}'"] if self.after else []
-        return " and ".join(ends) or "are a part"
+        return " and ".join(ends) or "lack a part"
 
     @property
     def words(self) -> set[str]:
