@@ -17,8 +17,9 @@ from pathlib import Path, PurePosixPath
 
 from hintseg.errors import LabelError, join, shown
 from hintseg.files.atomic import whole_file
+from hintseg.files.parse import is_file
 from hintseg.formats.codec import Fit, Written
-from hintseg.formats.colours import find_colours
+from hintseg.formats.colours import TABLES, find_colours
 from hintseg.formats.gather import gather
 from hintseg.formats.index_image import (
     MaskError,
@@ -76,13 +77,21 @@ class IndexPng:
     sign = f"PNGs in one of {', '.join(MASK_FOLDERS)}, or NAME_mask.png beside NAME.jpg"
 
     def sniff(self, path: Path, labels: Path | None) -> Fit:
-        """Look for masks; those in SegmentationClass are the truth where there are other labels beside them."""
+        """Look for masks; those in SegmentationClass are the truth where there are other labels beside them.
+
+        In folders of other names than `FOLDERS`, and beside photos, they count only with a class list or a table of
+        colours.
+        """
         if labels is None and Voc().sniff(path, None):
             return Fit.NO
         masks, where = find_mask_files(path, labels)
         if not masks:
             return Fit.NO
-        return Fit.WEAK if labels is not None or where in TRUTH_FOLDERS or _one_photo_each(path) else Fit.YES
+        if labels is not None or where in TRUTH_FOLDERS:
+            return Fit.WEAK
+        if where not in FOLDERS and (not _has_class_list(path, masks.values()) or _one_photo_each(path)):
+            return Fit.NO
+        return Fit.YES
 
     def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read mask images: scribbles where `unlabelled` is given, full masks otherwise.
@@ -138,7 +147,7 @@ class IndexPng:
             if unlabelled is None
         )
         scribbles = images if unlabelled is not None else {}
-        said = Labels(records, where, classes, splits, truth, scribbles, tuple(notes))
+        said = Labels(records, where, classes, splits, truth, tuple(notes), scribbles)
         return gather(path, folder, said, reading, problems)
 
     def write(self, hint_set: HintSet, out: Path) -> Written:
@@ -174,6 +183,11 @@ def write_classes(folder: Path, hint_set: HintSet) -> None:
     lines = [*(["background"] if hint_set.background else []), *hint_set.classes]
     with whole_file(folder / CLASS_LIST) as file:
         file.write("".join(f"{line}\n" for line in lines).encode())
+
+
+def _has_class_list(path: Path, masks: Iterable[Path]) -> bool:
+    places = {path, *(place for mask in masks for place in (mask.parent, mask.parent.parent))}
+    return any(is_file(place / name) for place in places for name in (CLASS_LIST, *TABLES))
 
 
 def _one_photo_each(path: Path) -> bool:
