@@ -88,7 +88,7 @@ def find_colours(places: Iterable[Path], given: Mapping[Colour, str], problems: 
     if given:
         return ColourTable("the given table of colours", given)
     for folder in dict.fromkeys(places):
-        for name, parse in _TABLES.items():
+        for name, parse in TABLES.items():
             file = folder / name
             if is_file(file) and (rows := parse(file, problems)):
                 return ColourTable(name, _checked(rows, name, problems))
@@ -164,7 +164,7 @@ def _cells(file: Path) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in csv.reader(lines)]
 
 
-_TABLES: dict[str, Callable[[Path, Problems], Rows]] = {
+TABLES: dict[str, Callable[[Path, Problems], Rows]] = {
     "labelmap.txt": _lines(_LABELMAP),
     "_classes.csv": _values,
     "colours.csv": _table,
@@ -172,6 +172,4 @@ _TABLES: dict[str, Callable[[Path, Problems], Rows]] = {
     "class_dict.csv": _table,
     "label_colors.txt": _lines(_CAMVID),
 }
-
-COLOUR_TABLES = tuple(_TABLES)
-"""Names of the files."""
+"""How each table is read, by the name of its file."""

@@ -18,7 +18,7 @@ from hintseg.errors import LabelError, join, shown
 from hintseg.files.atomic import whole_file
 from hintseg.files.parse import is_file
 from hintseg.formats.codec import Fit, Written
-from hintseg.formats.colours import COLOUR_TABLES, find_colours
+from hintseg.formats.colours import TABLES, find_colours
 from hintseg.formats.folders import has_class_folders
 from hintseg.formats.gather import gather
 from hintseg.formats.index_image import (
@@ -79,15 +79,21 @@ class IndexPng:
     sign = f"PNGs in one of {', '.join(MASK_FOLDERS)}, or NAME_mask.png beside NAME.jpg"
 
     def sniff(self, path: Path, labels: Path | None) -> Fit:
-        """Look for masks; those in SegmentationClass are the truth where there are other labels beside them."""
+        """Look for masks; those in SegmentationClass are the truth where there are other labels beside them.
+
+        In folders of other names than `FOLDERS`, and beside photos, they count only with a class list or a table of
+        colours.
+        """
         if labels is None and (Voc().sniff(path, None) or MvTec().sniff(path, None) or has_photo_folders(path)):
             return Fit.NO
         masks, where = find_mask_files(path, labels)
         if not masks:
             return Fit.NO
-        if labels is None and not _names_classes(path, masks) and has_class_folders(path):
+        if labels is not None or where in TRUTH_FOLDERS:
+            return Fit.WEAK
+        if not _names_classes(path, masks) and (where not in FOLDERS or has_class_folders(path)):
             return Fit.NO
-        return Fit.WEAK if labels is not None or where in TRUTH_FOLDERS else Fit.YES
+        return Fit.YES
 
     def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read mask images: scribbles where `unlabelled` is given, full masks otherwise.
@@ -143,7 +149,7 @@ class IndexPng:
             if unlabelled is None
         )
         scribbles = images if unlabelled is not None else {}
-        said = Labels(records, where, classes, splits, truth, scribbles, tuple(notes))
+        said = Labels(records, where, classes, splits, truth, tuple(notes), scribbles)
         return gather(path, folder, said, reading, problems)
 
     def write(self, hint_set: HintSet, out: Path) -> Written:
@@ -184,7 +190,7 @@ def write_classes(folder: Path, hint_set: HintSet) -> None:
 def _names_classes(path: Path, masks: Mapping[str, Path]) -> bool:
     """Return whether a class list or a table of colours lies with the masks."""
     places = {path, *(place for file in masks.values() for place in (file.parent, file.parent.parent))}
-    return any(is_file(place / name) for place in places for name in (CLASS_LIST, *COLOUR_TABLES))
+    return any(is_file(place / name) for place in places for name in (CLASS_LIST, *TABLES))
 
 
 def _splits(photos: Iterable[str], folder: PhotoFolder, path: Path) -> dict[str, tuple[str, ...]]:

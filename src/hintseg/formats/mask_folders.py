@@ -68,7 +68,7 @@ def mask_folders(path: Path) -> list[Path]:
 
 def _holds_masks(folder: Path) -> bool:
     """Return whether a folder has an image of a mask; JPEGs are taken for one only where the name speaks of masks."""
-    suffixes = LOSSLESS if "label" in folder.name.lower() or "ann" in folder.name.lower() else (*LOSSLESS, *LOSSY)
+    suffixes = (*LOSSLESS, *LOSSY) if "mask" in folder.name.lower() else LOSSLESS
     return any(file.suffix.lower() in suffixes for file in walk(folder))
 
 

@@ -106,8 +106,8 @@ class Labels:
             beside it, else those that occur, by name.
         splits: Photo ids of each split, where files list them; those of records are added.
         truth: Full masks on disk, by photo id.
-        scribbles: Images of strokes on disk, by photo id.
         notes: What the reader mapped or left out, one sentence each.
+        scribbles: Images of strokes on disk, by photo id.
     """
 
     records: tuple[Record, ...]
@@ -115,5 +115,5 @@ class Labels:
     classes: tuple[str, ...] | None = None
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     truth: Mapping[str, FullMask] = field(default_factory=dict)
-    scribbles: Mapping[str, MaskFile] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    scribbles: Mapping[str, MaskFile] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from typing import Literal
 from hintseg.errors import LabelError, join, shown
 from hintseg.files.parse import read_head
 from hintseg.formats import words
-from hintseg.formats.colours import COLOUR_TABLES, is_values
+from hintseg.formats.colours import TABLES, is_values
 from hintseg.formats.gather import NOTHING
 from hintseg.formats.photos import PhotoFolder, photo_suffixes
 from hintseg.formats.problems import decode, read_text
@@ -476,7 +476,7 @@ def of_folder(folder: Path) -> list[Path]:
         if file.suffix.lower() in suffixes
         and not file.name.startswith(".")
         and "class-descriptions" not in file.name
-        and (file.name not in COLOUR_TABLES or file.name.startswith("_"))
+        and (file.name not in TABLES or file.name.startswith("_"))
         and file.is_file()
     )
 
