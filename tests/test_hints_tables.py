@@ -193,7 +193,10 @@ class TestBoxes:
         assert [mark.shape for mark in hint_set.photos[0].hints.marks] == [Box(2.0, 2.0, 10.0, 9.0)]
         assert "all coordinates of boxes.csv are between 0 and 1: they are shares of width and height" in hint_set.notes
         assert "1 annotations that repeat another are left out" in hint_set.notes
-        assert "they must be pixels" in problems(tmp_path, "file,x0,y0,x1,y1,label\na.png,0,0,1,1,dog\n")
+        one = "file,x0,y0,x1,y1,label\na.png,0,0,1,1,dog\n"
+        assert "they must be pixels" in problems(tmp_path, one + "a.png,0,0,1,1,cat\n")
+        (tmp_path / "tags.csv").write_text(one)
+        assert [mark.shape for mark in read_hints(tmp_path).photos[0].hints.marks] == [Box(0, 0, 1, 1)], "one pixel"
 
 
 class TestPoints:
