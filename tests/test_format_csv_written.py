@@ -70,7 +70,8 @@ def tagged(draw: st.DrawFn, complete: bool = False) -> tuple[tuple[str, ...], li
     for _ in PHOTOS:
         said = draw(st.sets(st.sampled_from(ids))) if not complete else set(ids)
         present = draw(st.sets(st.sampled_from(ids)))
-        found.append(draw(st.sampled_from([None, Tags(frozenset(present & said), frozenset(said))])))
+        tags = Tags(frozenset(present & said), frozenset(said)) if said else None
+        found.append(draw(st.sampled_from([None, tags])))
     if not any(found):
         found[0] = Tags.complete({1}, len(names))
     return names, found
