@@ -19,7 +19,7 @@ from hintseg.errors import LabelError, join, shown
 from hintseg.files.atomic import whole_file
 from hintseg.files.parse import is_file
 from hintseg.formats.codec import Fit, Written
-from hintseg.formats.colours import TABLES, find_colours
+from hintseg.formats.colours import TABLES, find_colours, is_colour_table
 from hintseg.formats.gather import gather
 from hintseg.formats.index_image import (
     MaskError,
@@ -187,7 +187,7 @@ def write_classes(folder: Path, hint_set: HintSet) -> None:
 
 def _has_class_list(path: Path, masks: Iterable[Path]) -> bool:
     places = {path, *(place for mask in masks for place in (mask.parent, mask.parent.parent))}
-    return any(is_file(place / name) for place in places for name in (CLASS_LIST, *TABLES))
+    return any(is_file(place / CLASS_LIST) or any(is_colour_table(place / name) for name in TABLES) for place in places)
 
 
 def _one_photo_each(path: Path) -> bool:
