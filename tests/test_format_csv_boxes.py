@@ -85,7 +85,9 @@ class TestRows:
             hint_set = read_hints(data(tmp_path, f"file,x0,y0,x1,y1,label\n{good}{bad}\n"))
             assert note(hint_set, "1 of 6 annotations in tags.csv are left out: line 7: ")
             assert set(marks(hint_set)) == {"a", "b", "c"}
-            assert (tags(hint_set).get("d", set()), absent(hint_set).get("d", set())) == (set(), other), "its photo is no negative"
+            assert (tags(hint_set).get("d", set()), absent(hint_set).get("d", set())) == (set(), other), (
+                "its photo is no negative"
+            )
             assert note(hint_set, "1 annotations that repeat another are left out")
 
     def test_rows_without_a_box(self, tmp_path: Path) -> None:

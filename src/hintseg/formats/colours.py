@@ -39,6 +39,8 @@ _COLUMNS = {
     "b": ("b", "blue"),
 }
 
+_VALUES = ["pixel value", "class"]
+
 Rows = list[tuple[Colour, str]]
 
 
@@ -95,6 +97,17 @@ def find_colours(places: Iterable[Path], given: Mapping[Colour, str], problems: 
     return None
 
 
+def is_colour_table(file: Path) -> bool:
+    """Return whether a file is a table of colours, by its name; by its header where Roboflow's tags are called so."""
+    if file.name not in TABLES or not is_file(file):
+        return False
+    if file.name != "_classes.csv":
+        return True
+    with file.open(encoding="utf-8", errors="replace") as text:
+        header = text.readline(LONGEST_LINE)
+    return [cell.strip().lower() for cell in header.lstrip("\ufeff").split(",")] == _VALUES
+
+
 def _checked(rows: Rows, where: str, problems: Problems) -> dict[Colour, str]:
     names: dict[Colour, str] = {}
     for colour, name in rows:
@@ -135,14 +148,9 @@ def _table(file: Path, problems: Problems) -> Rows:
 
 def _values(file: Path, problems: Problems) -> Rows:
     header, *lines = _cells(file)
-    if not is_values([cell.lower() for cell in header]):
+    if [cell.lower() for cell in header] != _VALUES:
         return []  # Roboflow's table of tags has the same name
     return _numbered(file, lines, [0, 0, 0], 1, problems)
-
-
-def is_values(header: Sequence[str]) -> bool:
-    """Return whether the header of a table, in lower case, is that of Roboflow's values of masks."""
-    return [cell.strip() for cell in header] == ["pixel value", "class"]
 
 
 def _numbered(file: Path, lines: list[list[str]], at: list[int], name: int, problems: Problems) -> Rows:

@@ -18,7 +18,7 @@ from hintseg.errors import LabelError, join, shown
 from hintseg.files.atomic import whole_file
 from hintseg.files.parse import is_file
 from hintseg.formats.codec import Fit, Written
-from hintseg.formats.colours import TABLES, find_colours
+from hintseg.formats.colours import TABLES, find_colours, is_colour_table
 from hintseg.formats.folders import has_class_folders
 from hintseg.formats.gather import gather
 from hintseg.formats.index_image import (
@@ -190,7 +190,7 @@ def write_classes(folder: Path, hint_set: HintSet) -> None:
 def _names_classes(path: Path, masks: Mapping[str, Path]) -> bool:
     """Return whether a class list or a table of colours lies with the masks."""
     places = {path, *(place for file in masks.values() for place in (file.parent, file.parent.parent))}
-    return any(is_file(place / name) for place in places for name in (CLASS_LIST, *TABLES))
+    return any(is_file(place / CLASS_LIST) or any(is_colour_table(place / name) for name in TABLES) for place in places)
 
 
 def _splits(photos: Iterable[str], folder: PhotoFolder, path: Path) -> dict[str, tuple[str, ...]]:

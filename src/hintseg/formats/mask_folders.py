@@ -14,7 +14,7 @@ from hintseg.errors import LabelError, PhotoError, join
 from hintseg.files.images import open_image
 from hintseg.formats import words as folder_words
 from hintseg.formats.colours import find_colours
-from hintseg.formats.index_image import LOSSLESS, LOSSY, MaskError, looked_into, only_ignored, tell
+from hintseg.formats.index_image import LOSSLESS, LOSSY, MaskError, only_ignored, open_index, tell
 from hintseg.formats.photos import (
     LABEL_FOLDERS,
     MASK_FOLDERS,
@@ -151,7 +151,7 @@ def prepared(
     errors, seen = list[MaskError](), dict[int, int]()
     for file in new.values():
         try:
-            values = looked_into(file, None, len(classes)).values
+            values = open_index(file.path, file.colours).values
         except MaskError as error:
             errors.append(error)
             continue

@@ -274,7 +274,10 @@ def _depth(pixels: Bools) -> Floats:
     """Return how far each pixel is from the nearest one outside, (H, W), pixels; beyond the picture is outside."""
     around = np.pad(pixels, 1).astype(np.uint8)
     far = cv2.distanceTransform(around, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(far[1:-1, 1:-1], dtype=np.float64)
+    # Its last bit differs from call to call; squared distances are whole numbers.
+    squared = np.rint(np.square(np.asarray(far[1:-1, 1:-1], dtype=np.float64)))
+    depth: Floats = np.sqrt(squared)
+    return depth
 
 
 def _things(full: FullMask, mask: Mask, size: tuple[int, int], per: Per) -> Iterator[Thing]:
