@@ -17,7 +17,7 @@ from typing import Literal
 from hintseg.errors import LabelError, join, shown
 from hintseg.files.parse import read_head
 from hintseg.formats import words
-from hintseg.formats.colours import TABLES, is_values
+from hintseg.formats.colours import is_colour_table
 from hintseg.formats.gather import NOTHING
 from hintseg.formats.photos import PhotoFolder, photo_suffixes
 from hintseg.formats.problems import decode, read_text
@@ -189,7 +189,7 @@ def kind_at(path: Path) -> Kind:
         return ""
     try:
         table = _table(text, path.name, frozenset(), [], strict=False)
-        return kind_of(table) if table.width > 1 and not is_values([name.lower() for name in table.header]) else ""
+        return kind_of(table) if table.width > 1 and not is_colour_table(path) else ""
     except LabelError:
         return ""
 
@@ -476,8 +476,8 @@ def of_folder(folder: Path) -> list[Path]:
         if file.suffix.lower() in suffixes
         and not file.name.startswith(".")
         and "class-descriptions" not in file.name
-        and (file.name not in TABLES or file.name.startswith("_"))
         and file.is_file()
+        and not is_colour_table(file)
     )
 
 
