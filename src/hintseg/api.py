@@ -7,30 +7,29 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hintseg.errors import ConfigError, PhotoError, RunError
 from hintseg.files.owned import adding, kind_of, refuse_foreign, refuse_inputs
+from hintseg.label_api import Labels, Missing, label_paths
+from hintseg.label_api import check as check
+from hintseg.label_api import convert as convert
+from hintseg.label_api import simulate as simulate
 from hintseg.run.folder import RunFolder
-from hintseg.types import Photo, Supervision
+from hintseg.types import Photo
 
 if TYPE_CHECKING:
     from hintseg.evaluation.folders import Scores
     from hintseg.exporting import ExportReport
-    from hintseg.formats.codec import Written
-    from hintseg.hints.check import CheckReport
-    from hintseg.hints.simulate import Drawn
     from hintseg.training.watch import Watch
 
 # Each verb imports its own rooms when called: checking or evaluating should not wait for torch.
 
 Bytes = npt.NDArray[np.uint8]
-Labels = Path | str | Sequence[Path | str]
 Settings = Sequence[str] | Mapping[str, Any]
-Missing = Literal["error", "skip"]
 
 logger = logging.getLogger("hintseg")
 
@@ -95,6 +94,7 @@ def train(
     unlabelled: int | None = None,
     background: bool = True,
     missing: Missing = "error",
+    colours: Path | str | None = None,
     settings: Settings = (),
     resume: bool = False,
     overwrite: bool = False,
@@ -111,6 +111,7 @@ def train(
         unlabelled: Value of scribble images that means "nothing known here", 0..255.
         background: Whether pixels may belong to no class.
         missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
+        colours: Table of the colours of colour masks, where none lies beside them: a CSV `name,r,g,b`.
         settings: Dotted settings: ``{"localize.fit.epochs": 10}`` or ``["localize.fit.epochs=10"]``.
         resume: Go on with the run in `out`; finished stages are not run again.
         overwrite: Start the run in `out` afresh: what hintseg wrote there is deleted, and nothing else.
@@ -125,11 +126,16 @@ def train(
     from hintseg.config.loader import load_config
     from hintseg.pipeline.recipe import run_recipe
 
-    block: dict[str, Any] = {"path": str(data), "labels": None if labels is None else _paths(labels), "format": format}
+    block: dict[str, Any] = {
+        "path": str(data),
+        "labels": None if labels is None else label_paths(labels),
+        "format": format,
+    }
     given = {
         "unlabelled": unlabelled,
         "background": None if background else "none",
         "missing": None if missing == "error" else missing,
+        "colours": None if colours is None else str(colours),
     }
     block |= {name: value for name, value in given.items() if value is not None}  # else settings may say it
     config = load_config(recipe, _words(settings), data=block)
@@ -145,6 +151,7 @@ def masks_from_boxes(
     unlabelled: int | None = None,
     background: bool = True,
     missing: Missing = "error",
+    colours: Path | str | None = None,
     settings: Settings = (),
     overlays: bool = True,
     to: Sequence[str] = (),
@@ -164,6 +171,7 @@ def masks_from_boxes(
         unlabelled: Value of scribble images that means "nothing known here", 0..255.
         background: Whether pixels may belong to no class.
         missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
+        colours: Table of the colours of colour masks, where none lies beside them: a CSV `name,r,g,b`.
         settings: Dotted settings, as for `train`: ``propose.method=grabcut`` trains nothing.
         overlays: Whether to draw each mask over its photo too.
         to: Formats the masks are also written in, each in ``OUT/FORMAT``.
@@ -189,6 +197,7 @@ def masks_from_boxes(
             unlabelled=unlabelled,
             background=background,
             missing=missing,
+            colours=colours,
             settings=["segment=null", "data.train=all", *_words(settings)],
             resume=resume,
             overwrite=overwrite,
@@ -347,146 +356,6 @@ def export(
         return export_onnx(method, target, size=size, classes=classes, background=background)
 
 
-def check(
-    data: Path | str,
-    *,
-    labels: Labels | None = None,
-    format: str = "auto",
-    unlabelled: int | None = None,
-    background: bool = True,
-    missing: Missing = "error",
-) -> CheckReport:
-    """Look at photos and labels before training: what is there, and what will hurt.
-
-    Args:
-        data: Folder of the photos.
-        labels: Label file or folder, where it is not found below `data` by itself; or several, which are put together.
-        format: Label format; `auto` recognises it.
-        unlabelled: Value of scribble images that means "nothing known here".
-        background: Whether pixels may belong to no class.
-        missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
-
-    Raises:
-        LabelError: All problems of the label files at once.
-    """
-    from hintseg.hints import read_hints
-    from hintseg.hints.check import check as check_hints
-
-    files = [Path(file) for file in _paths(labels or ())]
-    return check_hints(
-        read_hints(Path(data), files, format=format, unlabelled=unlabelled, background=background, missing=missing)
-    )
-
-
-def convert(
-    data: Path | str,
-    out: Path | str,
-    *,
-    to: str,
-    labels: Labels | None = None,
-    format: str = "auto",
-    unlabelled: int | None = None,
-    background: bool = True,
-    missing: Missing = "error",
-    overwrite: bool = False,
-) -> Written:
-    """Write labels in another format; photos stay where they are.
-
-    Args:
-        data: Folder of the photos.
-        out: Folder to make.
-        to: Format to write, one of those that are written (`hintseg list formats`).
-        labels: Label file or folder, where it is not found below `data` by itself; or several, which are put together.
-        format: Label format; `auto` recognises it.
-        unlabelled: Value of scribble images that means "nothing known here", 0..255.
-        background: Whether pixels may belong to no class.
-        missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
-        overwrite: Replace what an earlier `convert` wrote there, and nothing else.
-
-    Returns:
-        `labels`: what to give as labels to read them again; `lost`: what the format cannot hold, in sentences.
-
-    Raises:
-        ConfigError: The format is not written.
-        LabelError: All problems of the label files at once, or the format can hold nothing of what they say.
-        RunError: `out` holds what hintseg did not write, or earlier labels.
-    """
-    from hintseg.files.owned import owned
-    from hintseg.hints import read_hints
-    from hintseg.hints.convert import write, writer
-
-    writer(to)
-    files = [Path(file) for file in _paths(labels or ())]
-    hint_set = read_hints(
-        Path(data), files, format=format, unlabelled=unlabelled, background=background, missing=missing
-    )
-    refuse_inputs(Path(out), [*files, *(photo.path for photo in hint_set.photos)])
-    with owned(Path(out), "labels", alone=True) as folder:
-        if folder.hashes and not overwrite:
-            raise RunError(f"{out} holds labels that were written before; choose another --out, or use --overwrite")
-        folder.clear()
-        return write(hint_set, to, Path(out))
-
-
-def simulate(
-    data: Path | str,
-    out: Path | str,
-    *,
-    hints: str,
-    share: float = 1.0,
-    width: float = 3.0,
-    per: Literal["object", "class"] = "object",
-    centre: bool = False,
-    seed: int = 0,
-    labels: Labels | None = None,
-    format: str = "auto",
-    background: bool = True,
-    missing: Missing = "error",
-    overwrite: bool = False,
-) -> Drawn:
-    """Draw cheap hints out of full masks, for studies; see `hintseg.hints.simulate`.
-
-    Args:
-        data: Folder of photos with full masks.
-        out: Folder to make.
-        hints: `scribbles`, `points`, `boxes` or `tags`.
-        share: Of scribbles, the share of a stroke's length that is kept, 0..1; 0 is a spot.
-        width: Of scribbles, how wide the pen is, pixels.
-        per: Of scribbles and points, whether each object gets one, or each class of a photo.
-        centre: Of points, whether they are in the middle, not at random.
-        seed: Equal seeds draw equal hints.
-        labels: Label file or folder of the masks, where it is not found below `data` by itself; or several.
-        format: Label format; `auto` recognises it.
-        background: Whether pixels may belong to no class; then background gets strokes and points too.
-        missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
-        overwrite: Replace what was drawn there earlier, and nothing else.
-
-    Returns:
-        `labels`: what to give as labels to read the hints; `said`: what was drawn.
-
-    Raises:
-        ConfigError: A setting out of its range.
-        LabelError: All problems of the label files at once, or no photo has a full mask.
-        RunError: `out` holds what hintseg did not write, or earlier labels.
-    """
-    from hintseg.files.owned import owned
-    from hintseg.hints import read_hints
-    from hintseg.hints.simulate import KINDS, Drawing
-    from hintseg.hints.simulate import simulate as draw
-
-    if hints not in KINDS:
-        raise ConfigError(f"hints '{hints}' given, one of {', '.join(KINDS)} is needed")
-    drawing = Drawing(seed, per, centre, share, width)
-    files = [Path(file) for file in _paths(labels or ())]
-    hint_set = read_hints(Path(data), files, format=format, background=background, missing=missing)
-    refuse_inputs(Path(out), [*files, *(photo.path for photo in hint_set.photos)])
-    with owned(Path(out), "labels", alone=True) as folder:
-        if folder.hashes and not overwrite:
-            raise RunError(f"{out} holds labels that were written before; choose another --out, or use --overwrite")
-        folder.clear()
-        return draw(hint_set, Supervision(hints), Path(out), drawing)
-
-
 def demo(
     out: Path | str = "runs/demo",
     *,
@@ -524,10 +393,6 @@ def _segmenter(run: RunFolder) -> Path:
     if run.seen.segment is None:
         raise RunError(f"{run.path} has no segmenter: its settings say segment=null; give a run that trains one")
     return run.path / "segment" / "model.safetensors"
-
-
-def _paths(labels: Labels) -> list[str]:
-    return [str(labels)] if isinstance(labels, Path | str) else [str(file) for file in labels]
 
 
 def _words(settings: Settings) -> list[str]:

@@ -97,6 +97,22 @@ def find_colours(places: Iterable[Path], given: Mapping[Colour, str], problems: 
     return None
 
 
+def read_colours(file: Path) -> Mapping[Colour, str]:
+    """Return the name of each colour of a table of any name, in one of the forms above.
+
+    Raises:
+        LabelError: It cannot be read, has no line, or holds something else: all problems at once.
+    """
+    problems = Problems()
+    by_name = TABLES.get(file.name)
+    parse = by_name or (_table if file.suffix.lower() == ".csv" else TABLES["labelmap.txt"])
+    names = _checked(parse(file, problems), file.name, problems)
+    problems.raise_all()
+    if not names:
+        raise LabelError(f"{file} names no colour; write lines name,r,g,b under that header")
+    return names
+
+
 def is_colour_table(file: Path) -> bool:
     """Return whether a file is a table of colours, by its name; by its header where Roboflow's tags are called so."""
     if file.name not in TABLES or not is_file(file):
