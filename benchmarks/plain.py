@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from hintseg.files.palette import voc_palette
 from hintseg.refine import path_offsets
-from hintseg.store.palette import voc_palette
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 

@@ -34,6 +34,7 @@ import hintseg
 from breaking import TEXTS, TOKENS, VALUES, broken, broken_bytes
 from hintseg.config.loader import RECIPES, load_config
 from hintseg.errors import MESSAGE, HintsegError, printable
+from hintseg.formats.brush import encode_brush
 from hintseg.hints import read_hints
 from hintseg.hints.check import check
 from hintseg.hints.masks import read_mask
@@ -42,6 +43,7 @@ from hintseg.store.instances import Instances, read_instances, write_instances
 from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import read_label_png
 from hintseg.training.weights import load_weights
+from hintseg.types import Rle
 
 SECONDS, BYTES = 10, 1 << 30
 
@@ -103,13 +105,30 @@ def write_data(folder: Path) -> dict[str, tuple[Path, list[str]]]:
     categories = [{"id": 3, "name": "bird"}, {"id": 7, "name": "dog"}]
     coco = json.dumps({"images": images, "annotations": marks, "categories": categories})
     add("coco", {"instances.json": coco})
+    for key, content in json_data(ring).items():
+        add(key, {"labels.json": json.dumps(content)})
     lines = {"labels/a.txt": "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.5 0.1 0.5 0.5\n", "labels/b.txt": ""}
     data = "path: .\ntrain: images\nval: val.txt\nnc: 3\nnames:\n  0: bird\n  1: dog\n  2: tree\n"
+    flat = {"a.txt": "0 0.5 0.5 0.2 0.2 0.9\n2 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5\n", "train.txt": "data/a.png\nb.png\n"}
+    darknet = "classes = 3\ntrain = data/train.txt\nnames = data/obj.names\n"
+    add("yolo flat", {"classes.txt": names, **flat})
+    add("yolo darknet", {"obj.names": names, "obj.data": darknet, **flat})
     add("yolo", {"data.yaml": data, "val.txt": "images/a.png\n", **lines}, "images")
     box = "<object><name>dog</name><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
     xml = f"<annotation><size><width>32</width><height>24</height></size>{box}{box}</annotation>"
     splits = {"ImageSets/Segmentation/train.txt": "a\nb\n"}
     add("voc", {"Annotations/a.xml": xml, "Annotations/b.xml": xml, "classes.txt": names, **splits}, "JPEGImages")
+    shapes = (
+        '<box label="dog" xtl="1" ytl="2" xbr="9" ybr="9.5" rotation="30" group_id="1"/>'
+        '<polygon label="dog" points="1,1;9,1;9,9" group_id="1"/><points label="bird" points="3,4;5,6"/>'
+        '<mask label="tree" rle="2, 5, 5" left="3" top="4" width="4" height="3"/><tag label="tree"/>'
+        '<ellipse label="bird" cx="9" cy="9" rx="4" ry="3"/><polyline label="bird" points="1,1;9,9"/>'
+        '<cuboid label="dog"/>'
+    )
+    labels = "".join(f"<label><name>{name}</name></label>" for name in CLASSES)
+    listed = f'<image id="0" name="a.png" width="32" height="24" subset="Train">{shapes}</image><image name="b.png"/>'
+    cvat = f"<annotations><meta><task><labels>{labels}</labels></task></meta>{listed}</annotations>"
+    add("cvat", {"annotations.xml": cvat})
     mask = np.zeros(SIZE, np.uint8)
     mask[4:9, 4:9], mask[12:, 9:] = 1, 2
     path = folder / "mask.png"
@@ -119,10 +138,55 @@ def write_data(folder: Path) -> dict[str, tuple[Path, list[str]]]:
         {"masks/a.png": path.read_bytes(), "masks/b.png": path.read_bytes(), "classes.txt": names},
         "images",
     )
+    Image.fromarray(np.array([(0, 0, 0), (9, 9, 9), (7, 0, 0)], np.uint8)[mask]).save(path)
+    tables = {
+        "labelmap.txt": "background:0,0,0::\nbird:9,9,9::\ndog:7,0,0::\n",
+        "colours.csv": "name,r,g,b\nbackground,0,0,0\nbird,9,9,9\ndog,7,0,0\n",
+    }
+    for name, table in tables.items():
+        add(f"index_png {name}", {"masks/a_mask.png": path.read_bytes(), name: table}, "images")
     vectors = {name: np.eye(3, dtype=np.float32)[n] for n, name in enumerate("abc")}
     np.save(folder / "labels.npy", np.array(vectors, dtype=object))
     add("cls_labels", {"cls_labels.npy": (folder / "labels.npy").read_bytes(), "classes.txt": names})
     return found
+
+
+def json_data(ring: list[int]) -> dict[str, object]:
+    """Return what the tools that write JSON would write, by the format."""
+    pairs = [[x, y] for x, y in zip(ring[0::2], ring[1::2], strict=True)]
+    shapes = [
+        {"label": "bird", "shape_type": "polygon", "points": pairs, "group_id": 1},
+        {"label": "dog", "shape_type": "circle", "points": [[9, 9], [9, 12]], "flags": {}},
+        {"label": "dog", "shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "iVBORw0KGgo="},
+    ]
+    rect = {"name": "rect", "x": 2, "y": 3, "width": 9, "height": 9}
+    polygon = {"name": "polygon", "all_points_x": ring[0::2], "all_points_y": ring[1::2]}
+    regions = [{"shape_attributes": shape, "region_attributes": {"type": "bird"}} for shape in (rect, polygon)]
+    sizes = {"original_width": 32, "original_height": 24, "image_rotation": 0, "from_name": "x"}
+    values: list[dict[str, object]] = [
+        {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 30, "rectanglelabels": ["dog"]},
+        {"points": pairs, "polygonlabels": ["bird"]},
+        {"rle": encode_brush(Rle(24, 32, (100, 50, 618))), "format": "rle", "brushlabels": ["dog"]},
+        {"choices": ["dog"]},
+    ]
+    results = [{"type": "x", "id": str(n), "value": value, **sizes} for n, value in enumerate(values)]
+    tasks = [
+        {"id": 1, "data": {"image": "/data/upload/1/0a1b-a.png"}, "annotations": [{"result": results}]},
+        {"id": 2, "data": {"image": "b.png"}, "predictions": [{"model_version": "m", "score": 0.5, "result": results}]},
+    ]
+    place = {"x": 9, "y": 9, "width": 4, "height": 4}
+    return {
+        "labelme": {
+            "flags": {"dog": True},
+            "shapes": shapes,
+            "imagePath": "a.png",
+            "imageHeight": 24,
+            "imageWidth": 32,
+        },
+        "via": {"a.png9": {"filename": "a.png", "size": 9, "regions": regions, "file_attributes": {"tag": "dog"}}},
+        "label_studio": tasks,
+        "createml": [{"image": "a.png", "annotations": [{"label": "dog", "coordinates": place}]}],
+    }
 
 
 def read_all(root: Path, format: str) -> None:

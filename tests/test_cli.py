@@ -71,7 +71,7 @@ def test_mistakes_end_in_one_message_and_code_2(photos: Path, tmp_path: Path) ->
     for words in (["check", photos], ["train", photos, "--out", tmp_path / "run"]):
         done = typed(*words)
         assert done.returncode == 2
-        assert done.stderr.startswith("error: 3 problems in")
+        assert done.stderr.startswith("error: 2 problems in")
         assert "did you mean 'bird'?" in done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
@@ -218,4 +218,4 @@ def test_evaluate(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((3, 2), np.uint8)).save(masks / "a.png")
     done = typed("evaluate", masks, truth)
     assert done.returncode == 2
-    assert "a: a truth of (2, 2) and a prediction of (3, 2) pixels" in done.stderr
+    assert "a: the mask has 2 x 3 pixels, its truth 2 x 2" in done.stderr

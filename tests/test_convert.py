@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import hintseg
@@ -90,3 +93,21 @@ def test_formats_that_are_only_read_are_refused(shapes: Path, tmp_path: Path) ->
         (tmp_path / name).mkdir()
         with pytest.raises(LabelError, match="choose another --to"):
             hintseg.convert(shapes / "JPEGImages", tmp_path / name, to=name, labels=points)
+
+
+def test_a_table_of_colours_may_be_given(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[:4, :4, 0] = 200
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(red).save(tmp_path / "masks" / "a.png")
+    (tmp_path / "classes.txt").write_text("ant\n")
+    (tmp_path / "mine.csv").write_text("name,r,g,b\nbackground,0,0,0\nant,200,0,0\n")
+    colours = ["--colours", str(tmp_path / "mine.csv")]
+    result = CliRunner().invoke(app, ["check", str(tmp_path), "--labels", str(tmp_path / "masks"), "--json", *colours])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["photos_per_class"] == {"ant": 1}
+    (tmp_path / "mine.csv").write_text("name,r,g,b\n")
+    with pytest.raises(LabelError, match=r"mine\.csv"):
+        hintseg.check(tmp_path, labels=tmp_path / "masks", colours=tmp_path / "mine.csv")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from hintseg.data.photos import photo_size, read_photo
 from hintseg.errors import PhotoError
+from hintseg.files.images import with_heif
+from hintseg.formats.photos import find_photos
 
 GENERATOR = np.random.default_rng(0)
 PIXELS = GENERATOR.integers(0, 256, (7, 10, 3), np.uint8)
@@ -56,10 +61,71 @@ def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
-    levels = np.array([[0, 128, 257, 32896, 65535]], np.uint16)
+@pytest.mark.parametrize(("largest", "bits"), [(65535, 16), (16384, 16), (16383, 14), (3060, 12), (1023, 10), (255, 8)])
+def test_sixteen_bits_are_scaled_by_the_bits_that_are_used(
+    tmp_path: Path, suffix: str, largest: int, bits: int
+) -> None:
+    levels = np.array([[0, largest // 3, largest]], np.uint16)
     path = save(Image.fromarray(levels), tmp_path / f"a.{suffix}")
-    assert read_photo(path)[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+    expected = [round(level * 255 / (2**bits - 1)) for level in levels[0].tolist()]
+    assert read_photo(path)[0, :, 0].tolist() == expected
+
+
+def test_photos_of_one_camera_keep_their_brightness(tmp_path: Path) -> None:
+    paths = [save(Image.fromarray(np.array([[1500, top]], np.uint16)), tmp_path / f"{top}.png") for top in (2000, 4000)]
+    first, second = (read_photo(path)[0, 0, 0] for path in paths)
+    assert first == second, "stretched by its own levels each would have another"
+
+
+def test_sixteen_bits_of_big_endian_and_of_integers(tmp_path: Path) -> None:
+    big = Image.frombytes("I;16B", (2, 1), np.array([[0, 4095]], ">u2").tobytes())
+    assert read_photo(save(big, tmp_path / "a.tif"))[0, :, 0].tolist() == [0, 255]
+    wide = save(Image.fromarray(np.array([[0, 65535]], np.int32)), tmp_path / "b.tif")
+    assert read_photo(wide)[0, :, 0].tolist() == [0, 255]
+    too_wide = save(Image.fromarray(np.array([[0, 70000]], np.int32)), tmp_path / "c.tif")
+    with pytest.raises(PhotoError, match="levels from 0 to 70000 in mode I, 0 to 65535 are known"):
+        read_photo(too_wide)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_colours_of_sixteen_bits_are_not_cut_to_their_high_half(tmp_path: Path, suffix: str) -> None:
+    levels = np.array([[[0, 1000, 4095], [4095, 0, 0]]], np.uint16)  # 12 bits, red green blue
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), levels[..., ::-1])
+    assert read_photo(tmp_path / f"a.{suffix}")[0].tolist() == [[0, 62, 255], [255, 0, 0]]
+
+
+def test_transparency_of_sixteen_bits(tmp_path: Path) -> None:
+    levels = np.array([[[0, 0, 4095, 65535], [0, 0, 4095, 0]]], np.uint16)  # blue green red alpha
+    cv2.imwrite(str(tmp_path / "a.png"), levels)
+    assert read_photo(tmp_path / "a.png")[0].tolist() == [[255, 0, 0], [255, 255, 255]]
+
+
+def test_heic_is_read_upright_and_sized_so(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    assert with_heif()
+    upright = np.zeros((48, 64, 3), np.uint8)
+    upright[:24] = (250, 30, 30)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.fromarray(np.ascontiguousarray(STORED[6](upright)))
+    stored.info["exif"] = exif.tobytes()  # which pillow-heif writes as phones do: the container turns the picture
+    path = save(stored, tmp_path / "a.heic", quality=95)
+    assert photo_size(path) == (48, 64)
+    np.testing.assert_allclose(read_photo(path).astype(int), upright, atol=30)
+    assert [*find_photos(tmp_path).paths] == ["a"]
+
+
+def test_without_the_extra_heic_photos_are_counted_and_named(tmp_path: Path) -> None:
+    save(Image.fromarray(PIXELS), tmp_path / "a.png")
+    for name in ("b.heic", "c.HEIC"):
+        (tmp_path / name).write_bytes(b"ftypheic")
+    code = (
+        "import hintseg.files.images as images; images.find_spec = lambda name: None\n"
+        "from pathlib import Path; from hintseg.formats.photos import find_photos\n"
+        f"found = find_photos(Path({str(tmp_path)!r})); print([*found.paths], *found.notes)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said.startswith("['a'] 2 .heic files are left out; pip install 'hintseg[heic]' reads them")
 
 
 def test_float_tiff_in_unit_range(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from small_runs import ONE_STAGE, QUICK, TINY
 BY_STAGE = {  # folders that each_photo fills, below the run; the last file of a photo says that it is done
     "vwe": ("localize/maps", "refine/labels", "refine/maps", "segment/masks"),
     "bmp": ("segment/maps", "segment/branch_c", "segment/masks"),
-    "boxes": ("propose/grabcut", "propose/instances"),
+    "boxes": ("propose/grabcut", "propose/masks"),
 }
 SETTINGS = {
     "vwe": QUICK,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -157,3 +158,16 @@ def test_a_segmenter_that_was_begun_and_left_out_begins_anew(finished: Path, sha
     hintseg.train(shapes, run, recipe="vwe", settings=QUICK, resume=True)
     one, other = (files(r, "segment/model.safetensors")["segment/model.safetensors"][1] for r in (run, finished))
     assert one == other
+
+
+def test_a_run_of_stages_that_make_other_things_is_neither_gone_on_with_nor_touched(
+    finished: Path, shapes: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"made_as": 0}))
+    before = files(run, "*", "*/*")
+    with pytest.raises(RunError, match=r"of another version of hintseg \(made_as: Input should be 1\)"):
+        hintseg.train(shapes, run, recipe="vwe", settings=QUICK, resume=True)
+    assert files(run, "*", "*/*") == before

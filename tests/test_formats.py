@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +17,68 @@ from PIL import Image
 
 from hintseg.data.shapes import CLASSES, write_shapes
 from hintseg.errors import ConfigError, LabelError
+from hintseg.files.palette import voc_palette
 from hintseg.formats.codec import Fit
 from hintseg.formats.recognise import codec
+from hintseg.geometry.rasterise import paint
 from hintseg.hints import read_hints, recognise
 from hintseg.hints.masks import read_mask, read_scribbles
 from hintseg.registry import FORMATS, formats
 from hintseg.types import Click, HintSet, Photo, Supervision
 
 UNLABELLED = {"scribbles": 255}
+
+Boxes = Mapping[str, Sequence[tuple[str, float, float, float, float]]]
+
+
+def _label_studio(folder: Path, boxes: Boxes) -> None:
+    def result(label: str, *box: float) -> dict[str, Any]:
+        value = {key: part / 0.48 for key, part in zip(("x", "y", "width", "height"), box, strict=True)}
+        sizes = {"original_width": 48, "original_height": 48}
+        return {"type": "rectanglelabels", "value": {**value, "rectanglelabels": [label]}, **sizes}
+
+    addresses = {name: f"/data/upload/1/0a1b2c3d-{name}" for name in boxes}
+    tasks = [
+        {"data": {"image": addresses[name]}, "annotations": [{"result": [result(*one) for one in found]}]}
+        for name, found in boxes.items()
+    ]
+    (folder / "project.json").write_text(json.dumps(tasks))
+
+
+def _labelme(folder: Path, boxes: Boxes) -> None:
+    for name, found in boxes.items():
+        ends = [(label, [[x, y], [x + w, y + h]]) for label, x, y, w, h in found]
+        shapes = [{"label": label, "shape_type": "rectangle", "points": points} for label, points in ends]
+        content = {"shapes": shapes, "imagePath": name, "imageData": None, "imageHeight": 48, "imageWidth": 48}
+        (folder / "images" / name).with_suffix(".json").write_text(json.dumps(content))
+
+
+def _via(folder: Path, boxes: Boxes) -> None:
+    content = {}
+    for name, found in boxes.items():
+        regions = [
+            {
+                "shape_attributes": {"name": "rect", "x": x, "y": y, "width": w, "height": h},
+                "region_attributes": {"type": label},
+            }
+            for label, x, y, w, h in found
+        ]
+        content[f"{name}9"] = {"filename": name, "size": 9, "regions": regions, "file_attributes": {}}
+    (folder / "via_region_data.json").write_text(json.dumps(content))
+
+
+def _createml(folder: Path, boxes: Boxes) -> None:
+    content = []
+    for name, found in boxes.items():
+        marks = [
+            {"label": label, "coordinates": {"x": x + w / 2, "y": y + h / 2, "width": w, "height": h}}
+            for label, x, y, w, h in found
+        ]
+        content.append({"image": name, "annotations": marks})
+    (folder / "annotations.json").write_text(json.dumps(content))
+
+
+JSON_WRITERS = {"label_studio": _label_studio, "labelme": _labelme, "via": _via, "createml": _createml}
 
 
 @pytest.fixture(scope="module")
@@ -34,31 +91,66 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(shapes: Path) -> Mapping[str, tuple[Path, Path | None]]:
     """The same photos in every format: folder and labels by the name of a variant, which begins with the format's."""
-    return {variant: (shapes.with_name(variant), write(shapes, variant)) for variant in VARIANTS}
+    return {variant: (shapes.with_name(variant), write(shapes, variant)) for variant in (*VARIANTS, *LAYOUTS)}
 
 
 VARIANTS = (
     "csv-tags",
     "csv-one-hot",
     "csv-boxes",
+    "csv-rows",
+    "csv-retinanet",
+    "csv-makesense",
+    "csv-open_images",
+    "csv-kaggle",
+    "via-csv",
+    "label_studio-csv",
     "voc",
+    "voc-beside",
+    "cvat",
     "coco",
+    "label_studio",
+    "labelme",
+    "via",
+    "createml",
     "yolo-boxes",
+    "yolo-flat",
     "index_png-masks",
     "index_png-scribbles",
+    "index_png-colours",
+    "index_png-beside",
     "points",
     "cls_labels",
     "folders",
 )
+LAYOUTS = ("mvtec", "nuclei", "folders-splits")
+"""Of other facts: they hold one class, or none."""
+
 KINDS = {
     "csv-tags": {"tags"},
     "csv-one-hot": {"tags"},
     "csv-boxes": {"tags", "boxes"},
+    "csv-rows": {"tags"},
+    "csv-retinanet": {"tags", "boxes"},
+    "csv-makesense": {"boxes"},  # it has no rows for photos without boxes
+    "csv-open_images": {"boxes"},  # nor does it say what is not in a photo
+    "csv-kaggle": {"tags", "boxes", "masks"},
+    "via-csv": {"tags", "boxes"},
+    "label_studio-csv": {"tags", "boxes"},
     "voc": {"tags", "boxes", "masks"},
+    "voc-beside": {"tags", "boxes"},
+    "cvat": {"tags", "boxes"},
     "coco": {"tags", "boxes", "masks"},
+    "label_studio": {"tags", "boxes"},
+    "labelme": {"tags", "boxes"},
+    "via": {"tags", "boxes"},
+    "createml": {"tags", "boxes"},
     "yolo-boxes": {"tags", "boxes"},
+    "yolo-flat": {"tags", "boxes"},
     "index_png-masks": {"tags", "masks"},
     "index_png-scribbles": {"scribbles"},
+    "index_png-colours": {"tags", "masks"},
+    "index_png-beside": {"tags", "masks"},
     "points": {"tags", "points"},
     "cls_labels": {"tags"},
     "folders": {"tags"},
@@ -89,27 +181,61 @@ def write(shapes: Path, variant: str) -> Path | None:
         cells += [[name, x, y, x + w, y + h, label] for name, found in boxes.items() for label, x, y, w, h in found]
         cells += [[name, "", "", "", "", ""] for name, found in boxes.items() if not found]
         (folder / "boxes.csv").write_text("\n".join(",".join(str(cell) for cell in row) for row in cells))
+    elif variant.startswith("csv-") or variant in ("via-csv", "label_studio-csv"):
+        (folder / "labels.csv").write_text(table(variant, boxes, tags, shapes))
+    elif variant == "voc-beside":
+        for file in (shapes / "Annotations").glob("*.xml"):
+            shutil.copy(file, folder / "images")
+    elif variant == "cvat":
+        (folder / "classes.txt").unlink()
+        listed = "".join(f"<label><name>{one}</name></label>" for one in CLASSES)
+        images = "".join(
+            f'<image name="{name}" width="48" height="48">'
+            + "".join(f'<box label="{c}" xtl="{x}" ytl="{y}" xbr="{x + w}" ybr="{y + h}"/>' for c, x, y, w, h in found)
+            + "</image>"
+            for name, found in boxes.items()
+        )
+        text = f"<annotations><meta><task><labels>{listed}</labels></task></meta>{images}</annotations>"
+        (folder / "annotations.xml").write_text(text)
     elif variant == "coco":
         (folder / "classes.txt").unlink()
         shutil.copy(shapes / "Hints" / "instances.json", folder)
-    elif variant == "yolo-boxes":
-        (folder / "labels").mkdir()
-        (folder / "data.yaml").write_text(json.dumps({"names": list(CLASSES)}))
+    elif variant in JSON_WRITERS:
+        JSON_WRITERS[variant](folder, boxes)
+    elif variant in ("yolo-boxes", "yolo-flat"):
+        place = folder / ("labels" if variant == "yolo-boxes" else "images")
+        place.mkdir(exist_ok=True)
+        if variant == "yolo-boxes":
+            (folder / "data.yaml").write_text(json.dumps({"names": list(CLASSES)}))
         for name, found in boxes.items():
             lines = [
                 f"{CLASSES.index(label)} {(x + w / 2) / 48} {(y + h / 2) / 48} {w / 48} {h / 48}\n"
                 for label, x, y, w, h in found
             ]
-            (folder / "labels" / name).with_suffix(".txt").write_text("".join(lines))
+            (place / name).with_suffix(".txt").write_text("".join(lines))
     elif variant == "index_png-masks":
         shutil.copytree(shapes / "SegmentationClass", folder / "masks")
     elif variant == "index_png-scribbles":
         shutil.copytree(shapes / "Scribbles", folder / "scribbles")
+    elif variant == "index_png-colours":
+        (folder / "classes.txt").unlink()
+        (folder / "masks").mkdir()
+        palette = voc_palette()
+        for file in (shapes / "SegmentationClass").iterdir():
+            Image.fromarray(palette[np.array(Image.open(file))]).save(folder / "masks" / file.name)
+        rows = [[name, *palette[label].tolist()] for label, name in enumerate(["background", *CLASSES, "void"])]
+        rows[-1][1:] = palette[255].tolist()
+        (folder / "colours.csv").write_text("\n".join(",".join(map(str, row)) for row in [["name", *"rgb"], *rows]))
+    elif variant == "index_png-beside":
+        for file in (shapes / "SegmentationClass").iterdir():
+            shutil.copy(file, folder / "images" / f"{file.stem}_mask.png")
     elif variant == "points":
         shutil.copy(shapes / "Hints" / "points.csv", folder)
     elif variant == "cls_labels":
         one_hot = {name: np.array([one in found for one in CLASSES], np.float32) for name, found in tags.items()}
         np.save(folder / "cls_labels.npy", np.array(one_hot))
+    elif variant in LAYOUTS:
+        write_layout(folder, variant, list(tags))
     else:
         (folder / "classes.txt").unlink()
         for name, labels in tags.items():
@@ -120,11 +246,89 @@ def write(shapes: Path, variant: str) -> Path | None:
     return None
 
 
+def table(
+    variant: str,
+    boxes: Mapping[str, list[tuple[str, float, float, float, float]]],
+    tags: Mapping[str, list[str]],
+    shapes: Path,
+) -> str:
+    """Return the labels as a table of one of the tools."""
+    text = io.StringIO()
+    rows: list[list[object]] = []
+    if variant == "csv-rows":
+        rows = [["Image Index", "Finding"]]
+        rows += [[name, tag] for name, found in tags.items() for tag in found or [""]]
+    elif variant == "csv-retinanet":
+        rows = [[f"images/{n}", x, y, x + w, y + h, label] for n, found in boxes.items() for label, x, y, w, h in found]
+        rows += [[f"images/{name}", "", "", "", "", ""] for name, found in boxes.items() if not found]
+    elif variant == "csv-makesense":
+        rows = [[label, x, y, w, h, n, 48, 48] for n, found in boxes.items() for label, x, y, w, h in found]
+    elif variant == "csv-open_images":
+        rows = [["ImageID", "Source", "LabelName", "Confidence", "XMin", "XMax", "YMin", "YMax", "IsGroupOf"]]
+        for name, found in boxes.items():
+            for label, x, y, w, h in found:
+                rows.append([Path(name).stem, "xclick", label, 1, x / 48, (x + w) / 48, y / 48, (y + h) / 48, 0])
+    elif variant == "csv-kaggle":
+        rows = [["ImageId", "EncodedPixels", "Class"]]
+        for photo in read_hints(shapes, shapes / "Hints" / "instances.json").photos:
+            assert isinstance(photo.truth, tuple)
+            for mark in photo.truth:
+                flat = np.flatnonzero(mark.label == paint([mark], (48, 48)).T)
+                starts = [n for n in flat if n - 1 not in flat]
+                lengths = [next(m for m in range(1, 48 * 48) if n + m not in flat) for n in starts]
+                runs = " ".join(f"{n + 1} {length}" for n, length in zip(starts, lengths, strict=True))
+                rows.append([photo.path.name, runs, CLASSES[mark.label - 1]])
+            if not photo.truth:
+                rows.append([photo.path.name, "", ""])
+    elif variant == "via-csv":
+        rows = [["#filename", "file_size", "file_attributes", "region_count", "region_id"]]
+        rows[0] += ["region_shape_attributes", "region_attributes"]
+        for name, found in boxes.items():
+            for label, x, y, w, h in found:
+                shape = {"name": "rect", "x": x, "y": y, "width": w, "height": h}
+                rows.append([name, 1, "{}", len(found), 0, json.dumps(shape), json.dumps({"class": label})])
+            if not found:
+                rows.append([name, 1, "{}", 0, 0, "{}", "{}"])
+    else:
+        rows = [["image", "id", "label", "annotator", "annotation_id", "lead_time"]]
+        for name, found in boxes.items():
+            shapes_ = [
+                {
+                    **dict(zip(("x", "y", "width", "height"), (v * 100 / 48 for v in corner), strict=True)),
+                    "rotation": 0,
+                    "rectanglelabels": [label],
+                    "original_width": 48,
+                    "original_height": 48,
+                }
+                for label, *corner in found
+            ]
+            rows.append([f"/data/upload/1/0a1b2c3d-{name}", 1, json.dumps(shapes_), 1, 1, 2.5])
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def write_layout(folder: Path, variant: str, names: list[str]) -> None:
+    """Move the photos into one of `LAYOUTS`."""
+    (folder / "classes.txt").unlink()
+    for number, name in enumerate(names):
+        place, masks = {
+            "mvtec": (("train/good", "test/good", "test/crack")[number % 3], "ground_truth/crack"),
+            "nuclei": (f"p{number}/images", f"p{number}/masks"),
+            "folders-splits": (("Training/cat", "Testing/dog", "Training/background")[number % 3], ""),
+        }[variant]
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        shutil.move(folder / "images" / name, folder / place / name)
+        if masks:
+            (folder / masks).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (48, 48), 255).save((folder / masks / name).with_suffix(".png"))
+    shutil.rmtree(folder / "images")
+
+
 def read(variant: str, place: tuple[Path, Path | None]) -> HintSet:
     return read_hints(*place, unlabelled=UNLABELLED.get(variant.rpartition("-")[2]))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, *LAYOUTS])
 def test_a_codec_knows_its_own_data_and_no_others(made: Mapping[str, tuple[Path, Path | None]], variant: str) -> None:
     name = variant.partition("-")[0]
     fits = {other: codec(other).sniff(*made[variant]) for other in FORMATS}

@@ -22,7 +22,7 @@ def report_on(
     background: bool = True,
 ) -> CheckReport:
     """Check a set of photos of one `size` (width, height), with ids 0, 1, ..."""
-    Image.new("RGB", size).save(folder / "photo.png")
+    Image.new("RGB", size, "grey").save(folder / "photo.png")
     photos = tuple(Photo(str(i), folder / "photo.png", hint, hint.mask) for i, hint in enumerate(hints))
     return check(HintSet("set", classes, photos, splits or {}, background, ("a note",)))
 
@@ -156,3 +156,69 @@ def test_unreadable_photos_and_masks_that_do_not_fit(tmp_path: Path) -> None:
     assert "has 5 x 5 pixels, but its photo has 80 x 70" in report.problems[0]
     assert "a box reaches (100, 20), but its photo has 80 x 70" in report.problems[1]
     assert said(report, "2 masks or boxes do not fit")
+
+
+def judged(folder: Path, hints: list[Hints], masks: list[np.ndarray]) -> CheckReport:
+    """Check photos of 80 x 70 with a true mask each."""
+    Image.new("RGB", (80, 70), "grey").save(folder / "photo.png")
+    photos = []
+    for number, (hint, mask) in enumerate(zip(hints, masks, strict=True)):
+        Image.fromarray(mask).save(folder / f"{number}_mask.png")
+        photos.append(Photo(str(number), folder / "photo.png", hint, MaskFile(folder / f"{number}_mask.png")))
+    return check(HintSet("set", ("ant", "bee"), tuple(photos)))
+
+
+def square(label: int) -> np.ndarray:
+    mask = np.zeros((70, 80), np.uint8)
+    mask[10:30, 10:30] = label
+    return mask
+
+
+def test_masks_against_tags(tmp_path: Path) -> None:
+    def complete(*present: int) -> Hints:
+        return Hints(Tags.complete(present, 2))
+
+    swapped = judged(tmp_path, [complete(1), complete(2), complete()], [square(2), square(1), square(0)])
+    assert said(swapped, "2 masks show none of their photo's tags (0 is tagged ant, its mask shows bee)")
+    assert said(swapped, "do the values of the masks count the classes as the class list does?")
+    right = judged(tmp_path, [complete(1), complete(2), complete()], [square(1), square(2), square(0)])
+    assert not said(right, "mask")
+    more = judged(tmp_path, [complete(), complete(1)], [square(1), square(1)])
+    assert said(more, "1 mask shows classes that are not among their photo's tags (0)")
+    assert said(judged(tmp_path, [complete(1, 2)], [square(1)]), "1 mask does not show all of their photo's tags (0)")
+    unsaid = Hints(Tags(frozenset({1})))
+    both = square(1)
+    both[50:60, 50:60] = 2
+    assert not said(judged(tmp_path, [unsaid], [both]), "not among"), "nothing was said of bees"
+
+
+def test_masks_of_0_and_255(tmp_path: Path) -> None:
+    report = judged(tmp_path, [Hints(), tags(1)], [square(255), square(1)])
+    assert said(report, "1 mask holds only 0 and 255 (0), and 255 is left out of everything")
+
+
+def test_boxes_against_masks(tmp_path: Path) -> None:
+    inside, beside, other = Mark(1, Box(5, 5, 35, 35)), Mark(1, Box(40, 40, 60, 60)), Mark(2, Box(5, 5, 35, 35))
+    report = judged(tmp_path, [Hints(tags(1).tags, (inside, beside))], [square(1)])
+    assert said(report, "1 boxes hold no pixel of their class in the true mask (0)")
+    assert said(judged(tmp_path, [Hints(tags(2).tags, (other,))], [square(1)]), "1 boxes hold no pixel")
+    assert not said(judged(tmp_path, [Hints(tags(1).tags, (inside,))], [square(1)]), "boxes")
+
+
+def test_photos_that_are_nearly_black_and_photos_of_fewer_bits(tmp_path: Path) -> None:
+    for name, levels in (
+        ("dark", np.full((70, 80, 3), 15, np.uint8)),
+        ("bright", np.full((70, 80, 3), 200, np.uint8)),
+        ("twelve", np.full((70, 80), 3060, np.uint16)),
+        ("ten", np.full((70, 80), 900, np.uint16)),
+        ("sixteen", np.full((70, 80), 60000, np.uint16)),
+    ):
+        Image.fromarray(levels).save(tmp_path / f"{name}.png")
+
+    def report(*names: str) -> CheckReport:
+        return check(HintSet("set", ("ant",), tuple(Photo(name, tmp_path / f"{name}.png", tags(1)) for name in names)))
+
+    assert said(report("dark", "bright"), "1 photo with no level above 24 of 255 (dark), nearly black")
+    assert said(report("twelve"), "1 photo kept in 16 bits, of which they use fewer (bits used: 12 by 1)")
+    assert said(report("twelve", "ten"), "(bits used: 10 by 1 and 12 by 1)", "are stretched differently")
+    assert not said(report("sixteen", "bright"), "bits")

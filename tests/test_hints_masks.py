@@ -11,13 +11,15 @@ import pytest
 from PIL import Image
 
 from hintseg.errors import LabelError, PhotoError
+from hintseg.formats.gather import gather
 from hintseg.formats.index_image import read_index
-from hintseg.formats.layout import Found, boxes_and_truth
-from hintseg.formats.photos import photo_size
-from hintseg.geometry.rasterise import fill
+from hintseg.formats.photos import PhotoFolder, photo_size
+from hintseg.formats.problems import Problems
+from hintseg.formats.records import Item, Labels, Reading, Record
+from hintseg.geometry.rasterise import fill, paint
 from hintseg.geometry.runs import bounds, decode, encode, parse_counts, write_counts
-from hintseg.hints.masks import paint, read_mask, read_scribbles
-from hintseg.types import IGNORE, Box, FullMask, Hints, Mark, MaskFile, Photo, Region, Rle
+from hintseg.hints.masks import read_mask, read_scribbles
+from hintseg.types import IGNORE, Box, FullMask, Hints, HintSet, Mark, MaskFile, Photo, Region, Rle
 
 
 def slow_runs(mask: np.ndarray) -> list[int]:
@@ -210,15 +212,15 @@ class TestReadMask:
         good = save(tmp_path / "good.png", np.arange(80, dtype=np.uint8).reshape(8, 10))
         (tmp_path / "cut.png").write_bytes(good.read_bytes()[:50])
         save(tmp_path / "small.png", np.zeros((3, 3), dtype=np.uint8))
-        save(tmp_path / "colour.png", np.zeros((8, 10, 3), dtype=np.uint8))
+        save(tmp_path / "colour.png", np.full((8, 10, 3), (9, 0, 0), dtype=np.uint8))
         save(tmp_path / "high.png", np.full((8, 10), 900, dtype=np.uint16))
         for name, expected in [
             ("good", r"holds ids outside the class list: 21 \(1 px\), 22 .*\.\.\.; allowed are 0 .*1\.\.20 and 255"),
-            ("cut", "cannot read the mask .*cut off"),
+            ("cut", "cut.png cannot be read .*cut off"),
             ("small", "has 3 x 3 pixels, but its photo has 10 x 8"),
-            ("colour", r"is a colour image \(mode RGB\)"),
-            ("high", "holds values from 900 to 900"),
-            ("lost", "cannot read the mask"),
+            ("colour", r"is a colour image \(mode RGB\): \(9, 0, 0\) \(80 px\)"),
+            ("high", r"numbers above 255 .* \(an instance mask\).*it holds 900 to 900"),
+            ("lost", "lost.png cannot be read"),
         ]:
             with pytest.raises(LabelError, match=expected):
                 read_mask(judged(photo, MaskFile(tmp_path / f"{name}.png")), n_classes=20)
@@ -235,18 +237,25 @@ class TestReadMask:
             read_mask(Photo("x", tmp_path / "x.jpg", truth=()))
 
 
-def test_truth_is_known_for_outlines_and_the_negatives_beside_them() -> None:
-    def known(*photos: list[Found]) -> set[str]:
-        return set(boxes_and_truth({str(i): found for i, found in enumerate(photos)}, 1)[1])
+def test_truth_is_known_for_outlines_and_the_negatives_beside_them(tmp_path: Path) -> None:
+    for name in ("0", "1", "2"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+
+    def read(*photos: list[Item]) -> HintSet:
+        records = tuple(Record(f"{number}.png", tuple(items)) for number, items in enumerate(photos))
+        labels = Labels(records, "x", ("a",))
+        return gather(tmp_path, PhotoFolder(tmp_path), labels, Reading(), Problems())
+
+    def known(*photos: list[Item]) -> set[str]:
+        return {photo.id for photo in read(*photos).photos if photo.truth is not None}
 
     box, ring = Box(0, 0, 2, 2), Region(((0, 0, 2, 0, 2, 2, 0, 2),))
-    plain, outlined, crowd = Found(1, box), Found(1, box, ring), Found(1, box, crowd=True)
+    plain, outlined, crowd = Item("a", Box(4, 4, 8, 8)), Item("a", box, ring), Item("a", box, crowd=True)
     assert known([plain], []) == set()
     assert known([outlined, crowd], [plain, outlined], []) == {"0", "2"}
-    hints, truth = boxes_and_truth({"a": [outlined, crowd, plain], "b": [outlined, crowd]}, 1)
-    assert hints["a"].marks == (Mark(1, box, 1), Mark(IGNORE, box), Mark(1, box, 2))
-    assert [mark.object for mark in hints["a"].objects] == [1, 2]
-    assert truth == {"b": (Mark(1, ring), Mark(IGNORE, box))}
+    photos = read([outlined, crowd, plain], [outlined, crowd]).photos
+    assert photos[0].hints.marks == (Mark(1, box, 1), Mark(IGNORE, box), Mark(1, Box(4, 4, 8, 8), 2))
+    assert photos[1].truth == (Mark(1, ring, 1), Mark(IGNORE, box))
 
 
 def test_hints_need_no_torch() -> None:

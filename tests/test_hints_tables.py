@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from hintseg.types import Box, Click, Hints, HintSet, Mark, Tags
 
 
 def photos(folder: Path, *names: str, size: tuple[int, int] = (20, 10)) -> Path:
-    """Write photos of `size` (width, height)."""
+    """Write photos of `size` (width, height), no two alike."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", size, (90, 120, 30)).save(folder / name)
+        Image.new("RGB", size, crc32(name.encode()) & 0xFFFFFF).save(folder / name)
     return folder
 
 
@@ -55,6 +56,9 @@ class TestTags:
     def test_header_quotes_semicolons_and_byte_order_mark(self, tmp_path: Path) -> None:
         photos(tmp_path, "a.png", "b.png")
         (tmp_path / "tags.csv").write_text('\ufefffile;tag\n"a.png";"big, red"\nb.png;\n', encoding="utf-8")
+        with pytest.raises(LabelError, match=r"the tag 'big, red' looks like several, separated by ','"):
+            read_hints(tmp_path)
+        (tmp_path / "classes.txt").write_text("big, red\n")
         assert tags_of(read_hints(tmp_path)) == {"a": {"big, red"}, "b": set()}
 
     def test_names_without_suffix_with_folder_and_equal_stems(self, tmp_path: Path) -> None:
@@ -70,10 +74,9 @@ class TestTags:
         photos(tmp_path, "a.png", "b.png", "c.png", "x/d.png", "y/d.png")
         (tmp_path / "classes.txt").write_text("bird\ndog\n")
         message = problems(tmp_path, "a.png,bird\nb.png,brid\nmissing.png,dog\na.png,dog\nd.png,dog\n")
-        assert message.startswith("4 problems in tags.csv:")
+        assert message.startswith("3 problems in tags.csv:")
         assert "line 2: unknown tag 'brid'; did you mean 'bird'?" in message
         assert "line 3: there is no photo 'missing.png'" in message
-        assert "line 4: 'a.png' is also in line 1; write all its tags in one line" in message
         assert "line 5: 'd.png' fits 2 photos (x/d, y/d); write its path and suffix" in message
 
     def test_empty_missing_and_not_utf8_files(self, tmp_path: Path) -> None:
@@ -81,7 +84,7 @@ class TestTags:
         assert "is empty" in problems(tmp_path, "")
         assert "is empty but for separators" in problems(tmp_path, ",,\n")
         assert "is empty" in problems(tmp_path, b"\xef\xbb\xbf\n")
-        assert "line 2: byte 0xe9 is not UTF-8" in problems(tmp_path, "a.png,x\nb.png,caf\u00e9\n".encode("latin1"))
+        assert "line 2: byte 0x81 is not UTF-8" in problems(tmp_path, b"a.png,x\nb.png,caf\x81\n")
         assert "line 2" in problems(tmp_path, 'a.png,x\nb.png,"open\n')
         with pytest.raises(LabelError, match=r"other\.csv is missing|other\.csv are missing"):
             read_hints(tmp_path, tmp_path / "other.csv")
@@ -92,7 +95,7 @@ class TestTags:
     def test_a_list_that_names_no_photo_of_the_folder_says_nothing(self, tmp_path: Path) -> None:
         photos(tmp_path, "a.png")
         (tmp_path / "classes.txt").write_text("cat\n")
-        assert "says nothing about any of the 1 photos" in problems(tmp_path, "file,cat\n")
+        assert "says nothing about any photo" in problems(tmp_path, "file,cat\n")
 
     def test_class_list_problems(self, tmp_path: Path) -> None:
         photos(tmp_path, "a.png")
@@ -133,10 +136,10 @@ class TestOneHot:
         (tmp_path / "classes.txt").write_text("cat\ndog\n")
         (tmp_path / "tags.csv").write_text("file,dog,cat\na.png,1,0\n")
         assert hints_of(read_hints(tmp_path))["a"].tags == Tags.complete({2}, 2)
-        message = problems(tmp_path, "file,dog,catt\na.png,yes,0\n")
+        message = problems(tmp_path, "file,dog,catt\na.png,1,0\nb.png,2,0\nb.png,0,0\n")
         assert "class 'catt' is not in classes.txt; did you mean 'cat'?" in message
         assert "class 'cat' of classes.txt has no column; did you mean 'catt'?" in message
-        assert "line 2: 'yes' under 'dog' is neither 0 nor 1" in message
+        assert "line 3: '2' under 'dog' is neither 0 nor 1" in message
 
     def test_without_header_it_is_explained(self, tmp_path: Path) -> None:
         photos(tmp_path, "a.png", "b.png")
@@ -174,20 +177,26 @@ class TestBoxes:
             "a.png,3,3,3,5,dog",
         ]
         message = problems(tmp_path, "\n".join(["file,x0,y0,x1,y1,label", *rows, "a.png,-1,0,21,11.5,dog"]))
-        assert message.startswith("5 problems in tags.csv:")
-        assert "line 2: box (nan, 1, 5, 5) has a corner that is not a number" in message
-        assert "line 3: box (9, 1, 5, 5) has swapped corners; x0 must be left of x1 and y0 above y1" in message
-        assert "line 4: box (1, 1, 90, 5) reaches 70 px outside its photo of 20 x 10" in message
-        assert "line 5: the corners '1,1,x,5' are not four numbers" in message
+        assert message.startswith("6 problems in tags.csv:")
+        assert "line 2: the box 'nan, 1, 5, 5' is not four numbers" in message
+        assert "line 3: annotations that have their corners the other way round and are read so" in message
+        assert "line 4: box (1, 1, 90, 5) lies outside of its photo of 20 x 10" in message
+        assert "line 5: the box '1, 1, x, 5' is not four numbers" in message
         assert "line 6: box (3, 3, 3, 5) is empty" in message
         assert fit_box((-1, 0, 21, 11.5), (10, 20)) == (0.0, 0.0, 20.0, 10.0)
 
     def test_shares_instead_of_pixels_and_repeated_lines(self, tmp_path: Path) -> None:
         photos(tmp_path, "a.png")
         text = "file,x0,y0,x1,y1,label\na.png,0.1,0.2,0.5,0.9,dog\na.png,0.1,0.2,0.5,0.9,dog\n"
-        message = problems(tmp_path, text)
-        assert "line 3: repeats line 2" in message
-        assert "all corners are between 0 and 1; they must be pixels" in message
+        (tmp_path / "boxes.csv").write_text(text)
+        hint_set = read_hints(tmp_path)
+        assert [mark.shape for mark in hint_set.photos[0].hints.marks] == [Box(2.0, 2.0, 10.0, 9.0)]
+        assert "all coordinates of boxes.csv are between 0 and 1: they are shares of width and height" in hint_set.notes
+        assert "1 annotations that repeat another are left out" in hint_set.notes
+        one = "file,x0,y0,x1,y1,label\na.png,0,0,1,1,dog\n"
+        assert "they must be pixels" in problems(tmp_path, one + "a.png,0,0,1,1,cat\n")
+        (tmp_path / "tags.csv").write_text(one)
+        assert [mark.shape for mark in read_hints(tmp_path).photos[0].hints.marks] == [Box(0, 0, 1, 1)], "one pixel"
 
 
 class TestPoints:

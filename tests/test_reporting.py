@@ -93,7 +93,7 @@ def make_run(
     learns_from = "masks" if list(stages) == ["segment"] else "tags"
     data = {"name": "farm", "path": "farm", "format": "voc", "classes": classes, "background": background}
     manifest = {
-        "hintseg": "0.1.0", "python": "3.11.4", "torch": "2.6", "lightning": "2.4", "seed": 7,
+        "hintseg": "0.1.0", "made_as": 1, "python": "3.11.4", "torch": "2.6", "lightning": "2.4", "seed": 7,
         "learns_from": learns_from, "data": data | {"notes": [], "plan": [], "hashes": {}},
         "stages": dict.fromkeys(reversed(stages), facts),
     }  # fmt: skip

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+import hintseg
 from hintseg.config.settings import FitConfig, MethodConfig, TrainerConfig
 from hintseg.data.dataset import Item, PhotoDataset, train_loader
 from hintseg.data.shapes import write_shapes
@@ -283,7 +284,8 @@ def test_a_signal_ends_in_one_sentence(
     assert process.returncode == 128 + number
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     if moment == "training":
-        assert said == f"stopped by {name}; `--resume` goes on from here\n"
+        warned = "".join(f"{verdict}\n" for verdict in hintseg.check(photos).verdicts)
+        assert said == f"{warned}stopped by {name}; `--resume` goes on from here\n"
     else:
         assert said == f"stopped by {name}\n"
 

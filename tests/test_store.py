@@ -17,12 +17,12 @@ from PIL import Image, ImageDraw
 
 from hintseg.errors import LabelError, RunError, ShapeError
 from hintseg.files.atomic import whole_file
+from hintseg.files.palette import voc_palette
 from hintseg.geometry.runs import decode, parse_counts
 from hintseg.store.coco import write_coco
 from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png, write_mask
 from hintseg.store.overlay import overlay, write_overlay
-from hintseg.store.palette import voc_palette
 from hintseg.store.pool import WAITING, write_pool
 from hintseg.types import Rle
 

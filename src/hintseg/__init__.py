@@ -25,6 +25,7 @@ _API = (
     "masks_from_boxes",
     "predict",
     "report",
+    "simulate",
     "train",
 )
 _WHERE = dict.fromkeys(_API, "hintseg.api") | {"HintsegError": "hintseg.errors"}
@@ -45,6 +46,7 @@ __all__ = [
     "predict",
     "refine",
     "report",
+    "simulate",
     "train",
 ]
 

@@ -7,29 +7,29 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hintseg.errors import ConfigError, PhotoError, RunError
 from hintseg.files.owned import adding, kind_of, refuse_foreign, refuse_inputs
+from hintseg.label_api import Labels, Missing, label_paths
+from hintseg.label_api import check as check
+from hintseg.label_api import convert as convert
+from hintseg.label_api import simulate as simulate
 from hintseg.run.folder import RunFolder
 from hintseg.types import Photo
 
 if TYPE_CHECKING:
     from hintseg.evaluation.folders import Scores
     from hintseg.exporting import ExportReport
-    from hintseg.formats.codec import Written
-    from hintseg.hints.check import CheckReport
     from hintseg.training.watch import Watch
 
 # Each verb imports its own rooms when called: checking or evaluating should not wait for torch.
 
 Bytes = npt.NDArray[np.uint8]
-Labels = Path | str | Sequence[Path | str]
 Settings = Sequence[str] | Mapping[str, Any]
-Missing = Literal["error", "skip"]
 
 logger = logging.getLogger("hintseg")
 
@@ -94,6 +94,7 @@ def train(
     unlabelled: int | None = None,
     background: bool = True,
     missing: Missing = "error",
+    colours: Path | str | None = None,
     settings: Settings = (),
     resume: bool = False,
     overwrite: bool = False,
@@ -110,6 +111,7 @@ def train(
         unlabelled: Value of scribble images that means "nothing known here", 0..255.
         background: Whether pixels may belong to no class.
         missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
+        colours: Table of the colours of colour masks, where none lies beside them: a CSV `name,r,g,b`.
         settings: Dotted settings: ``{"localize.fit.epochs": 10}`` or ``["localize.fit.epochs=10"]``.
         resume: Go on with the run in `out`; finished stages are not run again.
         overwrite: Start the run in `out` afresh: what hintseg wrote there is deleted, and nothing else.
@@ -124,11 +126,16 @@ def train(
     from hintseg.config.loader import load_config
     from hintseg.pipeline.recipe import run_recipe
 
-    block: dict[str, Any] = {"path": str(data), "labels": None if labels is None else _paths(labels), "format": format}
+    block: dict[str, Any] = {
+        "path": str(data),
+        "labels": None if labels is None else label_paths(labels),
+        "format": format,
+    }
     given = {
         "unlabelled": unlabelled,
         "background": None if background else "none",
         "missing": None if missing == "error" else missing,
+        "colours": None if colours is None else str(colours),
     }
     block |= {name: value for name, value in given.items() if value is not None}  # else settings may say it
     config = load_config(recipe, _words(settings), data=block)
@@ -144,6 +151,7 @@ def masks_from_boxes(
     unlabelled: int | None = None,
     background: bool = True,
     missing: Missing = "error",
+    colours: Path | str | None = None,
     settings: Settings = (),
     overlays: bool = True,
     to: Sequence[str] = (),
@@ -163,6 +171,7 @@ def masks_from_boxes(
         unlabelled: Value of scribble images that means "nothing known here", 0..255.
         background: Whether pixels may belong to no class.
         missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
+        colours: Table of the colours of colour masks, where none lies beside them: a CSV `name,r,g,b`.
         settings: Dotted settings, as for `train`: ``propose.method=grabcut`` trains nothing.
         overlays: Whether to draw each mask over its photo too.
         to: Formats the masks are also written in, each in ``OUT/FORMAT``.
@@ -188,6 +197,7 @@ def masks_from_boxes(
             unlabelled=unlabelled,
             background=background,
             missing=missing,
+            colours=colours,
             settings=["segment=null", "data.train=all", *_words(settings)],
             resume=resume,
             overwrite=overwrite,
@@ -346,87 +356,6 @@ def export(
         return export_onnx(method, target, size=size, classes=classes, background=background)
 
 
-def check(
-    data: Path | str,
-    *,
-    labels: Labels | None = None,
-    format: str = "auto",
-    unlabelled: int | None = None,
-    background: bool = True,
-    missing: Missing = "error",
-) -> CheckReport:
-    """Look at photos and labels before training: what is there, and what will hurt.
-
-    Args:
-        data: Folder of the photos.
-        labels: Label file or folder, where it is not found below `data` by itself; or several, which are put together.
-        format: Label format; `auto` recognises it.
-        unlabelled: Value of scribble images that means "nothing known here".
-        background: Whether pixels may belong to no class.
-        missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
-
-    Raises:
-        LabelError: All problems of the label files at once.
-    """
-    from hintseg.hints import read_hints
-    from hintseg.hints.check import check as check_hints
-
-    files = [Path(file) for file in _paths(labels or ())]
-    return check_hints(
-        read_hints(Path(data), files, format=format, unlabelled=unlabelled, background=background, missing=missing)
-    )
-
-
-def convert(
-    data: Path | str,
-    out: Path | str,
-    *,
-    to: str,
-    labels: Labels | None = None,
-    format: str = "auto",
-    unlabelled: int | None = None,
-    background: bool = True,
-    missing: Missing = "error",
-    overwrite: bool = False,
-) -> Written:
-    """Write labels in another format; photos stay where they are.
-
-    Args:
-        data: Folder of the photos.
-        out: Folder to make.
-        to: Format to write, one of those that are written (`hintseg list formats`).
-        labels: Label file or folder, where it is not found below `data` by itself; or several, which are put together.
-        format: Label format; `auto` recognises it.
-        unlabelled: Value of scribble images that means "nothing known here", 0..255.
-        background: Whether pixels may belong to no class.
-        missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
-        overwrite: Replace what an earlier `convert` wrote there, and nothing else.
-
-    Returns:
-        `labels`: what to give as labels to read them again; `lost`: what the format cannot hold, in sentences.
-
-    Raises:
-        ConfigError: The format is not written.
-        LabelError: All problems of the label files at once, or the format can hold nothing of what they say.
-        RunError: `out` holds what hintseg did not write, or earlier labels.
-    """
-    from hintseg.files.owned import owned
-    from hintseg.hints import read_hints
-    from hintseg.hints.convert import write, writer
-
-    writer(to)
-    files = [Path(file) for file in _paths(labels or ())]
-    hint_set = read_hints(
-        Path(data), files, format=format, unlabelled=unlabelled, background=background, missing=missing
-    )
-    refuse_inputs(Path(out), [*files, *(photo.path for photo in hint_set.photos)])
-    with owned(Path(out), "labels", alone=True) as folder:
-        if folder.hashes and not overwrite:
-            raise RunError(f"{out} holds labels that were written before; choose another --out, or use --overwrite")
-        folder.clear()
-        return write(hint_set, to, Path(out))
-
-
 def demo(
     out: Path | str = "runs/demo",
     *,
@@ -464,10 +393,6 @@ def _segmenter(run: RunFolder) -> Path:
     if run.seen.segment is None:
         raise RunError(f"{run.path} has no segmenter: its settings say segment=null; give a run that trains one")
     return run.path / "segment" / "model.safetensors"
-
-
-def _paths(labels: Labels) -> list[str]:
-    return [str(labels)] if isinstance(labels, Path | str) else [str(file) for file in labels]
 
 
 def _words(settings: Settings) -> list[str]:

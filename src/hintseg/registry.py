@@ -96,12 +96,22 @@ LABELLERS: dict[str, Entry] = {
 
 FORMATS: dict[str, Entry] = {
     "folders": Entry("hintseg.formats.folders:Folders", "a folder of photos per class"),
-    "csv": Entry("hintseg.formats.csv:Csv", "CSV of tags, one-hot tags, or boxes"),
-    "voc": Entry("hintseg.formats.voc:Voc", "Pascal VOC layout: XML boxes, masks, split lists"),
+    "mvtec": Entry("hintseg.formats.mvtec:MvTec", "MVTec AD: folders of defects, with their masks"),
+    "nuclei": Entry("hintseg.formats.nuclei:Nuclei", "a folder per photo, with a mask of each object (DSB 2018)"),
+    "csv": Entry("hintseg.formats.csv:Csv", "tables of tags, boxes (also Open Images), Kaggle's run lengths"),
+    "voc": Entry("hintseg.formats.voc:Voc", "Pascal VOC: XML boxes in any layout, masks, split lists"),
+    "cvat": Entry("hintseg.formats.cvat:Cvat", "CVAT for images 1.1: tags, boxes, polygons, polylines, points, masks"),
     "coco": Entry("hintseg.formats.coco:Coco", "COCO instances JSON: boxes, polygons, RLE"),
+    "label_studio": Entry(
+        "hintseg.formats.label_studio:LabelStudio",
+        "Label Studio JSON and CSV: boxes, outlines, brush, points, choices",
+    ),
+    "via": Entry("hintseg.formats.via:Via", "JSON and CSV of VIA, the VGG Image Annotator: all shapes"),
+    "createml": Entry("hintseg.formats.createml:CreateMl", "Create ML JSON: boxes, or labels of photos"),
+    "labelme": Entry("hintseg.formats.labelme:Labelme", "labelme JSON, one for each photo: all shapes, flags as tags"),
     "yolo": Entry("hintseg.formats.yolo:Yolo", "YOLO .txt with data.yaml: boxes or polygons"),
     "index_png": Entry("hintseg.formats.index_png:IndexPng", "index PNGs: masks or scribbles"),
-    "points": Entry("hintseg.formats.points:Points", "CSV of points"),
+    "points": Entry("hintseg.formats.points:Points", "tables of points"),
     "cls_labels": Entry("hintseg.formats.cls_labels:ClsLabels", "cls_labels.npy of research code"),
 }
 

@@ -183,16 +183,20 @@ class MaskFile:
     """An index image on disk; it is decoded when it is asked for.
 
     Attributes:
-        path: A PNG whose pixel values are class ids.
+        path: A PNG, TIFF, BMP or GIF whose pixel values are class ids, or colours of `colours`.
         unlabelled: The value that means "nothing known here", besides 255; None if there is none.
         ids: Class id of each value 1..n of the image, where the image counts the classes otherwise; empty: as they are.
         shows: Class ids that occur in it; None where nobody looked.
+        colours: Class id (0..K, or 255) of each colour (red, green, blue); empty: values are class ids.
+        orientation: EXIF's number, 1..8, of how it is to be turned, where it was drawn on a photo as that is stored.
     """
 
     path: Path
     unlabelled: int | None = None
     ids: tuple[int, ...] = ()
     shows: frozenset[int] | None = None
+    colours: tuple[tuple[tuple[int, int, int], int], ...] = ()
+    orientation: int = 1
 
 
 FullMask = MaskFile | tuple[Mark[Shape], ...]

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from hintseg import signals
-from hintseg.cli import bench, check, convert, demo, evaluate, export, listing, masks, predict, report, train
+from hintseg.cli import bench, check, convert, demo, evaluate, export, listing, masks, predict, report, simulate, train
 from hintseg.errors import HintsegError
 from hintseg.training import processes
 
@@ -29,6 +29,7 @@ app.command("train", epilog=train.EPILOG)(train.train)
 app.command("masks", epilog=masks.EPILOG)(masks.masks)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("simulate", epilog=simulate.EPILOG)(simulate.simulate)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("convert", epilog=convert.EPILOG)(convert.convert)

@@ -17,6 +17,7 @@ def check(
     unlabelled: options.Unlabelled = None,
     no_background: options.NoBackground = False,
     missing: options.MissingPhotos = options.Missing.error,
+    colours: options.Colours = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Look at photos and labels before training: what is there, and what will hurt."""
@@ -34,6 +35,7 @@ def check(
         unlabelled=unlabelled,
         background=not no_background,
         missing=missing.value,
+        colours=colours,
     )
     if json:
         typer.echo(dumps(report.as_dict()))

@@ -24,6 +24,7 @@ def convert(
     unlabelled: options.Unlabelled = None,
     no_background: options.NoBackground = False,
     missing: options.MissingPhotos = options.Missing.error,
+    colours: options.Colours = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier convert wrote.")] = False,
 ) -> None:
     """Write labels in another format. Photos stay where they are; what the format cannot hold is said."""
@@ -38,6 +39,7 @@ def convert(
         unlabelled=unlabelled,
         background=not no_background,
         missing=missing.value,
+        colours=colours,
         overwrite=overwrite,
     )
     for sentence in written.lost:

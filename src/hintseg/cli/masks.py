@@ -39,6 +39,7 @@ def masks(
     unlabelled: options.Unlabelled = None,
     no_background: options.NoBackground = False,
     missing: options.MissingPhotos = options.Missing.error,
+    colours: options.Colours = None,
     to: options.To = None,
     overlays: Annotated[bool, typer.Option(help="Also draw each mask over its photo.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="With --from: go on after a stop.")] = False,
@@ -67,11 +68,11 @@ def masks(
 
     watch = Bars(Console())
     if hint is None:
-        reading = labels or format != "auto" or unlabelled is not None or no_background or missing != "error"
+        reading = labels or format != "auto" or unlabelled is not None or no_background or missing != "error" or colours
         if settings or reading or resume:
             raise ConfigError(
                 "settings, --resume, and how labels are read (--labels, --format, --unlabelled, --no-background, "
-                "--missing) belong to --from, which was not given; "
+                "--missing, --colours) belong to --from, which was not given; "
                 f"{source} is read as a run folder. To make masks from boxes: "
                 "hintseg masks PHOTOS --from boxes --out DIR"
             )
@@ -87,6 +88,7 @@ def masks(
             unlabelled=unlabelled,
             background=not no_background,
             missing=missing.value,
+            colours=colours,
             to=to or (),
             settings=settings or (),
             overlays=overlays,

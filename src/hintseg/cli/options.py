@@ -28,6 +28,10 @@ NoBackground = Annotated[bool, typer.Option("--no-background", help="Every pixel
 MissingPhotos = Annotated[
     Missing, typer.Option("--missing", help="Labels name photos that are not there: stop, or go on without them.")
 ]
+Colours = Annotated[
+    Path | None,
+    typer.Option("--colours", help="Table of the colours of colour masks, CSV name,r,g,b, if none lies beside them."),
+]
 To = Annotated[
     list[str] | None,
     typer.Option("--to", help="Also write the masks in this label format, to OUT/FORMAT; give it again for more."),

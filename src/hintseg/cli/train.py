@@ -31,6 +31,7 @@ def train(
     unlabelled: options.Unlabelled = None,
     no_background: options.NoBackground = False,
     missing: options.MissingPhotos = options.Missing.error,
+    colours: options.Colours = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out after a stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start the run in --out afresh.")] = False,
 ) -> None:
@@ -53,6 +54,7 @@ def train(
         unlabelled=unlabelled,
         background=not no_background,
         missing=missing.value,
+        colours=colours,
         settings=settings or (),
         resume=resume,
         overwrite=overwrite,

@@ -183,6 +183,8 @@ class DataConfig(Settings):
             per line. null: nobody's, they judge only.
         unlabelled: The value of index images that means "nothing known here"; needed for scribbles.
         missing: What happens where labels name photos that are not there: `error`, or `skip` them.
+        colours: Table of what the colours of colour masks mean, where none lies beside them: a CSV `name,r,g,b`, or a
+            `labelmap.txt`.
         longest: Photos with a longer side than this, pixels, are reduced to it when read; masks come back at the
             photo's own size. It bounds time and memory, and makes objects about as large as networks expect.
     """
@@ -196,6 +198,7 @@ class DataConfig(Settings):
     background: Literal["present", "none"] = "present"
     unlabelled: Annotated[int, Field(ge=0, le=255)] | None = None
     missing: Literal["error", "skip"] = "error"
+    colours: Path | None = None
     longest: Annotated[int, Field(ge=64)] = 640
 
 

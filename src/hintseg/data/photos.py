@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from hintseg.errors import PhotoError
-from hintseg.files.images import open_image
+from hintseg.files.images import deep_levels, depth, open_image
 from hintseg.formats.photos import photo_size as photo_size
 
 Bytes = npt.NDArray[np.uint8]
@@ -33,9 +33,10 @@ def read_photo(path: Path) -> Bytes:
     """Read a photo as upright RGB.
 
     The EXIF rotation is applied. Grey, palette, CMYK and 1-bit images are converted; transparent ones are laid over
-    white. 16-bit values are divided by 257, so that the full range 0..65535 becomes 0..255. Of 32-bit floats, which
-    state no range, the smallest of 0..1, 0..255 and 0..65535 that holds all values is taken. Of an animation, the
-    first picture is read.
+    white. Cameras keep 10, 12 or 14 bits in 16: the smallest of 8, 10, 12, 14 and 16 bits that holds the photo's
+    largest level becomes 0..255. Stretching each photo by its own smallest and largest level would make photos of one
+    scene differ in brightness. Of 32-bit floats, which state no range, the smallest of 0..1, 0..255 and 0..65535 that
+    holds all values is taken. Of an animation, the first picture is read.
 
     Args:
         path: Any file PIL opens.
@@ -56,7 +57,8 @@ def read_photo(path: Path) -> Bytes:
     """
     try:
         with open_image(path) as image:
-            rgb = _to_rgb(image)
+            levels = deep_levels(path, image)
+            rgb = _to_rgb(image) if levels is None else _to_rgb(_of_levels(levels, image.mode))
             turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
             return np.array(rgb if turn is None else rgb.transpose(turn))
     except Image.DecompressionBombError as error:
@@ -70,9 +72,7 @@ def read_photo(path: Path) -> Bytes:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to 8-bit RGB."""
     if image.mode == "F":
-        return _from_levels(image, np.asarray(image))
-    if image.mode.startswith("I"):
-        return _from_levels(image, np.asarray(image, dtype=np.int64), top=65535)
+        return _of_floats(np.asarray(image))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -80,13 +80,21 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_levels(
-    image: Image.Image, levels: npt.NDArray[np.int64] | npt.NDArray[np.float32], top: int | None = None
-) -> Image.Image:
-    """Scale grey levels 0..`top` to 8 bits; without `top`, the smallest usual range that holds them is taken."""
+def _of_levels(levels: npt.NDArray[np.int64], mode: str) -> Image.Image:
+    """Scale levels of up to 16 bits to 8, see `read_photo`; transparency always has 16."""
+    bits = depth(levels)
+    if levels.min() < 0 or bits > 16:
+        raise ValueError(f"levels from {levels.min()} to {levels.max()} in mode {mode}, 0 to 65535 are known")
+    scaled = np.rint(levels * (255 / ((1 << bits) - 1)))
+    if levels.shape[2:] == (4,):
+        scaled[..., 3] = np.rint(levels[..., 3] / 257)
+    return Image.fromarray(scaled.astype(np.uint8))
+
+
+def _of_floats(levels: npt.NDArray[np.float32]) -> Image.Image:
+    """Scale grey floats to 8 bits by the smallest usual range that holds them."""
     low, high = float(levels.min()), float(levels.max())
-    top = top or next((t for t in (1, 255, 65535) if high <= t), 65535)
+    top = next((t for t in (1, 255, 65535) if high <= t), 65535)
     if not (low >= 0 and high <= top):
-        raise ValueError(f"grey levels from {low:g} to {high:g} in mode {image.mode}, 0 to {top} are known")
-    grey = np.rint(levels * (255 / top)).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
+        raise ValueError(f"grey levels from {low:g} to {high:g} in mode F, 0 to {top} are known")
+    return Image.fromarray(np.rint(levels * (255 / top)).astype(np.uint8)).convert("RGB")

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from hintseg.errors import HintsegError, LabelError, list_problems
+from hintseg.errors import HintsegError, LabelError, join, list_problems
 from hintseg.evaluation.boundary import BoundaryIou
 from hintseg.evaluation.confusion import Confusion
 from hintseg.evaluation.sweep import THRESHOLDS, SeedSweep, winners
+from hintseg.formats.colours import find_colours
+from hintseg.formats.index_image import (
+    LOSSLESS,
+    LOSSY,
+    Index,
+    MaskError,
+    black_and_white,
+    differing,
+    only_ignored,
+    open_index,
+    tell,
+)
+from hintseg.formats.mask_folders import with_colours
+from hintseg.formats.mask_names import affixed
+from hintseg.formats.photos import walk
+from hintseg.formats.problems import Problems
+from hintseg.formats.records import Colour
 from hintseg.store.maps import read_maps
-from hintseg.store.masks import MaskStore, read_label_png
+from hintseg.store.masks import MaskStore
+from hintseg.types import BACKGROUND, IGNORE, MaskFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,54 +86,71 @@ def evaluate_folders(
     split: Sequence[str] | None = None,
     workers: int = 2,
 ) -> Scores:
-    """Score masks (PNG) or class maps (npz) against true masks (PNG) of the same names, in one pass.
+    """Score masks (index images) or class maps (npz) against true masks of the same names, in one pass.
 
     Class maps of data with a background are scored as seeds at 60 background thresholds in that pass; of data without
     one, each pixel takes its largest map. True pixels of 255 are left out, and so are predicted ones (their share is
     reported).
 
     Args:
-        masks: Folder of index PNGs, or of class maps as `hintseg.store.maps.write_maps` makes them; sub-folders count.
-        truth: Folder of index PNGs.
-        classes: Names of the K foreground classes. None: from the manifest in `masks`; without one, the labels found.
+        masks: Folder of index images, or of class maps as `hintseg.store.maps.write_maps` makes them; sub-folders
+            count.
+        truth: Folder of index images.
+        classes: Names of the K foreground classes. None: from the manifest in `masks`, or a table of colours beside the
+            masks (`hintseg.formats.colours`); without both, the labels found.
         background: Whether pixels may belong to no class. None: from the manifest in `masks`, otherwise yes.
         split: Photo ids to score, which must all be there. None: the ids in both folders.
         workers: Threads.
 
     Raises:
         LabelError: No pairs, files missing for `split`, wrong sizes, labels outside the class list, files that cannot
-            be read, or no pixel to score; all problems at once.
+            be read or hold no class ids (colours, JPEGs, 0 and 255 alone), or no pixel to score; all problems at once.
     """
-    found, truths = _files(masks, (".png", ".npz")), _files(truth, (".png",))
+    found, truths = _files(masks, (*LOSSLESS, ".npz")), _files(truth, LOSSLESS)
     ids = _pairs(found, truths, split, masks, truth)
     if classes is None and (masks / "manifest.json").is_file():
         store = MaskStore.load(masks)
         classes, background = store.classes, store.background if background is None else background
+    problems = Problems()
+    classes = classes or _named(truths, truth, problems) or _named(found, masks, problems)
+    true_files = with_colours({id: MaskFile(truths[id]) for id in ids}, truth, tuple(classes or ()), {}, problems)
+    mask_files = {id: MaskFile(found[id]) for id in ids if found[id].suffix.lower() != ".npz"}
+    mask_files = with_colours(mask_files, masks, tuple(classes or ()), {}, problems)
+    problems.raise_all()
     background = background is not False
     known = _MOST if classes is None else len(classes)
     if known > _MOST:
         raise LabelError(f"{known} classes are named; a mask holds at most {_MOST}, so this is another list")
 
-    def count(id: str) -> _Tally | str:
+    def count(id: str) -> _Counted | HintsegError:
         try:
-            return _count(found[id], truths[id], _Tally.empty(known, background))
+            named = known if classes else 1
+            return _count(mask_files.get(id, found[id]), true_files[id], _Tally.empty(known, background), named)
         except HintsegError as error:
-            return f"{id}: {error}"
+            return error
 
-    total, problems = _Tally.empty(known, background), []
+    total, files = _Tally.empty(known, background), _Files()
+    wrong, sentences = list[MaskError](), list[str]()
     with ThreadPoolExecutor(workers) as pool:
-        for part in pool.map(count, ids):
-            if isinstance(part, str):
-                problems.append(part)
+        for id, part in zip(ids, pool.map(count, ids), strict=True):
+            if isinstance(part, MaskError):
+                wrong.append(part)
+            elif isinstance(part, HintsegError):
+                sentences.append(f"{id}: {part}")
             else:
-                total = total + part
-    if not problems and np.isnan(total.iou()).all():
-        problems.append("no pixel to score: every true pixel is 255 or every prediction is")
-    if problems:
-        raise LabelError(list_problems(f"{masks} against {truth}", problems))
+                total = total + part.tally
+                files.add(part, found[id], truths[id])
+    sentences = [*tell(wrong, len(ids)), *sentences, *files.problems()]
+    if sentences:
+        raise LabelError(list_problems(f"{masks} against {truth}", sentences))
+    if nothing := files.says_nothing(masks, truth, classes or (), background):
+        raise LabelError(nothing)
+    if np.isnan(total.iou()).all():
+        raise LabelError(f"{masks} against {truth}: no pixel to score: every true pixel is 255 or every prediction is")
 
     missing, extra = (truths.keys() - found.keys(), found.keys() - truths.keys()) if split is None else ((), ())
-    return _scores(total, len(ids), classes, background, tuple(sorted(missing)), tuple(sorted(extra)))
+    scores = _scores(total, len(ids), classes, background, tuple(sorted(missing)), tuple(sorted(extra)))
+    return replace(scores, protocol=f"{scores.protocol} {files}")
 
 
 _MOST = 254
@@ -149,34 +185,105 @@ class _Tally:
         return best
 
 
-def _count(path: Path, truth_path: Path, tally: _Tally) -> _Tally:
-    """Count one photo into an empty tally."""
-    truth = read_label_png(truth_path)
-    if path.suffix == ".png":
-        prediction = read_label_png(path)
+class _Counted(NamedTuple):
+    """One photo: its counts, and what its masks hold; None for class maps."""
+
+    tally: _Tally
+    truth: Index
+    mask: Index | None
+
+
+class _Files:
+    """What the masks of all photos hold."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Counter[int]] = {"truth": Counter(), "masks": Counter()}
+        self._palettes: dict[str, dict[Path, Mapping[int, Colour]]] = {"truth": {}, "masks": {}}
+
+    def add(self, part: _Counted, path: Path, truth_path: Path) -> None:
+        """Add those of one photo."""
+        for side, file, index in (("truth", truth_path, part.truth), ("masks", path, part.mask)):
+            if index is not None:
+                self._seen[side].update(np.flatnonzero(np.bincount(index.values.ravel(), minlength=1)).tolist())
+                self._palettes[side][file] = index.palette
+
+    def problems(self) -> list[str]:
+        """Say where values cannot be class ids."""
+        return [f"{wrong}. {self}" for side in self._palettes.values() if (wrong := differing(side))]
+
+    def says_nothing(self, masks: Path, truth: Path, classes: Sequence[str], background: bool) -> str:
+        """Say where files hold nothing that could be scored; empty where they do."""
+        sides = (("truth", f"the true masks in {truth}"), ("masks", f"the masks in {masks}"))
+        for side, what in sides:
+            if wrong := only_ignored(self._seen[side], what, classes):
+                return wrong
+        ids = {value for seen in self._seen.values() for value in seen if BACKGROUND < value < IGNORE}
+        if background and self._seen["masks"] and not ids:
+            return (
+                f"neither {masks} nor {truth} holds a class id, so only background (0) would be compared; give masks "
+                "whose values are class ids"
+            )
+        return ""
+
+    def __str__(self) -> str:
+        """Say which values were found."""
+        sides = [f"{side} {join([str(v) for v in sorted(seen)], 30)}" for side, seen in self._seen.items() if seen]
+        return f"Values found: {'; '.join(sides)}."
+
+
+def _named(files: Mapping[str, Path], folder: Path, problems: Problems) -> tuple[str, ...] | None:
+    """Return the classes of the table of colours of a folder of masks, where there is one."""
+    places = (place for file in files.values() for place in (file.parent, file.parent.parent))
+    table = find_colours([*dict.fromkeys(places), folder], {}, problems)
+    return None if table is None else table.classes
+
+
+def _count(file: MaskFile | Path, truth_file: MaskFile, tally: _Tally, classes: int) -> _Counted:
+    """Count one photo into an empty tally; a path is one of class maps."""
+    truth, mask = _index(truth_file, classes), None
+    if isinstance(file, MaskFile):
+        mask = _index(file, classes)
+        prediction = mask.values
     else:
-        class_ids, maps = read_maps(path)
+        class_ids, maps = read_maps(file)
         if tally.confusion.background:
-            tally.sweep.add(truth, class_ids, maps)
-            return tally
-        prediction = winners(class_ids.astype(np.int64), maps, truth.shape)[0].astype(np.uint8)
-    tally.confusion.add(truth, prediction)
-    tally.boundary.add(truth, prediction)
-    return tally
+            tally.sweep.add(truth.values, class_ids, maps)
+            return _Counted(tally, truth, None)
+        prediction = winners(class_ids.astype(np.int64), maps, truth.values.shape)[0].astype(np.uint8)
+    if prediction.shape != truth.values.shape:
+        (height, width), (h, w) = truth.values.shape, prediction.shape
+        turned = ", turned: write both as the photo is shown" if (h, w) == (width, height) else "; make them equal"
+        raise LabelError(f"the mask has {w} x {h} pixels, its truth {width} x {height}{turned}")
+    tally.confusion.add(truth.values, prediction)
+    tally.boundary.add(truth.values, prediction)
+    return _Counted(tally, truth, mask)
+
+
+def _index(file: MaskFile, classes: int) -> Index:
+    index = open_index(file.path, file.colours)
+    if index.bilevel and classes > 1 and index.values.any():
+        raise black_and_white(file.path, classes)
+    return index
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Return the files below `folder` by id, of the first suffix that occurs.
+    """Return the files below `folder` by id, of the first suffix that occurs; hidden ones are left out.
 
     Raises:
-        LabelError: There is no such folder.
+        LabelError: There is no such folder, or it holds JPEGs alone.
     """
     if not folder.is_dir():
         raise LabelError(f"{folder}: no such folder; give a folder of index PNGs")
+    files = {file: file.suffix.lower() for file in walk(folder)}
     for suffix in suffixes:
-        files = {p.relative_to(folder).as_posix().removesuffix(suffix): p for p in folder.rglob(f"*{suffix}")}
-        if files:
-            return files
+        found = {f.relative_to(folder).with_suffix("").as_posix(): f for f, own in files.items() if own == suffix}
+        if found:
+            return found
+    if lossy := sum(suffix in LOSSY for suffix in files.values()):
+        raise LabelError(
+            f"{folder} holds {lossy} JPEGs and no PNG: JPEG cannot keep class ids, it blurs values; write the masks as "
+            "PNG, whose values are class ids (0 background, 1..K, 255 ignore), from where they were drawn"
+        )
     return {}
 
 
@@ -191,6 +298,7 @@ def _pairs(
     if split is None:
         ids = sorted(found.keys() & truths.keys())
         if not ids:
+            _refuse_affixes(found, truths, masks, truth)
             example = f"{min(found, default='nothing')} there, {min(truths, default='nothing')} here"
             raise LabelError(
                 f"no file of {masks} ({len(found)} files) has the name of one in {truth} ({len(truths)} files): "
@@ -205,6 +313,18 @@ def _pairs(
     if problems:
         raise LabelError(list_problems(f"the split of {len(ids)} photos", problems))
     return ids
+
+
+def _refuse_affixes(found: Mapping[str, Path], truths: Mapping[str, Path], masks: Path, truth: Path) -> None:
+    for folder, longer, shorter in ((truth, truths, found), (masks, found, truths)):
+        more = affixed(longer, {name: name for name in shorter})
+        if more.photos and all(any(affix) for affix in more.affixes):
+            name, other = next(iter(more.photos.items()))
+            affixes = join([str(affix) for affix in more.affixes])
+            raise LabelError(
+                f"the names in {folder} {affixes}, those of the other folder do not; give both folders files with the "
+                f"same names: rename {longer[name].name} to {other.rpartition('/')[2]}{longer[name].suffix}, and so on"
+            )
 
 
 def _scores(

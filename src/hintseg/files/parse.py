@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -69,6 +70,17 @@ def read_bytes(path: Path, error: type[HintsegError], advice: str, *, most: int 
         raise error(f"cannot read {path}: {getattr(reason, 'strerror', None) or reason}; {advice}") from reason
 
 
+def read_head(path: Path, most: int) -> bytes:
+    """Return the first bytes of a plain file, none where it cannot be read; for a look at what it holds."""
+    try:
+        if not is_file(path):
+            return b""
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError:
+        return b""
+
+
 def read_json(path: Path, error: type[HintsegError], advice: str) -> Any:
     """Return what a JSON file holds.
 
@@ -87,11 +99,11 @@ def read_json(path: Path, error: type[HintsegError], advice: str) -> Any:
         raise error(f"{path} is no valid JSON: {reason}; {advice}") from reason
 
 
-def read_yaml(path: Path, error: type[HintsegError], advice: str) -> Any:
-    """Return what a YAML file holds; see `read_json`."""
+def read_yaml(path: Path, error: type[HintsegError], advice: str, *, as_written: bool = False) -> Any:
+    """Return what a YAML file holds; see `read_json` and `parse_yaml`."""
     data = read_bytes(path, error, advice, most=MOST_YAML_BYTES)
     try:
-        return parse_yaml(data.decode("utf-8-sig"))
+        return parse_yaml(data.decode("utf-8-sig"), as_written=as_written)
     except ValueError as reason:
         raise error(f"{path} is no valid YAML: {reason}; {advice}") from reason
 
@@ -103,6 +115,25 @@ def read_xml(path: Path, error: type[HintsegError], advice: str) -> Element:
         return parse_xml(data)
     except ValueError as reason:
         raise error(f"{path} is no valid XML: {reason}; {advice}") from reason
+
+
+def xml_root(path: Path) -> str:
+    """Return the name of the outermost element of an XML file, in lower case, without prefix; empty: it is none.
+
+    Only the first 64 kB are read, to tell formats apart.
+    """
+    parser = expat.ParserCreate()
+    found: list[str] = []
+
+    def start(name: str, _: dict[str, str]) -> None:
+        found.append(name)
+        raise StopIteration
+
+    parser.StartElementHandler = start
+    if is_file(path):
+        with suppress(OSError, ValueError, LookupError, StopIteration, expat.ExpatError), path.open("rb") as file:
+            parser.Parse(file.read(1 << 16), False)
+    return found[0].rpartition(":")[2].lower() if found else ""
 
 
 def parse_json(data: bytes) -> Any:
@@ -158,7 +189,7 @@ def _refuse_surrogates(value: Any) -> None:
 class _Loader(yaml.SafeLoader):
     """Plain YAML: text, numbers, true, false and null, lists and mappings; 1e-4 is a number, as everywhere else.
 
-    Dates and numbers to the base 60 stay text. Merges and tags are refused.
+    Dates and numbers to the base 60 stay text. Tags are refused, and keys that a mapping has twice.
     """
 
     depth = 0
@@ -172,6 +203,16 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=f"values lie more than {DEPTH} levels inside each other", **_at(event))
         node = super().compose_node(parent, index)
         self.depth -= 1
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set[tuple[str, str]]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.MarkedYAMLError(problem=f"the key '{shown(key.value)}' occurs twice", **_at(key))
+                seen.add((key.tag, key.value))
         return node
 
     def construct_yaml_int(self, node: Any) -> int:
@@ -200,8 +241,18 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
 
 
-def parse_yaml(text: str) -> Any:
+class _AsWritten(_Loader):
+    """YAML whose values are all text: `no` is "no", 1e3 is "1e3", and what is left empty is ""."""
+
+    yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # noqa: RUF012 (merges of mappings)
+
+
+def parse_yaml(text: str, *, as_written: bool = False) -> Any:
     """Return what YAML text holds.
+
+    Args:
+        text: The text.
+        as_written: Whether values stay the text they are written as; of names YAML makes numbers, truth and null.
 
     Raises:
         ValueError: With the reason, to be quoted.
@@ -209,12 +260,14 @@ def parse_yaml(text: str) -> Any:
     Example:
         >>> parse_yaml("{a: 1e-4, b: [2020-01-01, yes]}")
         {'a': 0.0001, 'b': ['2020-01-01', True]}
+        >>> parse_yaml("names: {0: no, 1: 007}", as_written=True)
+        {'names': {'0': 'no', '1': '007'}}
         >>> parse_yaml("!!python/object:os.system []")
         Traceback (most recent call last):
         ValueError: tag:yaml.org,2002:python/object:os.system is a tag; write the plain value in line 1, column 1
     """
     try:
-        found = yaml.load(text, _Loader)
+        found = yaml.load(text, _AsWritten if as_written else _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""

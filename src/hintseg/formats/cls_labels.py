@@ -20,12 +20,13 @@ import numpy.typing as npt
 from hintseg.errors import LabelError, list_problems, shown
 from hintseg.files.parse import read_bytes
 from hintseg.formats.codec import Fit
-from hintseg.formats.layout import CLASS_LIST, VOC_CLASSES, assemble, find_truth, read_classes, read_splits
-from hintseg.formats.photos import PhotoFolder, find_photos
+from hintseg.formats.gather import gather
+from hintseg.formats.layout import CLASS_LIST, VOC_CLASSES, find_truth, read_classes, read_splits
+from hintseg.formats.photos import find_photos
 from hintseg.formats.problems import Problems
-from hintseg.formats.records import Reading
+from hintseg.formats.records import Labels, Reading, Record
 from hintseg.formats.voc import voc_root
-from hintseg.types import Hints, HintSet, Supervision, Tags
+from hintseg.types import HintSet, Supervision
 
 FILE = "cls_labels.npy"
 
@@ -54,13 +55,12 @@ class ClsLabels:
         Raises:
             LabelError: The file holds something else than such a dict, or all its problems at once.
         """
-        unlabelled, background = reading.unlabelled, reading.background
         file = labels or path / FILE
         root = voc_root(path) or path
         vectors = load(file)
         problems, notes = Problems(), list[str]()
-        folder = find_photos(root)
-        classes = read_classes(root, file, problems, background=background)
+        folder = find_photos(root, missing=reading.missing)
+        classes = read_classes(root, file, problems, background=reading.background)
         if classes is None:
             if {vector.size for vector in vectors.values()} != {len(VOC_CLASSES)}:
                 raise LabelError(
@@ -68,7 +68,8 @@ class ClsLabels:
                 )
             classes = VOC_CLASSES
             notes.append("the classes are taken to be Pascal VOC's 20")
-        hints: dict[str, Hints] = {}
+        records = []
+        said: dict[bytes, tuple[tuple[str, ...], tuple[str, ...]]] = {}  # many photos share what they show
         for key, vector in vectors.items():
             line = f"entry '{shown(key)}'"
             if vector.shape != (len(classes),) or not np.isin(vector, (0, 1)).all():
@@ -76,25 +77,15 @@ class ClsLabels:
                     file.name, f"{line}: needs {len(classes)} values 0 or 1, but has {vector.size}: {shown(vector)}"
                 )
                 continue
-            photo = _locate(key, folder, problems, file.name, line)
-            if photo in hints:
-                problems.add(file.name, f"{line}: the photo '{shown(photo)}' has another entry")
-            elif photo is not None:
-                hints[photo] = Hints(Tags.complete((np.flatnonzero(vector) + 1).tolist(), len(classes)))
+            name, *also = _names(key)
+            bits = vector.astype(bool)
+            pair = tuple(tuple(classes[k] for k in np.flatnonzero(one)) for one in (bits, ~bits))
+            tags, absent = said.setdefault(bits.tobytes(), (pair[0], pair[1]))
+            records.append(Record(name, (), tags, absent, also=tuple(also), where=file.name, line=line))
         splits = read_splits(root, folder, problems)
-        truth = find_truth(root, folder, notes, named=True, unlabelled=unlabelled)
-        return assemble(
-            path,
-            folder,
-            classes,
-            hints,
-            truth=truth,
-            source=file.name,
-            problems=problems,
-            notes=notes,
-            splits=splits,
-            background=background,
-        )
+        truth = find_truth(root, folder, notes, named=True, unlabelled=reading.unlabelled)
+        found = Labels(tuple(records), file.name, classes, splits, truth, notes=tuple(notes))
+        return gather(path, folder, found, reading, problems)
 
 
 def load(file: Path) -> dict[str | int, npt.NDArray[Any]]:
@@ -151,12 +142,10 @@ def _vector(value: Any) -> npt.NDArray[Any] | None:
     return found if isinstance(found, np.ndarray) and found.dtype.kind in "biuf" and found.ndim == 1 else None
 
 
-def _locate(key: str | int, folder: PhotoFolder, problems: Problems, where: str, line: str) -> str | None:
-    """Return the photo a key means; integers are VOC or COCO numbers."""
+def _names(key: str | int) -> list[str]:
+    """Return the names of the photo a key may mean; integers are VOC or COCO numbers."""
     text = str(key)
-    names = [text] if isinstance(key, str) else [text, f"{text[:4]}_{text[4:]}", f"{key:012d}"]
-    name = next((name for name in names if folder.find(name)), text)
-    return folder.locate(name, problems, where, line)
+    return [text] if isinstance(key, str) else [text, f"{text[:4]}_{text[4:]}", f"{key:012d}"]
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -12,8 +12,10 @@ from typing import Any
 
 from hintseg.errors import LabelError, join, shown
 from hintseg.files.parse import is_file, read_json
-from hintseg.formats.codec import Fit, holds
-from hintseg.formats.gather import gather
+from hintseg.formats.coco_writer import write_instances
+from hintseg.formats.codec import Fit, Written
+from hintseg.formats.gather import IGNORED, gather
+from hintseg.formats.json_files import LOOKED_AT, json_format, json_kind, number, numbers, picture_size, split_of
 from hintseg.formats.layout import is_background, read_splits
 from hintseg.formats.photos import find_photos
 from hintseg.formats.problems import Problems
@@ -21,29 +23,39 @@ from hintseg.formats.records import Item, Labels, Reading, Record
 from hintseg.geometry import runs
 from hintseg.types import Box, HintSet, Region, Rle, Supervision
 
-PLACES = ("instances*.json", "annotations/instances*.json", "*/_annotations.coco.json", "*.json", "annotations/*.json")
+PLACES = (
+    "instances*.json",
+    "annotations/instances*.json",
+    "*/_annotations.coco.json",
+    "*.json",
+    "annotations/*.json",
+    "*/*.json",
+)
 """Where the files are looked for below the data set's folder; the first that fits counts."""
 
-LARGEST = 10**9
-"""Larger numbers are no pixels: refused, so that no sum or product of them overflows."""
+NOT_INSTANCES = {
+    "captions": "holds COCO captions: sentences and no objects; name the instances file of the same photos",
+    "panoptic": "is COCO panoptic: its masks are PNGs whose colours number segments; turn it into instances with "
+    "panopticapi (converters/panoptic2detection_coco_format.py)",
+    "coco_results": "is a list of COCO results, which names photos and classes by numbers alone; put it as "
+    "`annotations` into the JSON with their `images` and `categories`",
+}
+"""COCO's other files, and what to do with them."""
 
-_SPLIT_WORDS = ("train", "val", "test")
 
+def find_instances(path: Path) -> list[Path]:
+    """Return the label files of a data set's folder: those of the first of `PLACES` that has any.
 
-def find_json(path: Path) -> list[Path]:
-    """Return the label files of a data set's folder: those of the first of `PLACES` that has any."""
+    Where there is none, COCO's other files, such as captions, are returned: reading them says what they are.
+    """
+    others = list[Path]()
     for pattern in PLACES:
-        found = [file for file in sorted(path.glob(pattern)) if is_file(file) and _is_instances(file)]
-        if found:
+        files = sorted(file for file in path.glob(pattern) if is_file(file))[:LOOKED_AT]
+        kinds = {file: json_kind(file) or ("coco" if file.name.startswith("instances") else "") for file in files}
+        if found := [file for file, kind in kinds.items() if kind == "coco"]:
             return found
-    return []
-
-
-def _is_instances(file: Path) -> bool:
-    data = file.read_bytes()
-    return file.name.startswith("instances") or all(
-        key in data for key in (b'"images"', b'"annotations"', b'"categories"')
-    )
+        others = others or [file for file, kind in kinds.items() if kind in NOT_INSTANCES]
+    return others[:1]
 
 
 class Coco:
@@ -51,13 +63,17 @@ class Coco:
 
     name = "coco"
     carries = frozenset({Supervision.BOXES, Supervision.MASKS})
+    writes = carries
     sign = "a JSON with images, annotations, categories"
 
     def sniff(self, path: Path, labels: Path | None) -> Fit:
-        """Look for a JSON with COCO's lists; one that is not called `instances*` is read for it."""
+        """Look for a JSON with COCO's lists. A JSON of no known format is taken for one, to say what it lacks."""
         if labels is None:
-            return Fit.YES if find_json(path) else Fit.NO
-        return Fit.WEAK if labels.suffix.lower() == ".json" or holds(labels, ".json") else Fit.NO
+            files = find_instances(path)
+            return Fit.NO if not files else Fit.WEAK if json_kind(files[0]) in NOT_INSTANCES else Fit.YES
+        if labels.is_dir():
+            return Fit.YES if find_instances(labels) else Fit.NO
+        return Fit.WEAK if labels.suffix.lower() == ".json" and json_format(labels) in ("coco", "") else Fit.NO
 
     def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
         """Read COCO instances; several files (such as instances_train.json and instances_val.json) become splits.
@@ -73,7 +89,7 @@ class Coco:
         Cost:
             Memory about ten times the size of the JSON.
         """
-        files = [labels] if labels is not None and not labels.is_dir() else find_json(labels or path)
+        files = [labels] if labels is not None and not labels.is_dir() else find_instances(labels or path)
         if not files:
             raise LabelError(f"there is no COCO JSON in {labels or path}; name the label file with labels=FILE")
         problems, notes = Problems(), list[str]()
@@ -84,30 +100,50 @@ class Coco:
         records = tuple(
             record
             for file, content in contents.items()
-            for record in _records(file, content, ids, _split(file) if len(files) > 1 else None, problems, notes)
+            for record in _records(
+                file, content, ids[file], split_of(file) if len(files) > 1 else None, problems, notes
+            )
         )
         splits = {} if len(files) > 1 else read_splits(path, folder, problems)
         said = Labels(records, join([file.name for file in files]), classes, splits, notes=tuple(notes))
         return gather(path, folder, said, reading, problems)
 
-
-def _split(file: Path) -> str:
-    """Return the split a file's own name, or else that of its folder, speaks of."""
-    places = [(name, word) for name in (file.name, file.parent.name) for word in _SPLIT_WORDS]
-    return next((word for name, word in places if word in name), file.stem)
+    def write(self, hint_set: HintSet, out: Path) -> Written:
+        """Write `instances.json`, or one file for each split where train, val and test part the labelled photos."""
+        return write_instances(hint_set, out)
 
 
 def _load(file: Path) -> dict[str, Any]:
-    """Return the content of a COCO JSON, checked for its three lists."""
+    """Return the content of a COCO JSON, checked for its three lists; a mapping by id is one too."""
+    if (kind := json_kind(file)) in NOT_INSTANCES:
+        raise LabelError(f"{file.name} {NOT_INSTANCES[kind]}")
     content = read_json(file, LabelError, "it may be cut off: write it again")
-    lists = ("images", "annotations", "categories")
-    missing = [k for k in lists if not isinstance(content, dict) or not isinstance(content.get(k), list)]
+    lists = {key: _list(content.get(key)) for key in _LISTS} if isinstance(content, dict) else {}
+    missing = [key for key in _LISTS if lists.get(key) is None]
     if missing:
         raise LabelError(f"{file.name} is no COCO file: it lacks the lists {', '.join(missing)}")
-    odd = [k for k in lists if not all(isinstance(item, dict) for item in content[k])]
+    found = {key: items for key, items in lists.items() if items is not None}
+    odd = [key for key, items in found.items() if not all(isinstance(item, dict) for item in items)]
     if odd:
         raise LabelError(f"{file.name} is no COCO file: {', '.join(odd)} must be lists of objects")
-    return dict(content)
+    marks = found["annotations"]
+    if marks and not any(item.get("bbox") or item.get("segmentation") for item in marks):
+        for key in ("keypoints", "caption"):
+            if any(key in item for item in marks):
+                raise LabelError(
+                    f"{file.name} holds {key if key == 'keypoints' else 'captions'} only, no boxes or masks; name the "
+                    "instances file of the same photos"
+                )
+    return found
+
+
+_LISTS = ("images", "annotations", "categories")
+
+
+def _list(value: Any) -> list[Any] | None:
+    if isinstance(value, dict):  # LIVECell's annotations, by id
+        return [{"id": key, **item} if isinstance(item, dict) else item for key, item in value.items()]
+    return value if isinstance(value, list) else None
 
 
 def _id(value: Any) -> str | None:
@@ -125,44 +161,47 @@ def _order(id_: str) -> tuple[bool, int, str]:
 
 def _classes(
     contents: dict[Path, dict[str, Any]], problems: Problems, notes: list[str], *, background: bool
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the class names in the order of the ids, and the name of every category id; all files must agree."""
-    first: dict[str, str] = {}
+) -> tuple[tuple[str, ...], dict[Path, dict[str, str]]]:
+    """Return the class names in the order of the ids, and each file's names by category id.
+
+    Files may number their categories differently: their names count, those of the first file first.
+    """
+    names_of: dict[Path, dict[str, str]] = {}
     groups: set[str] = set()
-    used: set[str | None] = set()
-    for number, (file, content) in enumerate(contents.items()):
+    used: set[str] = set()
+    for file, content in contents.items():
         own: dict[str, str] = {}
-        names: set[str] = set()
         for item in content["categories"]:
-            id_, name = _id(item.get("id")), " ".join(str(item.get("name", "")).split())
+            id_, name = _id(item.get("id")), " ".join(str(item.get("name") or "").split())
             if id_ is None or not name:
                 problems.add(file.name, f"category {shown(item)} needs an `id`, a number or text, and a `name`")
                 continue
-            if id_ in own or name in names:
+            if id_ in own or name in own.values():
                 problems.add(file.name, f"category {shown(id_)} '{shown(name)}' occurs twice")
             own[id_] = name
-            names.add(name)
             groups.add(str(item.get("supercategory")))
-        used |= {_id(item.get("category_id")) for item in content["annotations"]}
-        if number == 0:
-            first = own
-        for changed in sorted(own.items() ^ first.items()):
-            problems.add(
-                file.name, f"category {shown(changed[0])} '{shown(changed[1])}' is not the same in all label files"
-            )
-    names_of = dict(first)
-    for id_, name in names_of.items():
-        if background and is_background(name):
+        ids = {_id(item.get("category_id")) for item in content["annotations"]}
+        used |= {name for id_, name in own.items() if id_ in ids}
+        names_of[file] = own
+    ids_of: dict[str, str] = {}
+    for own in names_of.values():
+        for id_ in sorted(own, key=_order):
+            ids_of.setdefault(own[id_], id_)
+    if any(own.get(id_, name) != name for own in names_of.values() for name, id_ in ids_of.items()):
+        notes.append(f"the category ids of {join([file.name for file in contents])} differ; classes go by their names")
+    for name, id_ in [*ids_of.items()]:
+        if name == IGNORED:
+            del ids_of[name]
+        elif background and is_background(name):
             notes.append(f"category {shown(id_)} '{name}' is background and no class")
-            del first[id_]
-        elif name in groups and id_ not in used and len(first) > 1:
+            del ids_of[name]
+        elif name in groups and name not in used and len(ids_of) > 1:
             notes.append(f"category {shown(id_)} '{name}' groups others, has no annotation, and is no class")
-            del first[id_]
-    order = sorted(first, key=_order)
-    if order != [str(number) for number in range(1, len(order) + 1)]:
-        some = ", ".join(f"{shown(id_)} -> {new}" for new, id_ in enumerate(order[:4], start=1))
-        notes.append(f"category ids are mapped to 1..{len(order)} in their order: {some}, ...")
-    return tuple(first[id_] for id_ in order), names_of
+            del ids_of[name]
+    if [*ids_of.values()] != [str(k) for k in range(1, len(ids_of) + 1)]:
+        some = ", ".join(f"{shown(id_)} -> {new}" for new, id_ in enumerate([*ids_of.values()][:4], start=1))
+        notes.append(f"category ids are mapped to 1..{len(ids_of)} in their order: {some}, ...")
+    return tuple(ids_of), names_of
 
 
 def _records(
@@ -172,8 +211,8 @@ def _records(
     where = file.name
     images: dict[str, dict[str, Any]] = {}
     for image in content["images"]:
-        id_, name = _id(image.get("id")), image.get("file_name")
-        if id_ is None or not isinstance(name, str) or not name:
+        id_ = _id(image.get("id"))
+        if id_ is None or not _photo(image):
             problems.add(where, f"image {shown(image)} needs an `id` and a `file_name`")
         elif id_ in images:
             problems.add(where, f"image {shown(id_)}: this id occurs twice in `images`")
@@ -203,9 +242,9 @@ def _records(
         notes.append(f"{empty} annotations without any area in {where} are left out")
     return [
         Record(
-            image["file_name"],
+            _photo(image),
             tuple(items[id_]),
-            size=_size(image),
+            size=picture_size(image.get("height"), image.get("width")),
             split=split,
             where=where,
             line=f"image {shown(id_)}",
@@ -214,14 +253,17 @@ def _records(
     ]
 
 
-def _size(image: dict[str, Any]) -> tuple[int, int] | None:
-    height, width = image.get("height"), image.get("width")
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+def _photo(image: dict[str, Any]) -> str:
+    """Return the photo's name: its file name, or the last part of its address."""
+    for key in ("file_name", "path", "coco_url", "flickr_url", "url"):
+        if isinstance(name := image.get(key), str) and name:
+            return name if key in ("file_name", "path") else name.partition("?")[0].rpartition("/")[2]
+    return ""
 
 
 def _item(annotation: dict[str, Any], name: str, line: str) -> Item | None:
     """Return one object; None where it has no area."""
-    box, crowd = annotation.get("bbox"), bool(annotation.get("iscrowd", 0))
+    box, crowd = annotation.get("bbox"), annotation.get("iscrowd") in (1, True, "1", "true")
     outline, mended = None, ""
     try:
         outline = _outline(annotation.get("segmentation"))
@@ -230,15 +272,23 @@ def _item(annotation: dict[str, Any], name: str, line: str) -> Item | None:
             raise
         mended = f"have an outline that cannot be used, so their box alone counts ({error})"
     if box:
-        x, y, width, height = _numbers(box, "bbox", count=4)
+        x, y, width, height = numbers(box, "bbox", count=4)
         if 0.0 in (width, height):
             return None
-        return Item(name, Box(x, y, x + width, y + height), outline, crowd, line=line, mended=mended)
+        return Item(
+            name, Box(x, y, x + width, y + height), outline, crowd, trust=_trust(annotation), line=line, mended=mended
+        )
     if outline is None:
         raise LabelError("has neither a bbox nor a segmentation")
     if outline.rle is not None and runs.bounds(outline.rle) is None:
         return None
-    return Item(name, outline, None, crowd, line=line)
+    return Item(name, outline, None, crowd, trust=_trust(annotation), line=line)
+
+
+def _trust(annotation: dict[str, Any]) -> float:
+    """Return the score of a result; annotations of people have none."""
+    score = annotation.get("score")
+    return 1.0 if score is None else min(max(number(score, "score"), 0.0), 1.0)
 
 
 def _outline(segmentation: Any) -> Region | None:
@@ -246,24 +296,27 @@ def _outline(segmentation: Any) -> Region | None:
     if not segmentation:
         return None
     if isinstance(segmentation, list):
-        rings = [segmentation] if isinstance(segmentation[0], int | float) else segmentation
-        return Region(tuple(_numbers(ring, "polygon") for ring in rings))
+        rings = segmentation if isinstance(segmentation[0], list) else [segmentation]
+        return Region(tuple(numbers(ring, "polygon") for ring in rings))
     if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
         raise LabelError("segmentation is neither a list of polygons nor a run-length mask with `size` and `counts`")
-    height, width = (int(v) for v in _numbers(segmentation["size"], "size", count=2))
-    counts = segmentation["counts"]
+    height, width = (int(v) for v in numbers(segmentation["size"], "size", count=2))
+    counts, shown_bytes = segmentation["counts"], False
     if isinstance(counts, str) and counts[:2] in ("b'", 'b"') and counts[-1:] == counts[1]:
-        counts = counts[2:-1].replace("\\\\", "\\")  # Python's way to show bytes, written as text
-    parsed = runs.parse_counts(counts) if isinstance(counts, str) else tuple(int(v) for v in _numbers(counts, "counts"))
-    mask = Rle(height, width, parsed)
-    runs.check_runs(mask)
+        counts, shown_bytes = counts[2:-1].replace("\\\\", "\\"), True
+    try:
+        parsed = runs.parse_counts(counts) if isinstance(counts, str) else _whole(counts)
+        mask = Rle(height, width, parsed)
+        runs.check_runs(mask)
+    except LabelError as error:
+        if not shown_bytes:
+            raise
+        raise LabelError(
+            f"`counts` is Python's way to show bytes, b'...', written as text, and what is inside does not fit: "
+            f"{error}; write counts.decode()"
+        ) from error
     return Region(rle=mask)
 
 
-def _numbers(values: Any, name: str, count: int | None = None) -> tuple[float, ...]:
-    """Return a list of numbers from the JSON, checked."""
-    if not isinstance(values, list) or not all(isinstance(v, int | float) and abs(v) <= LARGEST for v in values):
-        raise LabelError(f"{name} {shown(values)} holds something that is not a number of at most {LARGEST:,}")
-    if count is not None and len(values) != count:
-        raise LabelError(f"{name} has {len(values)} numbers; {count} are needed")
-    return tuple(float(v) for v in values)
+def _whole(counts: Any) -> tuple[int, ...]:
+    return tuple(int(value) for value in numbers(counts, "counts"))

@@ -1,232 +1,257 @@
-"""CSV of tags (`file,tag,tag,...`), one-hot CSV with a header, and CSV of boxes with a header.
+"""Tables of labels: tags, one-hot tags, boxes, and run lengths, as people and tools write them.
 
-- Tags: one line per photo, no header needed. A line without tags is a negative.
-- One-hot: the header is `file` and the class names; cells are 0 or 1.
-- Boxes: the header names a file, four corners (`x0,y0,x1,y1`, `xmin,ymin,xmax,ymax`, `x1,y1,x2,y2` or
-  `left,top,right,bottom`) and a label, in any order; one line per object. Pixels, right and bottom exclusive. A line
-  with a file and nothing else is a negative.
-
-Without a `classes.txt` beside it every tag is a class, in alphabetical order (one-hot: in the header's order).
+What a table holds is seen from its header; without one, from what is in its rows. Beside plain tables (`file,tags`;
+`file,cat,dog` above 0 and 1; `file,x0,y0,x1,y1,label`) these are RetinaNet's, TensorFlow's, makesense.ai's and Google
+Cloud's boxes, Open Images' boxes and labels, Roboflow's `_classes.csv`, and Kaggle's run lengths. Several tables with
+train, val or test in their names, or in those of their folders, become splits.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from hintseg.errors import LabelError, did_you_mean, shown
-from hintseg.formats.codec import Fit
-from hintseg.formats.layout import (
-    CLASS_LIST,
-    Found,
-    assemble,
-    boxes_and_truth,
-    check_classes,
-    class_ids,
-    find_truth,
-    read_classes,
-    read_splits,
-)
-from hintseg.formats.photos import PhotoFolder, find_photos, size_or_none
+from hintseg.errors import LabelError, join
+from hintseg.files.atomic import whole_file
+from hintseg.formats.codec import Fit, Written
+from hintseg.formats.csv_boxes import read_boxes
+from hintseg.formats.csv_masks import read_masks
+from hintseg.formats.csv_open_images import is_open_images, read_image_labels, with_names
+from hintseg.formats.csv_tags import Parsed, read_tags
+from hintseg.formats.gather import gather
+from hintseg.formats.layout import CLASS_LIST, find_truth, read_classes, read_splits
+from hintseg.formats.photos import PhotoFolder, file_name, find_photos
 from hintseg.formats.problems import Problems
-from hintseg.formats.records import Reading
-from hintseg.formats.tables import (
-    FILE_COLUMNS,
-    LABEL_COLUMNS,
-    Row,
-    box_columns,
-    cell,
-    column,
-    find_table,
-    header,
-    is_table,
-    kind_of,
-    read_rows,
-    repeated,
-    table_classes,
-    tag_rows,
-)
-from hintseg.geometry.boxes import fit_box
-from hintseg.types import Box, Hints, HintSet, Supervision, Tags
+from hintseg.formats.records import Labels, Reading
+from hintseg.formats.tables import Kind, is_table, kind_at, kind_of, not_understood, of_folder, read_table, split_of
+from hintseg.types import BACKGROUND, IGNORE, Box, Hints, HintSet, Supervision, Tags
 
-FILES = ("tags.csv", "labels.csv", "boxes.csv", "annotations.csv", "train.csv")
-"""Names looked for in the data set's folder where no label file is given."""
+FILES = ("tags.csv", "labels.csv", "boxes.csv", "annotations.csv")
+"""Names looked for first in the data set's folder where no label file is given."""
 
-_YES = {"1", "1.0", "true"}
-_NO = {"0", "0.0", "false", ""}
+KINDS: tuple[Kind, ...] = ("tags", "boxes", "masks")
 
 
 class Csv:
-    """CSV of tags, one-hot tags, or boxes."""
+    """Tables of tags, one-hot tags, boxes or run lengths."""
 
     name = "csv"
-    carries = frozenset({Supervision.TAGS, Supervision.BOXES})
-    sign = f"one of {', '.join(FILES)}"
+    carries = frozenset({Supervision.TAGS, Supervision.BOXES, Supervision.MASKS})
+    writes = frozenset({Supervision.TAGS, Supervision.BOXES})
+    sign = "a table of photos and tags, boxes or run lengths, such as tags.csv"
 
     def sniff(self, path: Path, labels: Path | None) -> Fit:
-        """Look for one of `FILES`, or take any table that holds no points."""
-        if labels is None:
-            return Fit.YES if any((path / name).is_file() for name in FILES) else Fit.NO
-        return Fit.WEAK if is_table(labels) and kind_of(read_rows(labels)) != "points" else Fit.NO
+        """Look at the header of tables in the folder, or of the one that is given."""
+        if labels is not None and is_table(labels):
+            return Fit.WEAK if kind_at(labels) in (*KINDS, "") else Fit.NO
+        return sniff_tables(labels or path, KINDS, FILES)
 
     def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
-        """Read a CSV of tags, a one-hot CSV or a CSV of boxes; its header tells which.
+        """Read a table; its header tells what it holds.
 
         Args:
             path: Folder of the data set.
-            labels: The CSV file; None looks for one of `FILES` in `path`.
+            labels: The table; None looks for one in `path`.
             reading: How it is to be read.
 
         Raises:
-            LabelError: All problems of the file at once, with their lines.
+            LabelError: There is no table, or all problems of the tables at once, with their lines.
         """
-        unlabelled, background = reading.unlabelled, reading.background
-        file = find_table(path, labels, FILES)
-        rows = read_rows(file)
-        kind = kind_of(rows)
-        if kind == "points":
-            raise LabelError(
-                f"{file.name} has columns x and y but no corners: it holds points; read it with --format points"
-            )
         problems, notes = Problems(), list[str]()
-        classes = read_classes(path, file, problems, background=background)
-        folder = find_photos(path)
-        named = classes is not None
-        if classes is None:
-            classes = table_classes(rows, kind)
-            check_classes(classes, file.name, problems)
-        hints: dict[str, Hints] = {}
-        if kind == "boxes":
-            found = _read_boxes(rows, classes, folder, problems, file.name)
-            hints, _ = boxes_and_truth(found, len(classes))
-        else:
-            tags = read_tags(rows, classes, folder, problems, file.name)
-            hints = {photo: Hints(Tags.complete(ids, len(classes))) for photo, ids in tags.items()}
-        splits = read_splits(path, folder, problems)
-        source = file.name
-        truth = find_truth(path, folder, notes, named=named, unlabelled=unlabelled)
-        return assemble(
-            path,
-            folder,
-            classes,
-            hints,
-            truth=truth,
-            source=source,
-            problems=problems,
-            notes=notes,
-            splits=splits,
-            background=background,
-        )
+        files = find_tables(path, labels, KINDS, FILES, notes)
+        first = next(iter(files))
+        listed = read_classes(path, first, problems, background=reading.background)
+        folder = find_photos(path, missing=reading.missing)
+        background, names = reading.background, {file: _name(file, files) for file in files}
+        parts = [
+            read_part(file, split, folder, listed, problems, notes, name=names[file], background=background)
+            for file, split in files.items()
+        ]
+        if not any(part.records for part in parts):
+            problems.raise_all()
+        records = with_names((r for part in parts for r in part.records), (first.parent, path), notes)
+        own = [part.classes for part in parts if part.classes]
+        classes = listed if listed is not None else tuple(dict.fromkeys(n for names in own for n in names)) or None
+        if listed is None and any(set(names) != set(own[0]) for names in own):
+            problems.add(join([*names.values()]), "their headers name different classes; mend one")
+        splits = {} if any(record.split for record in records) else read_splits(path, folder, problems)
+        truth = find_truth(path, folder, notes, named=listed is not None, unlabelled=reading.unlabelled)
+        said = Labels(records, join([*names.values()]), classes, splits, truth, notes=tuple(notes))
+        return gather(path, folder, said, reading, problems)
+
+    def write(self, hint_set: HintSet, out: Path) -> Written:
+        """Write `boxes.csv` where there are boxes, else the one-hot table `tags.csv`; and `classes.txt`.
+
+        In a table of tags, 1 is there, 0 is not, and ? is not said. In one of boxes, a row with a class and no box says
+        that the class is in the photo, and a row with a photo alone that none is.
+        """
+        boxes = any(photo.hints.shaped(Box) for photo in hint_set.photos)
+        write_classes(hint_set, out)
+        return _write_boxes(hint_set, out) if boxes else _write_tags(hint_set, out)
 
 
-def read_tags(
-    rows: list[Row], classes: tuple[str, ...], folder: PhotoFolder, problems: Problems, where: str
-) -> dict[str, frozenset[int]]:
-    """Return the class ids of each listed photo from a table of tags or a one-hot table.
+def read_part(
+    file: Path,
+    split: str | None,
+    folder: PhotoFolder,
+    listed: Sequence[str] | None,
+    problems: Problems,
+    notes: list[str],
+    *,
+    name: str,
+    background: bool,
+) -> Parsed:
+    """Return what one table says.
 
     Args:
-        rows: The table.
-        classes: The class names.
+        file: The table.
+        split: The split it is of.
         folder: The photos.
-        problems: Gets unknown tags, missing and doubled photos, and cells that are neither 0 nor 1.
-        where: The table's name for messages.
+        listed: The classes of the class list.
+        problems: Gets what is wrong.
+        notes: Gets how it was understood.
+        name: Its name for messages.
+        background: Whether pixels may belong to no class.
+
+    Raises:
+        LabelError: It cannot be read, or is of another format.
     """
-    one_hot = kind_of(rows) == "one-hot"
-    names = rows[0][1][1:] if one_hot else []
-    if one_hot:
-        _compare_lists(names, classes, problems, where)
-    body = rows[1:] if one_hot else tag_rows(rows)
-    if not one_hot and body and all(set(cells[1:]) <= {"0", "1"} and len(cells) > 2 for _, cells in body):
-        problems.add(where, "every tag is 0 or 1: a one-hot table needs a first line with `file` and the class names")
-        return {}
-    tags: dict[str, frozenset[int]] = {}
-    first: dict[str, int] = {}
-    for number, cells in body:
-        line = f"line {number}"
-        if one_hot:
-            present = _one_hot(cells, names, problems, where, line)
-        else:
-            present = [cell for cell in cells[1:] if cell]
-        ids = class_ids(classes, [n for n in present if not one_hot or n in classes], problems, where, line)
-        photo = folder.locate(cells[0], problems, where, line)
-        if photo is None:
-            continue
-        if photo in first:
-            problems.add(
-                where, f"{line}: '{shown(cells[0])}' is also in line {first[photo]}; write all its tags in one line"
-            )
-        first.setdefault(photo, number)
-        tags[photo] = frozenset(ids)
-    return tags
+    table = read_table(file, folder, name)
+    notes.extend(table.notes)
+    kind = kind_of(table)
+    if kind not in KINDS and kind:
+        raise LabelError(f"{name} is of the format '{kind}', by its header; read it with --format {kind}")
+    if not table.rows:
+        raise LabelError(f"{name} has a header and no rows: it says nothing about any photo; write the labels into it")
+    if kind == "boxes":
+        found = read_boxes(table, listed, problems, notes, split=split)
+        if not is_open_images(table):
+            return found
+        notes.append(f"classes without a box in {name} are not said to be absent")
+        return found._replace(records=tuple(replace(record, complete=False) for record in found.records))
+    if kind == "masks":
+        return read_masks(table, folder, listed, problems, notes, split=split)
+    if not kind:
+        problems.add(name, not_understood(table))
+        return Parsed(())
+    if is_open_images(table):
+        return read_image_labels(table, notes, split=split)
+    return read_tags(table, listed, problems, notes, background=background, split=split)
 
 
-def _one_hot(cells: list[str], names: list[str], problems: Problems, where: str, line: str) -> list[str]:
-    """Return the names whose cell is 1."""
-    if len(cells) != len(names) + 1:
-        problems.add(where, f"{line}: {len(cells)} cells, but the header has {len(names) + 1}")
-    present = []
-    for name, value in zip(names, cells[1:], strict=False):
-        if value.lower() in _YES:
-            present.append(name)
-        elif value.lower() not in _NO:
-            problems.add(where, f"{line}: '{shown(value)}' under '{shown(name)}' is neither 0 nor 1")
-    return present
+def sniff_tables(path: Path, kinds: Sequence[Kind], names: Sequence[str]) -> Fit:
+    """Tell how surely a folder holds a table of one of `kinds`: by its name, or by its header alone."""
+    found = {file: kind_at(file) for file in of_folder(path)} if path.is_dir() else {}
+    fitting = [file for file, kind in found.items() if kind in kinds or (not kind and file.name in names)]
+    sure = any(file.name in names or file.name.startswith("_") or split_of(file) for file in fitting)
+    return Fit.YES if sure else Fit.WEAK if fitting else Fit.NO
 
 
-def _compare_lists(names: list[str], classes: tuple[str, ...], problems: Problems, where: str) -> None:
-    """Add a problem for each class that only one of the header and the class list has."""
-    for name, count in Counter(names).items():
-        if name not in classes:
-            problems.add(where, f"line 1: class '{shown(name)}' is not in {CLASS_LIST}{did_you_mean(name, classes)}")
-        if count > 1:
-            problems.add(where, f"line 1: class '{shown(name)}' has {count} columns")
-    for name in classes:
-        if name not in names:
-            problems.add(
-                where, f"line 1: class '{shown(name)}' of {CLASS_LIST} has no column{did_you_mean(name, names)}"
-            )
+def find_tables(
+    path: Path, labels: Path | None, kinds: Sequence[Kind], names: Sequence[str], notes: list[str]
+) -> dict[Path, str | None]:
+    """Return the tables to read, each with the split it is of: the one given, one of `names`, or those of the splits.
+
+    Raises:
+        LabelError: There is none, or there are several and nothing says which is meant.
+    """
+    if labels is not None and labels.is_file():
+        return {labels: None}
+    if labels is not None and not labels.is_dir():
+        raise LabelError(f"the label file {labels} is missing; correct the path")
+    folder = labels or path
+    tables = of_folder(folder)
+    fitting = [file for file in tables if kind_at(file) in kinds or (file.name in names and not kind_at(file))]
+    named = [file for name in names for file in fitting if file.name == name]
+    if named:
+        others = [file.name for file in fitting if file != named[0]]
+        if others:
+            notes.append(f"{join(others, 4)} beside {named[0].name} are not read; name each with a --labels of its own")
+        return {named[0]: None}
+    splits = {file: split for file in fitting if (split := split_of(file))}
+    if len(splits) > 1:
+        return dict(splits)
+    if len(fitting) == 1 or len(splits) == 1:
+        return {(list(splits) or fitting)[0]: None}
+    if not fitting:
+        raise LabelError(f"there is no {', '.join(names)} in {folder}; name the label file with labels=FILE")
+    some = join([file.relative_to(folder).as_posix() for file in fitting], 4)
+    raise LabelError(f"{folder} holds {len(fitting)} tables of labels: {some}; name one with --labels FILE")
 
 
-def _read_boxes(
-    rows: list[Row], classes: tuple[str, ...], folder: PhotoFolder, problems: Problems, where: str
-) -> dict[str, list[Found]]:
-    """Return the objects of each listed photo."""
-    names = header(rows)
-    at_file, at_label, corners_at = column(names, FILE_COLUMNS), column(names, LABEL_COLUMNS), box_columns(names)
-    if at_file is None or at_label is None or corners_at is None:
-        problems.add(where, "line 1: the header of a table of boxes needs a file, four corners and a label")
-        return {}
-    boxes: dict[str, list[Found]] = {}
-    sizes: dict[str, tuple[int, int] | None] = {}
-    repeated(rows, problems, where)
-    for number, cells in rows[1:]:
-        line = f"line {number}"
-        photo = folder.locate(cell(cells, at_file), problems, where, line)
-        texts = [cell(cells, index) for index in corners_at]
-        label = cell(cells, at_label)
-        if not label and not any(texts):  # a file and nothing else: said that there is none
-            if photo is not None:
-                boxes.setdefault(photo, [])
-            continue
-        ids = class_ids(classes, [label], problems, where, line)
-        if photo is not None and photo not in sizes:
-            sizes[photo] = size_or_none(folder.paths[photo])
-        try:
-            x0, y0, x1, y1 = (float(text) for text in texts)
-            corners = fit_box((x0, y0, x1, y1), sizes.get(photo) if photo else None)
-        except LabelError as error:
-            problems.add(where, f"{line}: {error}")
-            continue
-        except ValueError:
-            problems.add(where, f"{line}: the corners '{shown(','.join(texts))}' are not four numbers")
-            continue
-        if photo is not None and ids:
-            boxes.setdefault(photo, []).append(Found(ids.pop(), Box(*corners)))
-    largest = max(
-        (value for found in boxes.values() for one in found for value in (one.box.x1, one.box.y1)), default=2.0
-    )
-    if largest <= 1:
-        problems.add(
-            where, "all corners are between 0 and 1; they must be pixels: multiply by the photo's width and height"
-        )
-    return boxes
+def _name(file: Path, files: Iterable[Path]) -> str:
+    """Return a table's name for messages, with its folder where others are called alike."""
+    alone = [other.name for other in files].count(file.name) == 1
+    return file.name if alone else f"{file.parent.name}/{file.name}"
+
+
+def write_classes(hint_set: HintSet, out: Path) -> None:
+    """Write the class list beside a table."""
+    with whole_file(out / CLASS_LIST) as file:
+        file.write(("\n".join(hint_set.classes) + "\n").encode())
+
+
+def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> Path:
+    """Write a table of UTF-8."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    with whole_file(path) as file:
+        file.write(text.getvalue().encode())
+    return path
+
+
+def _write_tags(hint_set: HintSet, out: Path) -> Written:
+    rows = [["file", *hint_set.classes]]
+    for photo in hint_set.photos:
+        if (tags := photo.hints.tags) is not None:
+            cells = ["1" if k in tags else "0" if k in tags.said else "?" for k in range(1, len(hint_set.classes) + 1)]
+            rows.append([file_name(photo), *cells])
+    return Written(write_rows(out / "tags.csv", rows))
+
+
+def _write_boxes(hint_set: HintSet, out: Path) -> Written:
+    trusted = all(mark.trust == 1 for photo in hint_set.photos for mark in photo.hints.shaped(Box))
+    rows = [["file", "x0", "y0", "x1", "y1", "label", *([] if trusted else ["confidence"])]]
+    crowds = open_ = 0
+    for photo in hint_set.photos:
+        own = []
+        for mark in photo.hints.shaped(Box):
+            if mark.label == IGNORE:
+                crowds += 1
+                continue
+            label = "background" if mark.label == BACKGROUND else hint_set.classes[mark.label - 1]
+            own.append([*map(_number, mark.shape.corners), label, *([] if trusted else [_number(mark.trust)])])
+        tags = tags_beside(photo.hints, {mark.label for mark in photo.hints.shaped(Box)})
+        own += [["", "", "", "", hint_set.classes[k - 1], *([] if trusted else [""])] for k in sorted(tags)]
+        if not own and photo.hints.tags is not None and len(photo.hints.tags.absent) == len(hint_set.classes):
+            own = [[""] * (len(rows[0]) - 1)]
+        open_ += _is_open(photo.hints.tags, own, len(hint_set.classes))
+        rows += [[file_name(photo), *cells] for cells in own]
+    lost = (f"{crowds} boxes of crowds are left out: a table of boxes has none",) if crowds else ()
+    return Written(write_rows(out / "boxes.csv", rows), lost + lost_tags(open_, "boxes"))
+
+
+def tags_beside(hints: Hints, marked: set[int]) -> set[int]:
+    """Return the classes that are in a photo and have no mark there."""
+    return set() if hints.tags is None else set(hints.tags.present) - marked
+
+
+def _is_open(tags: Tags | None, rows: Sequence[object], classes: int) -> bool:
+    """Tell whether a photo is listed, or not listed, though it is not said of all classes whether they are there."""
+    if tags is None:
+        return False
+    return len(tags.said) < classes and (bool(rows) or bool(tags.said))
+
+
+def lost_tags(photos: int, what: str) -> tuple[str, ...]:
+    """Return the sentence on photos of which only some classes are known, where there are any."""
+    if not photos:
+        return ()
+    return (f"of {photos} photos only some classes are known; a table of {what} says that all others are absent",)
+
+
+def _number(value: float) -> str:
+    return repr(int(value)) if value == int(value) else repr(float(value))

@@ -60,7 +60,7 @@ def fit(shape: Shape, outline: Region | None, size: Size | None) -> Fitted:
         return Fitted(Stroke(ring, shape.width), None, _CUT if cut else "")
     if isinstance(shape, Region):
         region, changed = _fit_region(shape, size)
-        return Fitted(Box(*fit_box(_bounds(region), size)), region, changed)
+        return Fitted(Box(*fit_box(bounds_of(region), size)), region, changed)
     corners, mended = _fit_box(shape, size)
     if outline is None:
         return Fitted(corners, None, mended)
@@ -72,14 +72,14 @@ def fit(shape: Shape, outline: Region | None, size: Size | None) -> Fitted:
 
 
 _CUT = "reach outside of the photo and are cut off"
-_SWAPPED = "have their corners the other way round and are read so"
+SWAPPED = "have their corners the other way round and are read so"
 
 
 def _fit_box(box: Box, size: Size | None) -> tuple[Box, str]:
     x0, y0, x1, y1 = box.corners
     mended = ""
     if x1 < x0 or y1 < y0:
-        x0, y0, x1, y1, mended = min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1), _SWAPPED
+        x0, y0, x1, y1, mended = min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1), SWAPPED
     if size is not None and all(map(math.isfinite, (x0, y0, x1, y1))):
         height, width = size
         if max(-x0, -y0, x1 - width, y1 - height) > SLACK_PX:
@@ -134,7 +134,12 @@ def _fit_ring(flat: Sequence[float], size: Size | None, what: str, fewest: int) 
     return tuple(value for pair in pairs for value in pair), far
 
 
-def _bounds(region: Region) -> tuple[float, float, float, float]:
+def bounds_of(region: Region) -> tuple[float, float, float, float]:
+    """Return the box (x0, y0, x1, y1) around an outline, pixels.
+
+    Raises:
+        LabelError: It has no pixel.
+    """
     if region.rle is not None:
         found = runs.bounds(region.rle)
         if found is None:

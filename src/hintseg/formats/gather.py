@@ -17,6 +17,7 @@ from pathlib import Path
 from hintseg.errors import LabelError, PhotoError, did_you_mean, shown
 from hintseg.formats.fitting import fit
 from hintseg.formats.layout import CLASS_LIST, assemble, check_classes, is_background
+from hintseg.formats.mask_folders import prepared
 from hintseg.formats.photos import PhotoFolder, photo_head
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Item, Labels, Reading, Record
@@ -28,6 +29,9 @@ MANY = 1 / 3
 
 SHARES = 2.0
 """Larger numbers are no shares of a photo's width or height."""
+
+IGNORED = "__ignore__"
+"""The label of areas where nothing can be learned, as labelme names them."""
 
 NOTHING = frozenset({"nan", "none", "null", "-", "--", "n/a", "na", "nil", "#n/a", "?", "undefined", "<na>"})
 """What tools write for an empty cell: no class, unless a class list says so."""
@@ -50,11 +54,15 @@ def gather(path: Path, folder: PhotoFolder, labels: Labels, reading: Reading, pr
         LabelError: All problems at once, or nothing is said about any photo.
     """
     classes = _classes(labels, reading, problems)
-    said = _Gathered(folder, classes, reading, problems)
+    asked = _ask_about(labels, classes, problems)
+    said = _Gathered(folder, classes, reading, problems, asked)
     for record in labels.records:
         said.add(record)
     notes = [*labels.notes, *said.fitted()]
     hints, truth = said.hints()
+    for photo, strokes in labels.scribbles.items():
+        hints[photo] = replace(hints.get(photo, Hints()), scribbles=strokes)
+    truth |= prepared(labels.truth, folder, path, classes, reading, problems, notes)
     splits = {name: tuple(members) for name, members in labels.splits.items()}
     for split, members in said.splits.items():
         splits[split] = tuple(sorted({*splits.get(split, ()), *members}))
@@ -63,7 +71,7 @@ def gather(path: Path, folder: PhotoFolder, labels: Labels, reading: Reading, pr
         folder,
         classes,
         hints,
-        truth={**truth, **labels.truth},
+        truth=truth,
         source=labels.source,
         problems=problems,
         notes=notes,
@@ -79,29 +87,42 @@ def _classes(labels: Labels, reading: Reading, problems: Problems) -> tuple[str,
     else:
         names = {name for record in labels.records for name in (*(record.tags or ()), *record.absent)}
         names |= {item.label for record in labels.records for item in record.items}
-        names = {plain for name in names if (plain := _plain(name))}
+        names = {plain for name in names if (plain := _plain(name)) and plain != IGNORED}
         classes = tuple(sorted(n for n in names if not (reading.background and is_background(n))))
-        _ask_about(classes, labels, problems)
     check_classes(classes, labels.source, problems)
     return classes
 
 
-def _ask_about(classes: Iterable[str], labels: Labels, problems: Problems) -> None:
-    """Refuse names that are no classes to a person, though a file has them where it names classes."""
-    for name in classes:
+def _ask_about(labels: Labels, classes: Iterable[str], problems: Problems) -> frozenset[str]:
+    """Refuse names that are no classes to a person, though a file has them where it names classes; return them."""
+    known = {_plain(name).casefold() for name in labels.classes or ()}
+    said = (
+        (name, record)
+        for record in labels.records
+        for name in (*(record.tags or ()), *record.absent, *(item.label for item in record.items))
+    )
+    empty: dict[str, list[str]] = defaultdict(list)
+    for name, record in said:
+        if name.lower() in NOTHING and name.lower() not in known:
+            empty[name].append(record.line)
+    if empty:
+        names = ", ".join(f"'{shown(name)}'" for name in empty)
+        lines = [line for found in empty.values() for line in found]
+        problems.add(
+            labels.source,
+            f"{len(lines)} times the tag is {names}, which tools write for an empty cell ({_some(lines, ', ')}): leave "
+            "the cell empty where the photo shows none of the classes, take the photo out where that is not known, or "
+            f"list it in {CLASS_LIST}",
+        )
+    for name in classes if labels.classes is None else ():
         inside = next((mark for mark in _SEVERAL if mark in name), None)
-        if name.lower() in NOTHING:
-            problems.add(
-                labels.source,
-                f"the tag '{shown(name)}' is what tools write for an empty cell; leave the cell empty where the photo "
-                f"shows none of the classes, or list '{shown(name)}' in {CLASS_LIST}",
-            )
-        elif inside is not None:
+        if inside is not None:
             problems.add(
                 labels.source,
                 f"the tag '{shown(name)}' looks like several, separated by '{inside}'; write each tag in a cell of its "
                 f"own, or list '{shown(name)}' in {CLASS_LIST}",
             )
+    return frozenset(map(_plain, empty))
 
 
 def _plain(name: str) -> str:
@@ -116,6 +137,8 @@ class _Said:
     absent: set[int] = field(default_factory=set)
     tagged: bool = False
     complete: bool = True
+    whole: bool = True
+    unsure: set[int] = field(default_factory=set)  # of annotations that are left out: in the photo or not
     objects: dict[tuple[int, Shape], tuple[Mark[Shape], Region | None]] = field(default_factory=dict)
     crowds: set[int] = field(default_factory=set)
 
@@ -123,11 +146,19 @@ class _Said:
 class _Gathered:
     """What is said so far, and what of it does not fit."""
 
-    def __init__(self, folder: PhotoFolder, classes: tuple[str, ...], reading: Reading, problems: Problems) -> None:
+    def __init__(
+        self,
+        folder: PhotoFolder,
+        classes: tuple[str, ...],
+        reading: Reading,
+        problems: Problems,
+        asked: frozenset[str],
+    ) -> None:
         self.folder = folder
         self.classes = classes
         self.reading = reading
         self.problems = problems
+        self._asked = asked
         self.splits: dict[str, set[str]] = defaultdict(set)
         self._ids: dict[str, int] = {_plain(name): k for k, name in reversed([*enumerate(classes, start=1)])}
         self._folded: dict[str, set[int]] = defaultdict(set)
@@ -139,16 +170,19 @@ class _Gathered:
         self._bad: dict[str, list[str]] = defaultdict(list)
         self._mended: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._respelt: dict[str, int] = defaultdict(int)
-        self._moved: dict[str, list[str]] = defaultdict(list)
+        self._moved: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._broken: dict[str, str] = {}
+        self._turned: set[str] = set()
         self._repeated = 0
         self._largest: dict[str, float] = defaultdict(float)
+        self._fractions: dict[str, bool] = defaultdict(bool)
 
     def add(self, record: Record) -> None:
         """Add what a file says of one photo."""
         tags = self._numbers(record.tags or (), record)
         absent = self._numbers(record.absent, record)
-        items = [(item, self._label(item, record)) for item in record.items]
+        items = [(item, self._label(item, record)) for item in record.items if item.label.strip() or not item.wrong]
+        nameless = [item for item in record.items if not item.label.strip() and item.wrong]
         photo = self.folder.locate(
             record.photo, self.problems, record.where, record.line, within=record.split or "", also=record.also
         )
@@ -158,13 +192,16 @@ class _Gathered:
         if record.split:
             self.splits[record.split].add(photo)
         said.tagged |= record.tags is not None or bool(record.absent)
-        said.complete &= record.complete
+        said.complete &= record.complete and not nameless
+        said.whole &= record.whole and not nameless
         said.tags |= tags
         said.absent |= absent
         for both in sorted(said.tags & said.absent):
             self._problem(
                 record, f"of '{self.classes[both - 1]}' it is said that it is in the photo, and that it is not"
             )
+        for item in nameless:
+            self._leave_out(item, record, item.wrong)
         if not items:
             return
         frame = self._frame(photo, record)
@@ -176,8 +213,6 @@ class _Gathered:
         if photo in self._broken:
             return
         where = record.where
-        self._items[where] += 1
-        line = ": ".join(part for part in (record.line, item.line) if part) or record.photo
         try:
             if item.wrong:
                 raise LabelError(item.wrong)
@@ -188,19 +223,27 @@ class _Gathered:
                 outline = None if outline is None else _region(frame.moved(outline))
             fitted = fit(shape, outline, None if frame is None else frame.upright)
         except LabelError as error:
-            self._bad[where].append(f"{line}: {error}")
+            self._leave_out(item, record, str(error))
+            said.unsure.add(label)
+            said.whole = False
             return
+        self._items[where] += 1
         if mended := item.mended or fitted.mended:
             kind, opened, why = mended.partition(" (")
-            self._mended[where, kind].append(line + opened + why)
+            self._mended[where, kind].append(_line(item, record) + opened + why)
         key = (IGNORE if item.crowd else label, fitted.shape)
         if key in said.objects and said.objects[key][1] == fitted.outline:
             self._repeated += 1
             return
-        if item.crowd:
+        if item.crowd and label != IGNORE:
             said.crowds.add(label)
-        mark: Mark[Shape] = Mark(IGNORE if item.crowd else label, fitted.shape, item.object, trust=item.trust)
+        number = IGNORE if item.crowd else label
+        mark: Mark[Shape] = Mark(number, fitted.shape, item.object, item.source, item.trust)
         said.objects[key] = mark, fitted.outline
+
+    def _leave_out(self, item: Item, record: Record, why: str) -> None:
+        self._items[record.where] += 1
+        self._bad[record.where].append(f"{_line(item, record)}: {why}")
 
     def _measure(self, item: Item, record: Record) -> None:
         """Remember how large the coordinates of a file are: all below 1 are no pixels, those above 2 no shares."""
@@ -209,6 +252,7 @@ class _Gathered:
             return
         values = [value for value in _values(item.shape) if value == value]
         largest = max(values, default=0.0)
+        self._fractions[record.where] |= any(value != int(value) for value in values if abs(value) < SHARES)
         if record.relative and largest > SHARES:
             raise LabelError(f"{largest:g} is above 1; coordinates are shares of the photo's width and height")
         self._largest[record.where] = max(self._largest[record.where], SHARES if record.relative else largest)
@@ -229,17 +273,19 @@ class _Gathered:
         stored, turned = head
         upright = (stored[1], stored[0]) if turned >= 5 else stored
         if record.relative:
+            if turned > 1:
+                self._turned.add(photo)
             return Frame((1, 1), upright)
         if stated is None or stated == upright:
             return Frame(upright, upright)
         given, own = f"{shown(stated[1])} x {shown(stated[0])}", f"{upright[1]} x {upright[0]}"
         if stated == stored:
-            self._moved[record.where].append(
+            self._moved[record.where, "turned"].append(
                 f"drawn on photos as they are stored, {given}, that EXIF turns to {own}, and are turned with them"
             )
             return Frame(stated, stored, turned)
         if _alike(stated, upright):
-            self._moved[record.where].append(f"drawn on {given}, the photos are {own} now, and are scaled")
+            self._moved[record.where, "scaled"].append(f"drawn on {given}, the photos are {own} now, and are scaled")
             return Frame(stated, upright)
         self._problem(
             record,
@@ -249,8 +295,10 @@ class _Gathered:
         return Frame(upright, upright)
 
     def _label(self, item: Item, record: Record) -> int | None:
-        """Return the class id of an item: 0 where it is background; None, and a problem, where no list has it."""
+        """Return the class id of an item; 0: background, 255: to be ignored; None, and a problem: no list has it."""
         name = _plain(item.label)
+        if name == IGNORED and name not in self._ids:
+            return IGNORE
         if self.reading.background and is_background(name) and name not in self._ids:
             return BACKGROUND
         found = self._numbers([item.label], record, item.line)
@@ -268,7 +316,7 @@ class _Gathered:
                 self._respelt[f"'{shown(raw)}' is taken to be '{self.classes[number - 1]}'"] += 1
             if number is not None:
                 found.add(number)
-            elif not (self.reading.background and is_background(name)):
+            elif name not in self._asked and not (self.reading.background and is_background(name)):
                 inside = ": ".join(part for part in (record.line, line) if part)
                 known = did_you_mean(name, self.classes)
                 what = f"unknown tag '{shown(raw)}'{known}" if name else "a class without a name"
@@ -285,8 +333,8 @@ class _Gathered:
             bad = self._bad[where]
             mended = {kind: lines for (file, kind), lines in self._mended.items() if file == where}
             wrong = len(bad) + sum(map(len, mended.values()))
-            largest = self._largest[where]
-            if largest <= 1:
+            one_pixel = total == 1 and not self._fractions[where]
+            if self._largest.get(where, SHARES) <= 1 and not one_pixel:
                 self.problems.add(
                     where,
                     "all coordinates are between 0 and 1; they must be pixels: multiply by the photo's width and "
@@ -301,8 +349,14 @@ class _Gathered:
                 f"{len(lines)} of {total} annotations in {where} {kind}: {_some(lines)}"
                 for kind, lines in mended.items()
             )
-        for where, moved in self._moved.items():
+        for (where, _), moved in self._moved.items():
             notes.append(f"the annotations of {len(moved)} photos in {where} are {moved[0]}")
+        if self._turned:
+            notes.append(
+                f"{len(self._turned)} photos are turned by EXIF, and shares of width and height are taken as those of "
+                f"the photo as it is shown ({_some(sorted(self._turned))}); if they were drawn on the photo as it is "
+                "stored, objects lie elsewhere: look at one, and if so take the orientation out of the files' EXIF"
+            )
         notes.extend(f"{count} times the class {how}" for how, count in self._respelt.items())
         if self._repeated:
             notes.append(f"{self._repeated} annotations that repeat another are left out")
@@ -331,7 +385,8 @@ class _Gathered:
         """Return the hints of each photo, and its full mask where every object of it has an outline.
 
         A photo without objects is a negative. Its mask counts as known only where other photos have outlines: in a set
-        of plain boxes such photos alone would make a truth of background only.
+        of plain boxes such photos alone would make a truth of background only. Nor is a mask known where an annotation
+        was left out, or a click or stroke lies beside the outlined objects.
         """
         outlined = any(region is not None for said in self._photos.values() for _, region in said.objects.values())
         hints: dict[str, Hints] = {}
@@ -347,18 +402,24 @@ class _Gathered:
 
     def _tags(self, said: _Said, marks: Sequence[Mark[Shape]]) -> Tags | None:
         """Return what is said of the whole photo; None where the marks alone tell."""
-        if marks and not (said.tagged or said.crowds) and said.complete:
+        unsure = said.unsure - {mark.label for mark in marks} - said.tags - {BACKGROUND}
+        if marks and not (said.tagged or said.crowds or unsure) and said.complete:
             return None
         present = frozenset(said.tags | said.crowds | {mark.label for mark in marks} - {BACKGROUND, IGNORE})
         if said.complete:
-            return Tags.complete(present, len(self.classes))
-        return Tags(present, present | said.absent)
+            every = Tags.complete(present, len(self.classes))
+            return Tags(present, every.said - unsure) if unsure else every
+        return Tags(present, present | said.absent) if present or said.absent else None
+
+
+def _line(item: Item, record: Record) -> str:
+    return ": ".join(part for part in (record.line, item.line) if part) or record.photo
 
 
 def _numbered(said: _Said) -> tuple[tuple[Mark[Shape], ...], tuple[Mark[Shape], ...] | None]:
     """Return the marks with their objects numbered from 1, and the full mask; None where not all have an outline."""
     marks, regions, numbers = list[Mark[Shape]](), list[Mark[Shape]](), dict[object, int]()
-    full = True
+    full = said.whole
     for mark, region in said.objects.values():
         is_object = isinstance(mark.shape, Box) and mark.label not in (BACKGROUND, IGNORE)
         own = mark.object if mark.object is not None else (mark if is_object else None)
@@ -367,7 +428,21 @@ def _numbered(said: _Said) -> tuple[tuple[Mark[Shape], ...], tuple[Mark[Shape], 
         if isinstance(mark.shape, Box):
             full = full and (region is not None or mark.label == IGNORE)
             regions.append(Mark(mark.label, region or mark.shape, mark.object))
+    boxes = [mark for mark in marks if isinstance(mark.shape, Box)]
+    full = full and all(_within(mark, boxes) for mark in marks)
     return tuple(marks), tuple(regions) if full else None
+
+
+def _within(mark: Mark[Shape], boxes: Sequence[Mark[Shape]]) -> bool:
+    """Return whether a click or stroke lies on an object that has a box; others are on objects without an outline."""
+    if isinstance(mark.shape, Box) or mark.label == BACKGROUND:
+        return True
+    xs, ys = _values(mark.shape)[0::2], _values(mark.shape)[1::2]
+    return any(
+        other.label == mark.label and x0 <= min(xs) and max(xs) <= x1 and y0 <= min(ys) and max(ys) <= y1
+        for other in boxes
+        for x0, y0, x1, y1 in [_values(other.shape)]
+    )
 
 
 def _region(shape: Shape) -> Region:
@@ -391,5 +466,5 @@ def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return abs(one[0] * other[1] - one[1] * other[0]) <= max(*one, *other)
 
 
-def _some(lines: Sequence[str]) -> str:
-    return "; ".join(lines[:3]) + ("; ..." if len(lines) > 3 else "")
+def _some(lines: Sequence[str], between: str = "; ") -> str:
+    return between.join(lines[:3]) + (f"{between}..." if len(lines) > 3 else "")

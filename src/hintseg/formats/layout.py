@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import count
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
-from hintseg.errors import LabelError, did_you_mean, join, printable, shown
+from hintseg.errors import LabelError, join, printable, shown
 from hintseg.files.parse import is_file
-from hintseg.formats.photos import PhotoFolder, walk
+from hintseg.formats.mask_names import affixed
+from hintseg.formats.mask_names import find_masks as find_masks
+from hintseg.formats.photos import PhotoFolder
 from hintseg.formats.problems import Problems, read_text
-from hintseg.types import IGNORE, Box, FullMask, Hints, HintSet, Mark, MaskFile, Photo, Region, Tags
+from hintseg.types import FullMask, Hints, HintSet, MaskFile, Photo
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -51,18 +51,23 @@ def read_classes(path: Path, labels: Path | None, problems: Problems, *, backgro
     file = next((f / CLASS_LIST for f in (*beside, path) if is_file(f / CLASS_LIST)), None)
     if file is None:
         return None
-    names = [line.strip() for line in read_text(file).rstrip().splitlines()]
-    start = 1 if background and is_background(names[0]) else 0
+    names = list_classes(file, problems)
+    classes = names[1:] if background and is_background(names[0]) else names
+    check_classes(classes, CLASS_LIST, problems)
+    return classes
+
+
+def list_classes(file: Path, problems: Problems) -> tuple[str, ...]:
+    """Read a list of class names, one a line; blank lines and names that occur twice are problems."""
+    names = tuple(line.strip() for line in read_text(file).rstrip().splitlines())
     seen: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
         if not name:
-            problems.add(CLASS_LIST, f"line {number}: is blank, so the ids after it are not clear; delete it")
+            problems.add(file.name, f"line {number}: is blank, so the ids after it are not clear; delete it")
         elif name in seen:
-            problems.add(CLASS_LIST, f"line {number}: class '{shown(name)}' is also in line {seen[name]}; delete one")
+            problems.add(file.name, f"line {number}: class '{shown(name)}' is also in line {seen[name]}; delete one")
         seen.setdefault(name, number)
-    classes = tuple(names[start:])
-    check_classes(classes, CLASS_LIST, problems)
-    return classes
+    return names
 
 
 def check_classes(classes: tuple[str, ...], where: str, problems: Problems) -> None:
@@ -83,17 +88,6 @@ def check_classes(classes: tuple[str, ...], where: str, problems: Problems) -> N
             )
         elif "\n" in name or "\t" in name or printable(name) != name:
             problems.add(where, f"the class '{shown(name)}' holds a line break or control character; rename it")
-
-
-def class_ids(classes: tuple[str, ...], names: Iterable[str], problems: Problems, where: str, line: str) -> set[int]:
-    """Return the ids of `names`; each unknown name is a problem that names the nearest class."""
-    ids = set()
-    for name in names:
-        if name in classes:
-            ids.add(classes.index(name) + 1)
-        else:
-            problems.add(where, f"{line}: unknown tag '{shown(name)}'{did_you_mean(name, classes)}")
-    return ids
 
 
 def read_splits(path: Path, folder: PhotoFolder, problems: Problems) -> dict[str, tuple[str, ...]]:
@@ -129,16 +123,6 @@ def read_splits(path: Path, folder: PhotoFolder, problems: Problems) -> dict[str
     return splits
 
 
-def png_files(folder: Path) -> list[Path]:
-    """Return the PNGs in a folder and below, sorted; the suffix in any case, hidden ones and our own left out."""
-    return sorted(file for file in walk(folder) if file.suffix.lower() == ".png")
-
-
-def find_masks(folder: Path) -> dict[str, Path]:
-    """Return the PNG files below `folder` by their path without suffix."""
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in png_files(folder)}
-
-
 def find_truth(
     path: Path, folder: PhotoFolder, notes: list[str], *, named: bool, unlabelled: int | None
 ) -> dict[str, MaskFile]:
@@ -159,47 +143,19 @@ def find_truth(
     if masks and not named:
         notes.append(f"the masks in {names} are not used: no {CLASS_LIST} says which id is which class")
         return {}
-    used = sorted(masks.keys() & folder.paths.keys())
-    if used:
-        notes.append(f"{len(used)} photos have their true mask in {names}")
-    if len(masks) > len(used):
-        notes.append(f"{len(masks) - len(used)} masks in {names} have no photo and are not used")
-    return {photo: MaskFile(masks[photo], unlabelled) for photo in used}
-
-
-class Found(NamedTuple):
-    """One object of a label file: its class, its box, its outline where there is one; a crowd stands for many."""
-
-    label: int
-    box: Box
-    outline: Region | None = None
-    crowd: bool = False
-
-
-def boxes_and_truth(
-    objects: Mapping[str, Sequence[Found]], n_classes: int
-) -> tuple[dict[str, Hints], dict[str, FullMask]]:
-    """Return what the objects of each photo hint at, and its full mask where every object has an outline.
-
-    A photo without objects is a negative. Its mask counts as known only where other photos have outlines: in a set of
-    plain boxes such photos alone would make a truth of background only.
-
-    Args:
-        objects: Those of each photo that the file lists.
-        n_classes: K.
-    """
-    outlined = any(one.outline for found in objects.values() for one in found)
-    hints: dict[str, Hints] = {}
-    truth: dict[str, FullMask] = {}
-    for photo, found in objects.items():
-        numbers = count(1)
-        labels = [(IGNORE, None) if one.crowd else (one.label, next(numbers)) for one in found]
-        marks = tuple(Mark(label, one.box, number) for one, (label, number) in zip(found, labels, strict=True))
-        hints[photo] = Hints(tags=None if marks else Tags.complete((), n_classes), marks=marks)
-        if outlined and all(one.crowd or one.outline for one in found):
-            shapes = [one.outline or one.box for one in found]
-            truth[photo] = tuple(Mark(*pair) for pair in zip([label for label, _ in labels], shapes, strict=True))
-    return hints, truth
+    of_photo = {name: file for name, file in masks.items() if name in folder.paths}
+    more = affixed(masks.keys() - of_photo.keys(), {photo: photo for photo in folder.paths}, of=len(masks))
+    of_photo = {photo: masks[name] for name, photo in more.photos.items()} | of_photo
+    if of_photo:
+        notes.append(f"{len(of_photo)} photos have their true mask in {names}")
+    if note := more.note():
+        notes.append(note)
+    if len(masks) > len(of_photo) + len(more.left):
+        notes.append(
+            f"{len(masks) - len(of_photo) - len(more.left)} masks in {names} have no photo, or share it with another "
+            "mask, and are not used"
+        )
+    return {photo: MaskFile(of_photo[photo], unlabelled) for photo in sorted(of_photo)}
 
 
 def assemble(

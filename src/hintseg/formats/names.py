@@ -9,12 +9,18 @@ from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import unquote
 
 from hintseg.errors import did_you_mean, shown
+from hintseg.formats.words import split_of
 
 MOST_COMPARED = 2000
 """With more photos the nearest name is not looked for: each comparison takes a fraction of a millisecond."""
 
 _PREFIX = re.compile(r"^[0-9a-fA-F]{4,}-(?=.)")
 """What Label Studio puts in front of the name of an uploaded file."""
+
+_DROPPED = re.compile(r"[^-\w.]")
+"""What it leaves out of that name, once blanks are underscores."""
+
+_STORED = "as Label Studio stores uploaded files"
 
 
 class Names:
@@ -30,6 +36,7 @@ class Names:
         self._ids = ids
         self._exact = _tiers(ids, lambda key: key)
         self._loose: tuple[dict[str, list[str]], ...] | None = None  # built when it is needed first
+        self._stored: dict[str, list[str]] | None = None  # by the name that Label Studio gives uploaded files
         self._found: dict[str, dict[str, str]] = defaultdict(dict)  # in each way: name, and its photo
 
     def search(self, name: str, within: str = "") -> tuple[list[str], str]:
@@ -52,7 +59,19 @@ class Names:
                     if len(found) == 1:
                         self._found[how][name] = found[0]
                     return found, how
-        return [], ""
+        return self._uploaded(parts[-1], name) if parts and _PREFIX.match(parts[-1]) else ([], "")
+
+    def _uploaded(self, last: str, name: str) -> tuple[list[str], str]:
+        """Return the photos whose name Label Studio has changed into `last`, the last part of `name`."""
+        if self._stored is None:
+            self._stored = defaultdict(list)
+            for path, id in self._ids.items():
+                stored = _DROPPED.sub("", path.rpartition("/")[2].strip().replace(" ", "_"))
+                self._stored[_plain(stored)].append(id)
+        found = self._stored.get(_plain(_PREFIX.sub("", last)), [])
+        if len(found) == 1:
+            self._found[_STORED][name] = found[0]
+        return found, _STORED
 
     def notes(self) -> list[str]:
         """Return how names were found that are not on disk as they stand, one sentence for each way."""
@@ -104,5 +123,9 @@ def _looser(parts: list[str]) -> Iterator[tuple[str, str, bool]]:
 
 def _preferred(found: list[str], within: str) -> list[str]:
     """Return those in a folder of the name `within`, where several fit."""
-    inside = [id for id in found if within and within in id.split("/")[:-1]]
+    inside = [id for id in found if within and (split_of(within) or within) in _splits(id)]
     return inside if len(found) > 1 and inside else found
+
+
+def _splits(id: str) -> set[str]:
+    return {split_of(folder) or folder for folder in id.split("/")[:-1]}

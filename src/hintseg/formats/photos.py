@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from hintseg.files.owned import MARK, kind_of
 from hintseg.files.parse import is_file
 from hintseg.formats.names import Names
 from hintseg.formats.problems import Problems
+from hintseg.types import Photo
 
 PHOTO_FOLDERS = ("JPEGImages", "images", "photos", "imgs")
 """Names of the folder below a data set that holds its photos; without one the data set's folder itself does."""
@@ -202,23 +203,32 @@ class PhotoFolder:
         root: The folder.
         skip: Names of its direct sub-folders to leave out.
         missing: What `locate` does where there is no such photo.
+        but: Files that are no photos, such as masks among them.
 
     Raises:
         LabelError: Names that cannot be written into label files, reports or the names of masks, all at once; or the
             folder is one that hintseg wrote.
     """
 
-    def __init__(self, root: Path, *, skip: Collection[str] = (), missing: Literal["error", "skip"] = "error") -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        skip: Collection[str] = (),
+        missing: Literal["error", "skip"] = "error",
+        but: Collection[Path] = (),
+    ) -> None:
         refuse_ours(root)
         self.root = root
         self._notes: list[str] = []
         self._missing: dict[str, None] = {}
         self._skip_missing = missing == "skip"
         self._named: dict[tuple[str, str], tuple[str, bool]] = {}
+        self._renamed: dict[str, str] = {}
         names, unread = dict[str, Path](), list[Path]()
         for path in walk(root, skip=skip, notes=self._notes):
             suffix = os.path.splitext(path.name)[1].lower()  # noqa: PTH122 (10x quicker)
-            if suffix in photo_suffixes():
+            if suffix in photo_suffixes() and path not in but:
                 names[path.relative_to(root).as_posix()] = path
             elif suffix in UNREAD:
                 unread.append(path)
@@ -238,7 +248,16 @@ class PhotoFolder:
         gone = len(self._missing)
         some = ", ".join(f"'{shown(name)}'" for name in list(self._missing)[:3]) + (", ..." if gone > 3 else "")
         missing = [f"{gone} photos that the labels name are not there and are left out: {some}"] if gone else []
-        return (*self._notes, *left, *self._names.notes(), *missing)
+        renamed = [
+            f"{len(self._renamed)} photos are found by another name that the labels have: '{shown(name)}' is {id}"
+            for name, id in list(self._renamed.items())[:1]
+        ]
+        return (*self._notes, *left, *self._names.notes(), *renamed, *missing)
+
+    def leave_out(self, ids: Iterable[str]) -> None:
+        """Take out what is no photo of the data set, though it is a picture below its folder."""
+        for id in [*ids]:
+            del self.paths[id]
 
     def find(self, name: str, within: str = "") -> list[str]:
         """Return the ids of the photos that `name` may mean.
@@ -266,8 +285,12 @@ class PhotoFolder:
             within: As for `find`.
             also: Other names, tried in their order where there is no photo `name`.
         """
-        found, how = next((hit for one in (name, *also) if (hit := self._names.search(one, within))[0]), ([], ""))
+        hits = ((one, *self._names.search(one, within)) for one in (name, *also))
+        said, found, how = next((hit for hit in hits if hit[1]), (name, [], ""))
         if len(found) == 1:
+            if said != name:
+                how = how or "by another name"
+                self._renamed[name] = found[0]
             other, loosely = self._named.setdefault((where, found[0]), (name, bool(how)))
             if other != name and (how or loosely):  # by its base name one photo fits names from different folders
                 problems.add(
@@ -288,6 +311,17 @@ class PhotoFolder:
         return None
 
 
+def file_name(photo: Photo) -> str:
+    """Return the path of a photo's file below the photos' folder, as label files name it.
+
+    Example:
+        >>> file_name(Photo("a/b", Path("/x/a/b.jpg"))), file_name(Photo("b.jpg", Path("/x/b.jpg")))
+        ('a/b.jpg', 'b.jpg')
+    """
+    whole = photo.id.rpartition("/")[2] == photo.path.name  # the id keeps the suffix where two photos differ by it
+    return photo.id if whole else photo.id + photo.path.suffix
+
+
 def check_names(root: Path, names: Collection[str]) -> None:
     """Refuse names that would break later what is written about them.
 
@@ -304,19 +338,21 @@ def check_names(root: Path, names: Collection[str]) -> None:
         raise LabelError(list_problems(f"the names of the photos below {root}", wrong))
 
 
-def find_photos(path: Path, *, missing: Literal["error", "skip"] = "error") -> PhotoFolder:
+def find_photos(path: Path, *, missing: Literal["error", "skip"] = "error", but: Collection[Path] = ()) -> PhotoFolder:
     """Return the photos of a data set's folder; folders that hold labels are left out.
 
     Args:
         path: The folder.
         missing: What happens where labels name photos that are not there.
+        but: Files that are no photos, such as masks among them.
 
     Raises:
         LabelError: There is no photo, or the names of some cannot be used.
     """
     refuse_ours(path)
     root = photo_root(path)
-    folder = PhotoFolder(root, skip=(*LABEL_FOLDERS, *MASK_FOLDERS) if root == path else (), missing=missing)
+    skip = (*LABEL_FOLDERS, *MASK_FOLDERS) if root == path else ()
+    folder = PhotoFolder(root, skip=skip, missing=missing, but=but)
     if not folder.paths:
         left = "".join(f"; {note}" for note in folder.notes)
         raise LabelError(f"there is no photo below {root}; name the folder that holds them{left}")

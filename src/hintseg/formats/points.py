@@ -1,140 +1,160 @@
-"""CSV of points with a header: a file, `x`, `y` and a label, in any order; other columns are ignored.
+"""Tables of points: a file, `x`, `y` and a label, in any order; one row for each click, in pixels.
 
-One line per click, in pixels. A line with a file and nothing else is a negative. The label `background` is a click on
-background. A photo's tags are the classes of its points, so every class of a
-photo needs a point; a photo with clicks on background alone is a negative.
+A row with a photo and nothing else says that it shows none of the classes, one with a class and no point that the class
+is in the photo. The label `background` is a click on background. A photo's tags are the classes of its points, so every
+class of a photo needs a point; a photo with clicks on background alone is a negative.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from hintseg.errors import LabelError, shown
-from hintseg.formats.codec import Fit
-from hintseg.formats.layout import (
-    assemble,
-    check_classes,
-    class_ids,
-    find_truth,
-    is_background,
-    read_classes,
-    read_splits,
+from hintseg.errors import LabelError, join, shown
+from hintseg.formats.codec import Fit, Written
+from hintseg.formats.csv import (
+    find_tables,
+    lost_tags,
+    sniff_tables,
+    tags_beside,
+    write_classes,
+    write_rows,
 )
-from hintseg.formats.photos import PhotoFolder, find_photos, size_or_none
+from hintseg.formats.csv_boxes import names_of, size_of, trust_of, with_header
+from hintseg.formats.csv_tags import left_out, splits_of
+from hintseg.formats.gather import gather
+from hintseg.formats.layout import find_truth, read_classes, read_splits
+from hintseg.formats.photos import file_name, find_photos
 from hintseg.formats.problems import Problems
-from hintseg.formats.records import Reading
+from hintseg.formats.records import Item, Labels, Reading, Record
 from hintseg.formats.tables import (
-    FILE_COLUMNS,
-    LABEL_COLUMNS,
-    Row,
+    CONFIDENCES,
+    Table,
+    bare_points,
     cell,
-    column,
-    find_table,
-    header,
+    is_nothing,
     is_table,
+    kind_at,
     kind_of,
-    read_rows,
-    repeated,
-    table_classes,
+    label_columns,
+    point_columns,
+    read_table,
+    size_columns,
 )
-from hintseg.geometry.boxes import fit_point
-from hintseg.types import BACKGROUND, Click, Hints, HintSet, Mark, Supervision, Tags
+from hintseg.types import BACKGROUND, Click, HintSet, Supervision
 
 FILES = ("points.csv", "clicks.csv")
-"""Names looked for in the data set's folder where no label file is given."""
+"""Names looked for first in the data set's folder where no label file is given."""
+
+OBJECTS = ("object", "objectid", "instance", "instanceid")
+"""Headers of the column that tells which clicks are on one object."""
 
 
 class Points:
-    """CSV of points."""
+    """Tables of points."""
 
     name = "points"
     carries = frozenset({Supervision.POINTS})
-    sign = f"one of {', '.join(FILES)}"
+    writes = frozenset({Supervision.TAGS, Supervision.POINTS})
+    sign = "a table of photos, x, y and labels, such as points.csv"
 
     def sniff(self, path: Path, labels: Path | None) -> Fit:
-        """Look for one of `FILES`, or at the header of the given table."""
-        if labels is None:
-            return Fit.YES if any((path / name).is_file() for name in FILES) else Fit.NO
-        return Fit.YES if is_table(labels) and kind_of(read_rows(labels)) == "points" else Fit.NO
+        """Look at the header of tables in the folder, or of the one that is given."""
+        if labels is not None and is_table(labels):
+            return Fit.YES if kind_at(labels) == "points" else Fit.NO
+        return sniff_tables(labels or path, ["points"], FILES)
 
     def read(self, path: Path, labels: Path | None, reading: Reading) -> HintSet:
-        """Read a CSV of points.
+        """Read a table of points.
 
         Args:
             path: Folder of the data set.
-            labels: The CSV file; None looks for one of `FILES` in `path`.
+            labels: The table; None looks for one in `path`.
             reading: How it is to be read.
 
         Raises:
-            LabelError: All problems of the file at once, with their lines.
+            LabelError: All problems of the table at once, with their lines.
         """
-        unlabelled, background = reading.unlabelled, reading.background
-        file = find_table(path, labels, FILES)
-        rows = read_rows(file)
-        if kind_of(rows) != "points":
-            given = ",".join(rows[0][1])
-            raise LabelError(
-                f"{file.name} starts with '{shown(given)}'; a points file needs the header `filename,x,y,label`"
-            )
         problems, notes = Problems(), list[str]()
-        classes = read_classes(path, file, problems, background=background)
-        folder = find_photos(path)
-        named = classes is not None
-        if classes is None:
-            classes = tuple(name for name in table_classes(rows, "points") if not (background and is_background(name)))
-            check_classes(classes, file.name, problems)
-        points = _read_points(rows, classes, folder, problems, file.name, background=background)
-        hints = {
-            photo: Hints(tags=None if found else Tags.complete((), len(classes)), marks=tuple(found))
-            for photo, found in points.items()
-        }
-        splits = read_splits(path, folder, problems)
-        truth = find_truth(path, folder, notes, named=named, unlabelled=unlabelled)
-        return assemble(
-            path,
-            folder,
-            classes,
-            hints,
-            truth=truth,
-            source=file.name,
-            problems=problems,
-            notes=notes,
-            splits=splits,
-            background=background,
-        )
+        files = find_tables(path, labels, ["points"], FILES, notes)
+        first = next(iter(files))
+        listed = read_classes(path, first, problems, background=reading.background)
+        folder = find_photos(path, missing=reading.missing)
+        records = list[Record]()
+        for file, split in files.items():
+            table = read_table(file, folder)
+            if kind_of(table) != "points":
+                given = table.separator.join(table.header or table.rows[0][1])
+                raise LabelError(
+                    f"{file.name} starts with '{shown(given)}'; a points file needs the header `filename,x,y,label`"
+                )
+            notes.extend(table.notes)
+            records += _records(table, listed, problems, notes, split=split)
+        splits = {} if any(record.split for record in records) else read_splits(path, folder, problems)
+        truth = find_truth(path, folder, notes, named=listed is not None, unlabelled=reading.unlabelled)
+        source = join([file.name for file in files])
+        said = Labels(tuple(records), source, listed, splits, truth, notes=tuple(notes))
+        return gather(path, folder, said, reading, problems)
+
+    def write(self, hint_set: HintSet, out: Path) -> Written:
+        """Write `points.csv` and `classes.txt`."""
+        write_classes(hint_set, out)
+        rows = [["file", "x", "y", "label", "object", "confidence"]]
+        open_ = 0
+        for photo in hint_set.photos:
+            own = []
+            for mark in photo.hints.shaped(Click):
+                label = "background" if mark.label == BACKGROUND else hint_set.classes[mark.label - 1]
+                number = "" if mark.object is None else str(mark.object)
+                own.append([repr(mark.shape.x), repr(mark.shape.y), label, number, repr(mark.trust)])
+            tags = photo.hints.tags
+            marked = {mark.label for mark in photo.hints.shaped(Click)}
+            own += [["", "", hint_set.classes[k - 1], "", ""] for k in sorted(tags_beside(photo.hints, marked))]
+            if not own and tags is not None and len(tags.absent) == len(hint_set.classes):
+                own = [[""] * 5]
+            open_ += tags is not None and bool(tags.said) and len(tags.said) < len(hint_set.classes)
+            rows += [[file_name(photo), *cells] for cells in own]
+        return Written(write_rows(out / "points.csv", rows), lost_tags(open_, "points"))
 
 
-def _read_points(
-    rows: list[Row], classes: tuple[str, ...], folder: PhotoFolder, problems: Problems, where: str, *, background: bool
-) -> dict[str, list[Mark[Click]]]:
-    names = header(rows)
-    at_file, at_label = column(names, FILE_COLUMNS) or 0, column(names, LABEL_COLUMNS) or 0
-    at_x, at_y = names.index("x"), names.index("y")
-    points: dict[str, list[Mark[Click]]] = {}
-    sizes: dict[str, tuple[int, int] | None] = {}
-    repeated(rows, problems, where)
-    for number, cells in rows[1:]:
-        line = f"line {number}"
-        photo = folder.locate(cell(cells, at_file), problems, where, line)
-        x_text, y_text, label = cell(cells, at_x), cell(cells, at_y), cell(cells, at_label)
-        if not (x_text or y_text or label):  # a file and nothing else: said that there is none
-            if photo is not None:
-                points.setdefault(photo, [])
+def _records(
+    table: Table, listed: Sequence[str] | None, problems: Problems, notes: list[str], *, split: str | None
+) -> list[Record]:
+    """Return what one table of points says."""
+    bare = None if table.header else bare_points(table)
+    if bare is not None:
+        table = with_header(table, bare, notes)
+    columns = point_columns(table)
+    if columns is None or table.file is None:
+        return []
+    at_object = table.column(OBJECTS)
+    labels = [i for i in label_columns(table) if i != at_object][:1]
+    size, at_trust = size_columns(table, columns), table.column(CONFIDENCES)
+    names = names_of(table, labels, listed, problems, notes)
+    if names is None:
+        return []
+    objects: dict[tuple[str, str], int] = {}
+    records = []
+    for (number, cells), part in zip(table.rows, splits_of(table, split, notes), strict=True):
+        photo, label = cell(cells, table.file), cell(cells, labels[0]) if labels else ""
+        x_text, y_text = (cell(cells, i) for i in columns)
+        record = Record(photo, size=size_of(cells, size), split=part, where=table.name, line=f"line {number}")
+        if is_nothing(x_text) and is_nothing(y_text):
+            records.append(replace(record, tags=names.get(label, ()) if label else ()))
             continue
-        if background and is_background(label) and label not in classes:
-            ids = {BACKGROUND}
-        else:
-            ids = class_ids(classes, [label], problems, where, line)
-        if photo is not None and photo not in sizes:
-            sizes[photo] = size_or_none(folder.paths[photo])
         try:
-            x, y = fit_point(float(x_text), float(y_text), sizes.get(photo) if photo else None)
-        except LabelError as error:
-            problems.add(where, f"{line}: {error}")
-            continue
-        except ValueError:
-            problems.add(where, f"{line}: x '{shown(x_text)}' and y '{shown(y_text)}' are not two numbers")
-            continue
-        if photo is not None and ids:
-            points.setdefault(photo, []).append(Mark(ids.pop(), Click(x, y)))
-    return points
+            x, y = table.number(x_text), table.number(y_text)
+        except LabelError:
+            x = y = None
+        if x is None or y is None:
+            item = Item("", Click(0, 0), wrong=f"x '{shown(x_text)}' and y '{shown(y_text)}' are not two numbers")
+        elif label not in names:
+            item = Item("", Click(0, 0), wrong="has no class")
+        else:
+            own = cell(cells, at_object)
+            same = None if is_nothing(own) else objects.setdefault((photo, own), len(objects) + 1)
+            item = Item(names[label][0], Click(x, y), object=same, trust=trust_of(table, cells, at_trust))
+        records.append(replace(record, items=(item,)))
+    left_out(table, [*columns, *labels, *(size or ()), at_object, at_trust], notes)
+    return records

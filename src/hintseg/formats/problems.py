@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
-from hintseg.errors import SENTENCE, LabelError, cut, list_problems
+from hintseg.errors import SENTENCE, LabelError, cut, list_problems, shown
 from hintseg.files.parse import read_bytes
 
 MOST = 1000
@@ -41,23 +42,73 @@ class Problems:
             raise LabelError("\n".join(lists + stopped))
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 label file (a byte-order mark is dropped).
+def read_text(path: Path, notes: list[str] | None = None) -> str:
+    """Read a label file of UTF-8 or UTF-16; a byte-order mark is dropped.
+
+    Args:
+        path: The file.
+        notes: Where given, text that is neither is read as Windows-1252, which the notes then say.
 
     Raises:
-        LabelError: The file cannot be read, is empty, or is not UTF-8; then every such line is listed.
+        LabelError: The file cannot be read, is empty, no text, or in another encoding; then such lines are listed.
     """
     data = read_bytes(path, LabelError, "write the labels into it, or name another file")
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        found = []
-        for number, line in enumerate(data.split(b"\n"), start=1):
-            try:
-                line.decode("utf-8-sig")
-            except UnicodeDecodeError as error:
-                found.append(f"line {number}: byte {line[error.start]:#04x} is not UTF-8; save the file as UTF-8")
-        raise LabelError(list_problems(path.name, found)) from None
+        text = decode(data)
+    except UnicodeDecodeError as error:
+        text = _in_code_page(data, path, notes, error)
+    except ValueError as error:
+        raise LabelError(f"{path} is no text: {error}") from None
     if not text.strip():
         raise LabelError(f"{path} is empty; write the labels into it, or name another file")
     return text
+
+
+def decode(data: bytes) -> str:
+    r"""Return text of UTF-8 or UTF-16, also where UTF-16 has no byte-order mark.
+
+    Raises:
+        UnicodeDecodeError: It is in another encoding.
+        ValueError: It is no text; with the reason and what to do, to be quoted.
+
+    Example:
+        >>> decode("a,b".encode("utf-16")), decode(b"\xef\xbb\xbfa,b")
+        ('a,b', 'a,b')
+    """
+    if data.startswith(b"PK\x03\x04"):
+        raise ValueError("it is a zip archive, as Excel's workbooks are; save it as CSV (UTF-8)")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    if b"\0" in data:
+        for encoding, high in (("utf-16-le", data[1::2]), ("utf-16-be", data[0::2])):
+            if high.count(0) > len(data) / 4:
+                return data.decode(encoding)
+        raise ValueError("it holds zero bytes; save the labels as UTF-8 text")
+    return data.decode("utf-8-sig")
+
+
+def _in_code_page(data: bytes, path: Path, notes: list[str] | None, error: UnicodeDecodeError) -> str:
+    """Return text as Windows-1252, which notes say, or refuse it with the lines that are not UTF-8."""
+    if notes is not None and error.encoding == "utf-8" and not data.translate(None, _TEXT):
+        try:
+            text = data.decode("cp1252")
+        except UnicodeDecodeError:
+            pass
+        else:
+            number = data.count(b"\n", 0, error.start)
+            line = shown(text.split("\n")[number])
+            notes.append(f"{path.name} is not UTF-8 and read as Windows-1252; line {number + 1} then says '{line}'")
+            return text
+    if error.encoding != "utf-8":
+        raise LabelError(f"{path} is cut off: {error.reason} at its end; write it again") from None
+    found = []
+    for number, line_bytes in enumerate(data.split(b"\n"), start=1):
+        try:
+            line_bytes.decode("utf-8-sig")
+        except UnicodeDecodeError as reason:
+            byte = line_bytes[reason.start]
+            found.append(f"line {number}: byte {byte:#04x} is not UTF-8; save the file as UTF-8")
+    raise LabelError(list_problems(path.name, found)) from None
+
+
+_TEXT = bytes(code for code in range(256) if code >= 32 or code in b"\t\n\v\f\r")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
-from hintseg.errors import ConfigError, LabelError, did_you_mean, shown
+from hintseg.errors import ConfigError, LabelError, did_you_mean, join, shown
 from hintseg.formats.codec import Codec
+from hintseg.formats.photos import walk
 from hintseg.registry import formats, resolve
 
 
@@ -63,5 +65,19 @@ def recognise(path: Path, labels: Path | None = None) -> str:
         )
     looked = "\n".join(f"  {name}: {sign}" for name, sign in signs.items())
     raise LabelError(
-        f"no known labels in {path}. Looked for:\n{looked}\nName the file with --labels FILE and --format NAME"
+        f"no known labels in {path}. Looked for:\n{looked}\nThere are: {_what_lies(path)}\nName the file with --labels "
+        "FILE and --format NAME; where the folders of the photos are their classes, say so with --format folders"
     )
+
+
+def _what_lies(path: Path) -> str:
+    """Return the kinds of files below a folder, the most frequent first, each with one of them."""
+    kinds = defaultdict[str, list[Path]](list)
+    for file in walk(path):
+        kinds[file.suffix.lower()].append(file)
+    most = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+    files = [
+        f"{len(found)} {shown(suffix or 'files without suffix')} ({shown(found[0].relative_to(path).as_posix())})"
+        for suffix, found in most
+    ]
+    return join(files, 6) or "no files"

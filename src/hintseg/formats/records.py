@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hintseg.types import FullMask, Region, Shape
+from hintseg.types import FullMask, MaskFile, Region, Shape
 
 Colour = tuple[int, int, int]
 
@@ -43,6 +43,7 @@ class Item:
         outline: The object's whole outline where `shape` is its box.
         crowd: Whether it stands for many objects that lie together.
         object: Number of the object, where several items (a click and a box) are of one.
+        source: Who says so: ``person``, ``file`` or ``model:NAME``.
         trust: How far to believe it, 0..1.
         line: Where in the file, such as ``line 3`` or ``object 2``.
         wrong: Why the reader could make nothing of it; it is then left out and counted. Empty: it is as it should be.
@@ -54,6 +55,7 @@ class Item:
     outline: Region | None = None
     crowd: bool = False
     object: int | None = None
+    source: str = "file"
     trust: float = 1.0
     line: str = ""
     wrong: str = ""
@@ -70,6 +72,7 @@ class Record:
         tags: Names of the classes that the file says are in the photo; None: it says nothing of whole photos.
         absent: Names of classes that it says are not there.
         complete: Whether a class that is neither among `tags` nor in an item is absent.
+        whole: Whether all its objects are among `items`; else their outlines are no full mask.
         size: (height, width) of the picture that items were drawn on, pixels, where the file says so.
         relative: Whether coordinates are shares of width and height.
         split: Name of the part of the data it belongs to, where the file says so.
@@ -83,6 +86,7 @@ class Record:
     tags: tuple[str, ...] | None = None
     absent: tuple[str, ...] = ()
     complete: bool = True
+    whole: bool = True
     size: tuple[int, int] | None = None
     relative: bool = False
     split: str | None = None
@@ -103,6 +107,7 @@ class Labels:
         splits: Photo ids of each split, where files list them; those of records are added.
         truth: Full masks on disk, by photo id.
         notes: What the reader mapped or left out, one sentence each.
+        scribbles: Images of strokes on disk, by photo id.
     """
 
     records: tuple[Record, ...]
@@ -111,3 +116,4 @@ class Labels:
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     truth: Mapping[str, FullMask] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    scribbles: Mapping[str, MaskFile] = field(default_factory=dict)

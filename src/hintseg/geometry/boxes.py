@@ -75,6 +75,24 @@ def fit_point(x: float, y: float, size: tuple[int, int] | None) -> tuple[float, 
     return min(max(x, 0.0), math.nextafter(width, 0)), min(max(y, 0.0), math.nextafter(height, 0))
 
 
+def turned_box(centre: tuple[float, float], size: tuple[float, float], angle: float) -> Corners:
+    """Return the box around a turned rectangle.
+
+    Args:
+        centre: Its centre (x, y), pixels.
+        size: Its width and height before it is turned, pixels.
+        angle: How far it is turned clockwise around its centre, radians.
+
+    Example:
+        >>> turned_box((10.0, 5.0), (4.0, 2.0), math.pi / 2)
+        (9.0, 3.0, 11.0, 7.0)
+    """
+    (x, y), (width, height) = centre, size
+    cosine, sine = abs(math.cos(angle)), abs(math.sin(angle))
+    across, down = (width * cosine + height * sine) / 2, (width * sine + height * cosine) / 2
+    return x - across, y - down, x + across, y + down
+
+
 def pixel_window(box: Iterable[float], size: tuple[int, int]) -> Window:
     """Round a box to whole pixels, at least one, and clip it to the photo.
 

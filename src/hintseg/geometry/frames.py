@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from hintseg.errors import LabelError
 from hintseg.geometry import runs
 from hintseg.types import Box, Click, Region, Rle, Shape, Stroke
+
+T = TypeVar("T", bound=np.generic)
+
+
+def turned(pixels: npt.NDArray[T], orientation: int) -> npt.NDArray[T]:
+    """Turn the pixels of a photo as it is stored, (H, W, ...), as EXIF's orientation 1..8 asks for.
+
+    Example:
+        >>> turned(np.array([[1, 2], [3, 4]]), 6).tolist()
+        [[3, 1], [4, 2]]
+    """
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +72,7 @@ class Frame:
         """Return a shape of the picture in the upright photo.
 
         Raises:
-            LabelError: Its run lengths are those of another picture.
+            LabelError: Its run lengths are those of another picture, or its coordinates are not in pairs.
         """
         if isinstance(shape, Box):
             (x0, y0), (x1, y1) = self.point(shape.x0, shape.y0), self.point(shape.x1, shape.y1)
@@ -70,6 +90,8 @@ class Frame:
         return Region(tuple(self._ring(ring) for ring in shape.polygons))
 
     def _ring(self, flat: tuple[float, ...]) -> tuple[float, ...]:
+        if len(flat) % 2:
+            raise LabelError(f"an outline has {len(flat)} numbers; points (x, y) are needed")
         pairs = zip(flat[0::2], flat[1::2], strict=True)
         return tuple(value for x, y in pairs for value in self.point(x, y))
 
@@ -84,10 +106,4 @@ class Frame:
         rows = ((np.arange(height) + 0.5) * rle.height / height).astype(np.int64)
         columns = ((np.arange(width) + 0.5) * rle.width / width).astype(np.int64)
         mask = mask[rows][:, columns]
-        if self.orientation >= 5:
-            mask = mask.T
-        if self.orientation in (2, 3, 6, 7):
-            mask = mask[:, ::-1]
-        if self.orientation in (3, 4, 7, 8):
-            mask = mask[::-1]
-        return runs.encode(np.ascontiguousarray(mask))
+        return runs.encode(turned(mask, self.orientation))

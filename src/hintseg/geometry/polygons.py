@@ -55,3 +55,24 @@ def _area(ring: Ring) -> float:
     """Return the area inside a ring, negative where it runs the other way round."""
     x, y = ring.T
     return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+
+
+def ellipse(x: float, y: float, across: float, down: float, angle: float = 0.0) -> tuple[float, ...]:
+    """Return an ellipse as a ring (x, y, x, y, ...) of 64 corners: less than 0.2 % of its radius off.
+
+    Args:
+        x: Its centre from the left, pixels.
+        y: Its centre from the top, pixels.
+        across: Half its width, pixels.
+        down: Half its height, pixels.
+        angle: How far it is turned clockwise, radians.
+
+    Example:
+        >>> ring = ellipse(5, 5, 4, 2)
+        >>> len(ring), ring[:2]
+        (128, (9.0, 5.0))
+    """
+    turns = np.arange(64) * (2 * np.pi / 64)
+    u, v = across * np.cos(turns), down * np.sin(turns)
+    xs, ys = x + u * np.cos(angle) - v * np.sin(angle), y + u * np.sin(angle) + v * np.cos(angle)
+    return tuple(np.stack([xs, ys], axis=1).ravel().tolist())

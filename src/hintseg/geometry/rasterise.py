@@ -10,14 +10,18 @@ import numpy.typing as npt
 from hintseg.errors import LabelError
 from hintseg.geometry import runs
 from hintseg.geometry.strokes import near_line
-from hintseg.types import Click, Region, Shape, Stroke
+from hintseg.types import BACKGROUND, IGNORE, Click, Mark, Region, Shape, Stroke
 
 Bools = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
 Points = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.uint8]
 
 _AT_ONCE = 1 << 21
 """Crossings of an outline's edges with rows that are worked out together: a long zigzag has more than memory holds."""
+
+_KEPT = 1 << 24
+"""Pixels of objects that are kept (16 bytes each) from counting to painting; the rest is worked out twice."""
 
 
 def rasterise(shape: Shape, size: tuple[int, int]) -> Bools:
@@ -127,3 +131,27 @@ def fill(rings: Sequence[npt.NDArray[np.float64]], size: tuple[int, int]) -> Boo
             np.add.at(toggles, (row, column), 1)
         filled |= (np.cumsum(toggles[:, :width], axis=1, dtype=np.int32) & 1).astype(np.bool_)
     return filled
+
+
+def paint(marks: Sequence[Mark[Shape]], size: tuple[int, int]) -> Labels:
+    """Paint objects: crowds first as 255, then the larger ones first.
+
+    Args:
+        marks: The objects; those with the label 255 are crowds.
+        size: (height, width), pixels.
+
+    Returns:
+        (H, W) uint8, 0 where there is no object.
+
+    Raises:
+        LabelError: An object's run lengths belong to another size.
+    """
+    mask = np.full(size, BACKGROUND, dtype=np.uint8)
+    found, kept = list[tuple[Mark[Shape], int, tuple[Indices, Indices] | None]](), 0
+    for mark in marks:
+        covered = pixels(mark.shape, size)
+        kept += covered[0].size
+        found.append((mark, covered[0].size, covered if kept <= _KEPT else None))
+    for mark, _, known in sorted(found, key=lambda item: (item[0].label != IGNORE, -item[1])):
+        mask[known or pixels(mark.shape, size)] = mark.label
+    return mask

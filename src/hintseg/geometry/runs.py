@@ -113,6 +113,7 @@ def decode(rle: Rle) -> npt.NDArray[np.bool_]:
     Raises:
         LabelError: The runs do not fill the mask.
     """
+    check_runs(rle)  # before memory is taken
     flat = np.zeros(rle.height * rle.width, dtype=np.bool_)
     flat[positions(rle)] = True
     return flat.reshape((rle.height, rle.width), order="F")

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from hintseg.errors import HintsegError
-from hintseg.files.images import open_image
+from hintseg.errors import HintsegError, join
+from hintseg.files.images import deep_levels, depth, open_image
 from hintseg.formats.photos import photo_size
 from hintseg.geometry.boxes import SLACK_PX
+from hintseg.hints.against import Against, compare, some, verdicts
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
 from hintseg.hints.masks import read_mask, read_scribbles
 from hintseg.types import BACKGROUND, IGNORE, Box, Click, HintSet, MaskFile, Photo, Stroke, Supervision
@@ -36,6 +38,9 @@ TINY_PX = 64
 
 FILLED = 0.6
 """A class that takes more of its photos (median) is named."""
+
+DARK = 24
+"""A photo of 8 bits without a brighter level, of 255, is named: it is black to any eye."""
 
 SAME_PLACE_IOU = 0.5
 SAME_PLACE_SHARE = 0.3
@@ -108,6 +113,9 @@ class _Look:
     problems: tuple[str, ...] = ()
     zeros: bool | None = None  # whether its mask file has value 0; None without one
     shares: tuple[tuple[int, float], ...] = ()  # class id and share of the photo it takes
+    truth: Against | None = None  # what its true mask shows; None without an image of one
+    bits: int = 0  # how many its levels take, where it is kept in 16; 0: it is kept in 8
+    dark: bool = False  # whether its brightest level is at most `DARK`
 
 
 def check(hint_set: HintSet, *, workers: int = 2, most: int | None = None) -> CheckReport:
@@ -162,6 +170,7 @@ def check(hint_set: HintSet, *, workers: int = 2, most: int | None = None) -> Ch
         notes=hint_set.notes,
         verdicts=(
             *_file_verdicts(hint_set, looks),
+            *verdicts(hint_set, [look.truth for look in looks]),
             *_tag_verdicts(hint_set, matrix),
             *_place_verdicts(hint_set, looks),
         ),
@@ -186,7 +195,9 @@ def _look(photo: Photo, n_classes: int) -> _Look:
     try:
         size = photo_size(photo.path)
         with open_image(photo.path) as image:
+            levels = deep_levels(photo.path, image)
             image.load()
+            brightest = 255 if levels is not None or image.mode == "F" else _brightest(image)
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         return _Look(unreadable=str(error))
     height, width = size
@@ -204,7 +215,21 @@ def _look(photo: Photo, n_classes: int) -> _Look:
         else:
             mask = found if read is read_mask else mask
     zeros = bool((mask == BACKGROUND).any()) if mask is not None and isinstance(photo.truth, MaskFile) else None
-    return _Look(size, problems=tuple(problems), zeros=zeros, shares=_shares(photo, mask, size))
+    return _Look(
+        size,
+        problems=tuple(problems),
+        zeros=zeros,
+        shares=_shares(photo, mask, size),
+        truth=compare(photo, mask) if mask is not None and isinstance(photo.truth, MaskFile) else None,
+        bits=0 if levels is None else depth(levels),
+        dark=brightest <= DARK,
+    )
+
+
+def _brightest(image: Image.Image) -> float:
+    """Return the largest value of any channel, transparency left out."""
+    found = (image if image.mode in ("1", "L", "RGB") else image.convert("RGB")).getextrema()
+    return max(high for _, high in (found if isinstance(found[0], tuple) else (found,)))
 
 
 def _shares(photo: Photo, mask: npt.NDArray[np.uint8] | None, size: tuple[int, int]) -> tuple[tuple[int, float], ...]:
@@ -226,9 +251,7 @@ def _file_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
     verdicts = []
     broken = [photo.id for photo, look in zip(photos, looks, strict=True) if look.unreadable]
     if broken:
-        verdicts.append(
-            f"{_photos(len(broken))} cannot be read ({_some(broken)}): left out of everything; replace them"
-        )
+        verdicts.append(f"{_photos(len(broken))} cannot be read ({some(broken)}): left out of everything; replace them")
     wrong = sum(len(look.problems) for look in looks)
     if wrong:
         verdicts.append(
@@ -237,12 +260,19 @@ def _file_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
     tiny = [p.id for p, look in zip(photos, looks, strict=True) if look.size and min(look.size) < TINY_PX]
     if tiny:
         verdicts.append(
-            f"{_photos(len(tiny))} with a side below {TINY_PX} px ({_some(tiny)}): too few feature cells to place "
+            f"{_photos(len(tiny))} with a side below {TINY_PX} px ({some(tiny)}): too few feature cells to place "
             "anything; use larger originals, or a backbone.output_stride of 8"
         )
+    dark = [photo.id for photo, look in zip(photos, looks, strict=True) if look.dark]
+    if dark:
+        verdicts.append(
+            f"{_photos(len(dark))} with no level above {DARK} of 255 ({some(dark)}), nearly black: levels of more "
+            "bits were cut to 8, or these are masks; write the photos anew"
+        )
+    verdicts += _depth_verdicts(looks)
     both = sorted(set(hint_set.splits.get("train", ())) & set(hint_set.splits.get("val", ())))
     if both:
-        verdicts.append(f"{_photos(len(both))} in both train and val ({_some(both)}): scores on val will be too good")
+        verdicts.append(f"{_photos(len(both))} in both train and val ({some(both)}): scores on val will be too good")
     with_masks = [look for look in looks if look.zeros is not None]
     with_zero = sum(look.zeros is True for look in with_masks)
     if with_masks and hint_set.background and not with_zero:
@@ -256,6 +286,20 @@ def _file_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
             "leave that setting out if they are background"
         )
     return verdicts
+
+
+def _depth_verdicts(looks: list[_Look]) -> list[str]:
+    """Say how photos kept in 16 bits are read."""
+    bits = Counter(look.bits for look in looks if look.bits)
+    if set(bits) <= {16}:
+        return []
+    each = join([f"{number} by {count}" for number, count in sorted(bits.items())])
+    verdict = (
+        f"{_photos(sum(bits.values()))} kept in 16 bits, of which they use fewer (bits used: {each}): the largest "
+        "level of that many bits is read as white"
+    )
+    differ = "; photos that differ in this are stretched differently: write all as 8 bits, by one rule"
+    return [verdict + (differ if len(bits) > 1 else "")]
 
 
 def look_alikes(photos: Mapping[str, int]) -> list[str]:
@@ -283,30 +327,30 @@ def _tag_verdicts(hint_set: HintSet, matrix: npt.NDArray[np.int64]) -> list[str]
     verdicts = []
     absent = [name for name, n in zip(names, count, strict=True) if n == 0]
     if absent:
-        verdicts.append(f"no photo shows {_some(absent)}: never learned; add photos, or take it out of the class list")
+        verdicts.append(f"no photo shows {some(absent)}: never learned; add photos, or take it out of the class list")
     few = [f"{name} ({n})" for name, n in zip(names, count, strict=True) if 0 < n < FEW_PHOTOS]
     if few:
-        verdicts.append(f"fewer than {FEW_PHOTOS} photos of {_some(few, 6)}: poor maps; add photos, or merge classes")
+        verdicts.append(f"fewer than {FEW_PHOTOS} photos of {some(few, 6)}: poor maps; add photos, or merge classes")
     shown = {name: int(n) for name, n in zip(names, count, strict=True) if n}
     verdicts += look_alikes(shown)
     training = set(hint_set.splits.get("train", ()))
     learned = {tag for photo in hint_set.photos if photo.id in training for tag in photo.hints.tags or ()}
     unseen = [name for label, name in enumerate(names, start=1) if count[label - 1] and label not in learned]
     if training and unseen:
-        verdicts.append(f"no photo of the split train shows {_some(unseen)}: never learned; move photos into it")
+        verdicts.append(f"no photo of the split train shows {some(unseen)}: never learned; move photos into it")
     everywhere = count == len(matrix)
     placed = any(p.hints.marks or p.hints.scribbles for p in hint_set.photos)
     if everywhere.any() and not placed:
         always = [name for name, every in zip(names, everywhere, strict=True) if every]
         verdicts.append(
-            f"every photo has the tag {_some(always)}, and none is without: tags alone then do not tell where it is; "
+            f"every photo has the tag {some(always)}, and none is without: tags alone then do not tell where it is; "
             "add negatives (photos listed without it), or give points, scribbles or boxes"
         )
     for index in np.flatnonzero((count >= ENOUGH_TO_TELL) & ~everywhere):
         partners = [f"'{names[j]}'" for j in range(len(names)) if j != index and together[index, j] == count[index]]
         if partners:
             verdicts.append(
-                f"'{names[index]}' never appears without {_some(partners)} ({_photos(int(count[index]))}): the maps of "
+                f"'{names[index]}' never appears without {some(partners)} ({_photos(int(count[index]))}): the maps of "
                 "one will cover the other; add photos that show it without, or give boxes or points"
             )
     return verdicts
@@ -324,7 +368,7 @@ def _place_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
     filling = [f"{names[label - 1]} ({share:.0%})" for label, share in full.items() if share > FILLED]
     if filling and hint_set.background:
         verdicts.append(
-            f"in most of their photos these classes fill the picture: {_some(filling)}: there is little background to "
+            f"in most of their photos these classes fill the picture: {some(filling)}: there is little background to "
             "learn from; add photos that show them smaller, or check the background threshold"
         )
     boxes: Counter[int] = Counter()
@@ -358,9 +402,3 @@ def _iou(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _photos(count: int) -> str:
     return "1 photo" if count == 1 else f"{count} photos"
-
-
-def _some(names: list[str], limit: int = 4) -> str:
-    """Return the first names, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from hintseg.formats.index_image import read_checked
 from hintseg.formats.layout import MAX_CLASSES
 from hintseg.formats.photos import photo_size
-from hintseg.geometry.rasterise import pixels
-from hintseg.types import BACKGROUND, IGNORE, FullMask, Mark, MaskFile, Photo, Shape
+from hintseg.geometry.rasterise import paint
+from hintseg.types import BACKGROUND, IGNORE, FullMask, MaskFile, Photo
 
 Mask = npt.NDArray[np.uint8]
-Indices = npt.NDArray[np.int64]
-
-_KEPT = 1 << 24
-"""Pixels of objects that are kept (16 bytes each) from counting to painting; the rest is worked out twice."""
 
 
 def read_mask(
@@ -76,27 +70,3 @@ def read_scribbles(photo: Photo, size: tuple[int, int] | None = None, *, n_class
     """
     scribbles = photo.hints.scribbles
     return None if scribbles is None else read_checked(scribbles, size or photo_size(photo.path), n_classes)
-
-
-def paint(marks: Sequence[Mark[Shape]], size: tuple[int, int]) -> Mask:
-    """Paint objects: crowds first as 255, then the larger ones first.
-
-    Args:
-        marks: The objects; those with the label 255 are crowds.
-        size: (height, width), pixels.
-
-    Returns:
-        (H, W) uint8, 0 where there is no object.
-
-    Raises:
-        LabelError: An object's run lengths belong to another size.
-    """
-    mask = np.full(size, BACKGROUND, dtype=np.uint8)
-    found, kept = list[tuple[Mark[Shape], int, tuple[Indices, Indices] | None]](), 0
-    for mark in marks:
-        covered = pixels(mark.shape, size)
-        kept += covered[0].size
-        found.append((mark, covered[0].size, covered if kept <= _KEPT else None))
-    for mark, _, known in sorted(found, key=lambda item: (item[0].label != IGNORE, -item[1])):
-        mask[known or pixels(mark.shape, size)] = mark.label
-    return mask

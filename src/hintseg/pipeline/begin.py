@@ -23,7 +23,7 @@ from hintseg.registry import methods, resolve
 from hintseg.run.fingerprint import broken
 from hintseg.run.folder import RunFolder
 from hintseg.run.history import add_event
-from hintseg.run.schema import DataFacts, Manifest, StageFacts
+from hintseg.run.schema import MADE_AS, DataFacts, Manifest, StageFacts
 from hintseg.training.watch import Watch
 from hintseg.types import Click, Hints, HintSet, MaskFile, Photo, Stroke, Supervision
 
@@ -201,6 +201,7 @@ def _write_beginning(
     run.write_manifest(
         Manifest(
             hintseg=version("hintseg"),
+            made_as=MADE_AS,
             python=platform.python_version(),
             torch=version("torch"),
             lightning=version("lightning"),

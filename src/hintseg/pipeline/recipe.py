@@ -12,6 +12,7 @@ from hintseg.config.loader import parse_config
 from hintseg.config.run import STAGES, AttentionRefine, RunConfig
 from hintseg.errors import PhotoError
 from hintseg.files.owned import owned
+from hintseg.formats.colours import read_colours
 from hintseg.hints import read_hints
 from hintseg.hints.check import check
 from hintseg.hints.masks import read_mask
@@ -57,6 +58,7 @@ def run_recipe(
         unlabelled=data.unlabelled,
         background=data.background == "present",
         missing=data.missing,
+        colours={} if data.colours is None else read_colours(data.colours),
     )
     plan = make_plan(hint_set, config)
     if config.wrapper is not None:

@@ -19,12 +19,12 @@ from hintseg.errors import PhotoError, RunError
 from hintseg.evaluation.confusion import Confusion
 from hintseg.files.arrays import read_arrays
 from hintseg.files.atomic import whole_file
+from hintseg.files.palette import voc_palette
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import MASK_KINDS, PhotoRow, Stage
 from hintseg.store.instances import read_instances
 from hintseg.store.maps import read_maps
 from hintseg.store.masks import read_label_png
-from hintseg.store.palette import voc_palette
 
 SIDE = 256
 """Longer side of a picture in the report, pixels."""

@@ -37,6 +37,10 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 T = TypeVar("T")
 
 
+MADE_AS: Literal[1] = 1
+"""Part of every fingerprint: raised where stages make something else of equal settings, or files hold other things."""
+
+
 class Facts(BaseModel):
     """Base of what is read from a run: unknown keys are refused."""
 
@@ -119,6 +123,7 @@ class Manifest(Facts):
 
     Attributes:
         hintseg: Version that began the run.
+        made_as: `MADE_AS` of that version; runs of another one can be neither read nor gone on with.
         python: Likewise.
         torch: Likewise.
         lightning: Likewise.
@@ -129,6 +134,7 @@ class Manifest(Facts):
     """
 
     hintseg: str
+    made_as: Literal[1]
     python: str
     torch: str
     lightning: str

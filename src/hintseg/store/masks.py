@@ -17,8 +17,8 @@ from hintseg.errors import LabelError, RunError, ShapeError
 from hintseg.files.atomic import whole_file
 from hintseg.files.images import open_image
 from hintseg.files.owned import foreign
+from hintseg.files.palette import voc_palette
 from hintseg.files.parse import read_json
-from hintseg.store.palette import voc_palette
 from hintseg.types import IGNORE
 
 Bytes = npt.NDArray[np.uint8]

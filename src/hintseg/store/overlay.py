@@ -10,7 +10,7 @@ from PIL import Image
 
 from hintseg.errors import ShapeError
 from hintseg.files.atomic import whole_file
-from hintseg.store.palette import voc_palette
+from hintseg.files.palette import voc_palette
 from hintseg.types import BACKGROUND
 
 Bytes = npt.NDArray[np.uint8]

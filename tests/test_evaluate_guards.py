@@ -1,0 +1,114 @@
+"""What is no mask of class ids is not scored: every kind of it is refused, with what was found and what is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hintseg.errors import LabelError
+from hintseg.evaluation.folders import evaluate_folders
+from mask_images import coloured, mask_of, save
+
+CLASSES = ("ant", "bee")
+LABELS = {"a": 1, "b": 2}
+
+
+def folder(path: Path, make: Callable[[int], np.ndarray | Image.Image], name: str = "{}.png") -> Path:
+    for stem, label in LABELS.items():
+        save(path / name.format(stem), make(label))
+    return path
+
+
+@pytest.fixture
+def right(tmp_path: Path) -> Path:
+    return folder(tmp_path / "right", mask_of)
+
+
+def sorted_palette(label: int) -> Image.Image:
+    """The colours of a mask in the order of their frequency, as tools save a picture with a palette."""
+    return Image.fromarray(coloured(label)).quantize()
+
+
+@pytest.mark.parametrize("side", ["masks", "truth"])
+@pytest.mark.parametrize(
+    ("make", "name", "expected"),
+    [
+        (lambda label: mask_of(255), "{}.png", "hold only 0 and 255, and 255 means 'ignore'"),
+        (lambda label: mask_of(label) * 0 + 255, "{}.png", "hold only 255"),
+        (coloured, "{}.png", "2 of 2 (a.png and b.png): each is a colour image (mode RGB): (0, 0, 0) (300 px)"),
+        (mask_of, "{}.jpg", "holds 2 JPEGs and no PNG: JPEG cannot keep class ids"),
+        (lambda label: mask_of(label) > 0, "{}.png", "each is black and white, so it does not say which of the 2"),
+        (sorted_palette, "{}.png", "so values are no class ids"),
+        (lambda label: mask_of(label).astype(np.uint16) * 500, "{}.png", "such as those of objects (an instance mask)"),
+        (lambda label: mask_of(label, (10, 5)), "{}.png", "pixels, its truth"),
+        (lambda label: mask_of(label).T, "{}.png", "turned: write both as the photo is shown"),
+        (mask_of, "{}_gt.png", "end in '_gt', those of the other folder do not"),
+        (mask_of, "mask_{}.png", "begin with 'mask_', those of the other folder do not"),
+        (lambda label: mask_of(7), "{}.png", "holds label 7, 0 to 2 or 255 is needed"),
+    ],
+)
+def test_what_is_no_mask_of_class_ids_is_refused(
+    right: Path,
+    tmp_path: Path,
+    side: str,
+    make: Callable[[int], np.ndarray | Image.Image],
+    name: str,
+    expected: str,
+) -> None:
+    wrong = folder(tmp_path / "wrong", make, name)
+    masks, truth = (wrong, right) if side == "masks" else (right, wrong)
+    with pytest.raises(LabelError) as caught:
+        evaluate_folders(masks, truth, classes=CLASSES)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda label: mask_of(label).astype(np.uint16),
+        lambda label: np.dstack([mask_of(label)] * 3),
+        lambda label: Image.fromarray(mask_of(label)).convert("P"),
+    ],
+)
+def test_class_ids_in_any_kind_of_picture_are_scored(
+    right: Path, tmp_path: Path, make: Callable[[int], np.ndarray | Image.Image]
+) -> None:
+    scores = evaluate_folders(folder(tmp_path / "other", make), right, classes=CLASSES)
+    assert scores.miou == 1
+    assert scores.protocol.endswith("Values found: truth 0, 1 and 2; masks 0, 1 and 2.")
+
+
+def test_other_suffixes_and_hidden_folders(right: Path, tmp_path: Path) -> None:
+    truth = folder(tmp_path / "truth", mask_of, "{}.tif")
+    save(truth / ".ipynb_checkpoints" / "a-checkpoint.tif", mask_of(2))
+    scores = evaluate_folders(right, truth)
+    assert (scores.photos, scores.miou, scores.missing) == (2, 1, ())
+
+
+def test_masks_that_show_nothing_get_no_good_score(right: Path, tmp_path: Path) -> None:
+    nothing = folder(tmp_path / "nothing", lambda label: mask_of(0))
+    assert evaluate_folders(nothing, right, classes=CLASSES).iou == {
+        "background": pytest.approx(300 / 400),
+        "ant": 0,
+        "bee": 0,
+    }
+    with pytest.raises(LabelError, match=r"so only background .0. would be compared"):
+        evaluate_folders(nothing, nothing, classes=CLASSES)
+
+
+def test_colours_with_a_table_are_scored(right: Path, tmp_path: Path) -> None:
+    truth = folder(tmp_path / "data" / "SegmentationClass", coloured)
+    (tmp_path / "data" / "labelmap.txt").write_text("background:0,0,0::\nant:200,0,0::\nbee:0,0,200::\n")
+    scores = evaluate_folders(right, truth)
+    assert scores.iou == {"background": 1, "ant": 1, "bee": 1}
+    other = evaluate_folders(right, truth, classes=["bee", "ant"])
+    assert (other.iou["ant"], other.iou["bee"]) == (0, 0), "the class list says which id is which"
+
+
+def test_one_class_in_black_and_white(tmp_path: Path) -> None:
+    both = folder(tmp_path / "one", lambda label: mask_of(label) > 0)
+    assert evaluate_folders(both, both, classes=["ant"]).iou == {"background": 1, "ant": 1}
