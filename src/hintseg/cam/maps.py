@@ -14,22 +14,37 @@ EPSILON = 1e-5
 """Added to the maximum that maps are divided by, as in the IRN, PSA and VWE code."""
 
 
-def normalise(maps: Tensor, tags: Tensor) -> Tensor:
-    """Divide each class map by its maximum and zero the maps of absent classes.
+def normalise(maps: Tensor, tags: Tensor, *, background: bool = True) -> Tensor:
+    """Divide class maps by their maximum and zero the maps of absent classes.
+
+    Against one background score every class needs its own maximum. Where there is no background, classes compete with
+    each other alone, and how strong one is beside the others is what the classifier says: dividing each by its own
+    maximum would throw that away, so all present classes of a photo share one.
 
     Args:
         maps: Class maps, (B, K, h, w), >= 0.
         tags: 1 where the class is present in the photo, (B, K).
+        background: Whether pixels may belong to no class.
 
     Returns:
-        (B, K, h, w) in 0..1.
+        (B, K, h, w) in 0..1: the largest of each present class is 1, or, without background, of each photo.
 
     Example:
-        >>> normalise(torch.tensor([[[[2.0, 1.0]], [[4.0, 0.0]]]]), torch.tensor([[1.0, 0.0]]))
-        tensor([[[[1.0000, 0.5000]],
-                 [[0.0000, 0.0000]]]])
+        >>> maps, tags = torch.tensor([[[[2.0, 1.0]], [[4.0, 0.0]], [[8.0, 8.0]]]]), torch.tensor([[1.0, 1.0, 0.0]])
+        >>> normalise(maps, tags)[0, :, 0]
+        tensor([[1.0000, 0.5000],
+                [1.0000, 0.0000],
+                [0.0000, 0.0000]])
+        >>> normalise(maps, tags, background=False)[0, :, 0]
+        tensor([[0.5000, 0.2500],
+                [1.0000, 0.0000],
+                [0.0000, 0.0000]])
     """
-    return maps / (maps.amax(dim=(2, 3), keepdim=True) + EPSILON) * (tags > 0)[:, :, None, None]
+    present = (tags > 0)[:, :, None, None]
+    if background:
+        return maps / (maps.amax(dim=(2, 3), keepdim=True) + EPSILON) * present
+    maps = maps * present
+    return maps / (maps.amax(dim=(1, 2, 3), keepdim=True) + EPSILON)
 
 
 def stretch(maps: Tensor) -> Tensor:

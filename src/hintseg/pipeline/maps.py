@@ -42,7 +42,7 @@ def write_class_maps(
 ) -> None:
     """Write the class maps of the photos that have none yet: ``RUN/STAGE/maps/ID.npz``."""
     folder = run.stage(stage) / "maps"
-    labeller = CamLabeller(method, config.maps, len(run.classes))
+    labeller = CamLabeller(method, config.maps, len(run.classes), background=run.background)
 
     def make(group: list[Photo], pixels: Tensor) -> Iterator[Floats]:
         tags = tag_rows(group, len(run.classes)).to(pixels.device)
