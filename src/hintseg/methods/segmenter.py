@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, cast
 from torch import Tensor
 
 from hintseg.config.objective import Objective, Objectives
-from hintseg.config.settings import MethodConfig
+from hintseg.config.settings import Count, MethodConfig
 from hintseg.errors import ConfigError
 from hintseg.losses.cross_entropy import CrossEntropy
 from hintseg.methods.method import Method
@@ -26,11 +26,16 @@ class SegmenterConfig(MethodConfig):
         trust: Whether labels weigh as far as they are trusted: those of tags by how clearly their class leads in the
             pixel, those of marks by what the marks say, those of a person wholly. Off, all weigh alike. What it brings
             is to be measured in docs/benchmarks.md.
+        rounds: How often it is trained. After each round but the last, photos that tags alone label are labelled anew
+            by what was learned, restricted to the classes that they may show, and the next round goes on from its
+            weights; where a photo of a single known tag looks like another class, nothing is known. What a person said
+            of pixels stays.
     """
 
     task: ClassVar[Literal["segment"]] = "segment"
     objectives: Objectives = (CrossEntropy(),)
     trust: bool = False
+    rounds: Count = 1
 
 
 class Segmenter(Method):
