@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +17,7 @@ import hintseg
 from hintseg.pipeline import rounds as module
 from hintseg.pipeline.rounds import Rounds, relabel
 from hintseg.run.folder import RunFolder
+from hintseg.store.masks import write_mask
 from hintseg.training.weights import load_weights
 from made import rand
 from small_runs import QUICK, write_squares
@@ -99,14 +101,13 @@ def test_a_run_that_stops_between_and_in_rounds_ends_with_the_same_weights(
     def pulled(*_: object, **__: object) -> None:
         raise RuntimeError("plug pulled")
 
-    def some(path: Path, mask: object) -> None:
+    def some(path: Path, mask: npt.NDArray[np.uint8]) -> None:
         nonlocal written
         written += 1
         if written > 9:  # in the middle of the second time
             pulled()
-        kept(path, mask)  # type: ignore[arg-type]
+        write_mask(path, mask)
 
-    kept = module.write_mask
     with monkeypatch.context() as patched:
         if stop == "labels":
             patched.setattr(module, "write_mask", some)

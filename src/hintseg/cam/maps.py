@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
 from hintseg.nn.resize import grow, resize
+from hintseg.types import Features
 
 EPSILON = 1e-5
 """Added to the maximum that maps are divided by, as in the IRN, PSA and VWE code."""
@@ -130,7 +131,15 @@ def multi_scale(
         if flip == "none":
             merged.append(class_maps(scaled))
             continue
-        maps, twin = class_maps(torch.cat([scaled, scaled.flip(3)])).chunk(2)
+        maps, twin = class_maps(_with_twins(scaled)).chunk(2)
         twin = twin.flip(3)
         merged.append(torch.maximum(maps, twin) if flip == "max" else maps + twin)
     return merge_scales(merged, size or (height, width))
+
+
+def _with_twins(images: Tensor | Features) -> Tensor:
+    """Return images, or features that stand in for them, followed by those of their mirrored twins."""
+    if isinstance(images, Features):
+        both = zip(images.levels, images.mirrored, strict=True)
+        return cast(Tensor, Features(tuple(torch.cat(pair) for pair in both), images.size))
+    return torch.cat([images, images.flip(3)])

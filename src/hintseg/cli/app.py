@@ -9,7 +9,7 @@ import sys
 import typer
 
 from hintseg import signals
-from hintseg.cli import bench, check, convert, demo, evaluate, export, listing, masks, predict, report, train
+from hintseg.cli import bench, cache, check, convert, demo, evaluate, export, listing, masks, predict, report, train
 from hintseg.errors import HintsegError
 from hintseg.training import processes
 
@@ -35,6 +35,7 @@ app.command("convert", epilog=convert.EPILOG)(convert.convert)
 app.command("list")(listing.listing)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)
+app.command("cache")(cache.cache)
 
 
 def main() -> None:

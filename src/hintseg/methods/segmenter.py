@@ -12,6 +12,7 @@ from hintseg.config.objective import Objective, Objectives
 from hintseg.config.settings import Count, MethodConfig
 from hintseg.errors import ConfigError
 from hintseg.losses.cross_entropy import CrossEntropy
+from hintseg.losses.pixels import PixelObjective
 from hintseg.methods.method import Method
 from hintseg.types import Batch, Prediction, Progress, Supervision, Targets
 
@@ -48,6 +49,11 @@ class Segmenter(Method):
     def objectives(self) -> tuple[Objective, ...]:
         """What judges the predictions: the recipe's list, and what the method itself adds."""
         return self.config.objectives
+
+    @property
+    def objectives_see_labels_alone(self) -> bool:
+        """Whether none of them may look at the images."""
+        return all(isinstance(objective, PixelObjective) for objective in self.objectives)
 
     def predict(self, images: Tensor, targets: Targets | None = None) -> Prediction:
         """Return what the network says of images, (B, 3, H, W) RGB in 0..1.

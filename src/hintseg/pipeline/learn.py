@@ -35,7 +35,7 @@ def learn(
     *,
     examples: int,
     side: int,
-    dataset: Callable[[FitConfig], EpochDataset],
+    dataset: Callable[[FitConfig, Method], EpochDataset],
     wrap: Callable[[Method], Method] = lambda method: method,
     after_epoch: Callable[[Method, int, int], None] | None = None,
     start: Path | None = None,
@@ -53,7 +53,7 @@ def learn(
         watch: Told about the progress.
         examples: Examples that an epoch shows.
         side: Their typical shorter side, pixels.
-        dataset: Builds the data from the resolved training settings.
+        dataset: Builds the data from the resolved training settings, for the untrained method.
         wrap: Puts around the method what trains it; what is kept is the method alone.
         after_epoch: Called with the method, the epoch and the steps done; see `hintseg.training.fit.fit`.
         start: Weights of the same method that the training begins with; None: it begins afresh.
@@ -81,7 +81,7 @@ def _train(
     watch: Watch,
     examples: int,
     side: int,
-    dataset: Callable[[FitConfig], EpochDataset],
+    dataset: Callable[[FitConfig, Method], EpochDataset],
     wrap: Callable[[Method], Method],
     after_epoch: Callable[[Method, int, int], None] | None,
     start: Path | None,
@@ -101,7 +101,7 @@ def _train(
     resolved = resolve_fit(settings, replace(facts, pretrained=learned))
     method.config = settings.model_copy(update={"fit": resolved})
     together = resolved.accumulate * machine.devices(config.trainer) * config.trainer.num_nodes
-    data = dataset(resolved)
+    data = dataset(resolved, method)
     loader = train_loader(
         data, batch_size=max(1, int(resolved.batch_size) // together), workers=machine.workers(config.trainer)
     )

@@ -30,6 +30,7 @@ from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.methods.method import Method
 from hintseg.pipeline.each_photo import each_photo
 from hintseg.pipeline.evidence import read_trust, teaches_trust, write_trust
+from hintseg.pipeline.kept import images_of, keep_to_look
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png, write_mask
 from hintseg.training import machine
@@ -111,25 +112,28 @@ class Rounds:
                 write_trust(following / "trust" / f"{photo.id}.png", trust)
             write_mask(following / "labels" / f"{photo.id}.png", label)
 
+        asked = [photo for photo in photos if photo.id in self.anew]
+        kept = keep_to_look(method, asked, config.test.scales, config, watch)
         each_photo(
             f"labels of round {number + 1}",
-            [photo for photo in photos if photo.id in self.anew],
+            asked,
             make,
             write,
             config,
             watch,
             network=method,
             done=lambda photo: (following / "labels" / f"{photo.id}.png").is_file(),
+            kept=None if kept is None else kept.batch,
         )
         pixels, unknown, changed = np.sum(machine.gather(counts), axis=0)
         if pixels and machine.rank() == 0:
             shares = f"{changed / pixels:.1%} of their pixels changed, of {unknown / pixels:.1%} nothing is known"
             watch.line(f"segment: round {number} labelled {len(self.anew)} photos anew: {shares}")
         if machine.rank() == 0:
-            kept, now = self.weights(number), self.run.stage("segment") / "model.safetensors"
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            enter(kept, now)
-            now.replace(kept)  # the round is done with this one step, and not before
+            aside, now = self.weights(number), self.run.stage("segment") / "model.safetensors"
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            enter(aside, now)
+            now.replace(aside)  # the round is done with this one step, and not before
         machine.barrier()
 
     def _path(self, kind: str, photo: Photo) -> Path | None:
@@ -176,9 +180,7 @@ def _asked(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return probabilities (B, C, H, W), the possible classes (B, C), and who has a single known tag, (B,)."""
     test = config.test
-    logits = multi_scale_logits(
-        method.segment, pixels.float() / 255, scales=test.scales, flip=test.flip, merge=test.merge
-    )
+    logits = multi_scale_logits(method.segment, images_of(pixels), scales=test.scales, flip=test.flip, merge=test.merge)
     values, known = (torch.from_numpy(rows) for rows in implied.tag_rows([photo.hints for photo in photos], classes))
     possible = pad((values > 0) | ~known, (1, 0), value=config.data.background == "present")
     return logits.float().softmax(dim=1), possible, values.sum(dim=1) == 1

@@ -17,6 +17,7 @@ from hintseg.cam import grow
 from hintseg.config.run import FunctionRefine, RunConfig
 from hintseg.config.settings import FitConfig, MethodConfig
 from hintseg.data.dataset import PhotoDataset
+from hintseg.data.kept import FeatureDataset
 from hintseg.data.photos import photo_size
 from hintseg.data.transforms import TrainingTransform, reduction
 from hintseg.errors import PhotoError, RunError, join
@@ -31,6 +32,7 @@ from hintseg.methods.segmenter import SegmenterConfig
 from hintseg.pipeline.each_photo import each_photo, on_threads
 from hintseg.pipeline.evidence import EvidenceStore, read_trust, teaches_trust, write_trust
 from hintseg.pipeline.extras import write_pictures_of
+from hintseg.pipeline.kept import keep
 from hintseg.pipeline.learn import learn
 from hintseg.pipeline.maps import (
     choose,
@@ -258,9 +260,13 @@ def train_on_photos(
         if rounds.done:
             start, seed = rounds.weights(rounds.done), seed + rounds.done
 
-    def dataset(fit: FitConfig) -> PhotoDataset:
-        transform = TrainingTransform(int(fit.crop), fit.scale, fit.jitter, config.data.longest)  # type: ignore[arg-type]
-        return PhotoDataset(photos, len(run.classes), transform, labels, trust=trust, sources=sources, seed=seed)
+    def dataset(fit: FitConfig, method: Method) -> PhotoDataset:
+        crop, classes = int(fit.crop), len(run.classes)
+        kept = keep(method, photos, config, watch) if wrapper is None else None
+        if kept is not None:
+            return FeatureDataset(photos, classes, kept.read, kept.strides, crop, labels, trust=trust, seed=seed)
+        transform = TrainingTransform(crop, fit.scale, fit.jitter, config.data.longest)  # type: ignore[arg-type]
+        return PhotoDataset(photos, classes, transform, labels, trust=trust, sources=sources, seed=seed)
 
     side = _median_side(photos, config.data.longest)
     return learn(
