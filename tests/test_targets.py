@@ -18,14 +18,14 @@ from hintseg.data.dataset import PhotoDataset, collate
 from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import ConfigError
 from hintseg.losses.classification import multi_label_soft_margin, tag_loss
-from hintseg.losses.cross_entropy import pixel_cross_entropy
+from hintseg.losses.cross_entropy import CrossEntropy, pixel_cross_entropy
 from hintseg.losses.soft_margin import pixel_soft_margin
 from hintseg.methods.afa import Afa, AfaConfig
 from hintseg.methods.bmp import Bmp, BmpConfig
 from hintseg.methods.cfs import Cfs, CfsConfig
 from hintseg.nn.prior import ClassPrior
 from hintseg.refine.pseudo_labels import CropPar, only_said
-from hintseg.types import Hints, Photo, Progress, Supervision, Tags, Targets
+from hintseg.types import Hints, Photo, Prediction, Progress, Supervision, Tags, Targets
 from made import batch_of, given, with_targets
 
 TINY = BackboneConfig(name="mit_tiny", weights="random")
@@ -131,6 +131,21 @@ def test_trust_weighs_pixels() -> None:
 
 
 # --- labels made on the way -----------------------------------------------------------------------------------------
+
+
+def test_judging_every_nth_pixel_is_judging_all_of_coarse_labels() -> None:
+    """Where neighbours are alike, n of n say what one says; and pixels between those that are judged say nothing."""
+    logits, coarse = rand(2, 4, 8, 8) * 5, (rand(2, 8, 8, seed=1) * 4).byte()
+    coarse[0, :3] = 255
+    trust = rand(2, 8, 8, seed=2)
+    targets = batch_of(rand(2, 3, 8, 8), torch.ones(2, 3), coarse).targets
+    plain = CrossEntropy()(Prediction(logits), replace(targets, trust=trust), rand(1), Progress(0, 1))
+    pixels, trusted = (one.repeat_interleave(4, 1).repeat_interleave(4, 2) for one in (coarse, trust))
+    between = torch.ones(2, 32, 32, dtype=torch.bool)
+    between[:, 2::4, 2::4] = False
+    fine = replace(targets, pixels=torch.where(between, 3, pixels).byte(), trust=trusted)
+    every = CrossEntropy(every=4)(Prediction(logits), fine, rand(1), Progress(0, 1))
+    torch.testing.assert_close(every, plain)
 
 
 def test_a_class_that_was_not_said_leaves_the_pixel_open() -> None:

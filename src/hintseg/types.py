@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 BACKGROUND = 0
@@ -360,12 +361,52 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Features:
+    """What a frozen encoder gave of images: it stands in for them where nothing but that encoder would look at them.
+
+    An encoder that is given features returns their levels. Whatever else needs pixels fails on them.
+
+    Attributes:
+        levels: (B, c, h, w) float32 each, the finest first.
+        size: (H, W) of the images, pixels.
+        mirrored: Levels of the mirrored images, where they are at hand.
+    """
+
+    levels: tuple[Tensor, ...]
+    size: tuple[int, int]
+    mirrored: tuple[Tensor, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, 3, H, W) of the images."""
+        return len(self.levels[0]), 3, *self.size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the levels are."""
+        return self.levels[0].device
+
+    def flip(self, _dim: int) -> Features:
+        """Return what the encoder gave of the mirrored images."""
+        return Features(self.mirrored, self.size, self.levels)
+
+    def to(self, device: object) -> Features:
+        """Return the features with every tensor on `device`."""
+        levels, mirrored = (
+            tuple(level.to(device) for level in levels)  # type: ignore[call-overload]
+            for levels in (self.levels, self.mirrored)
+        )
+        return Features(levels, self.size, mirrored)
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What a method sees of the data.
 
     Attributes:
         ids: Photo ids, length B.
-        images: (B, 3, H, W) float32 RGB in 0..1; backbones normalise by their own mean and std.
+        images: (B, 3, H, W) float32 RGB in 0..1; backbones normalise by their own mean and std. For a method that
+            `reads_features` of a frozen encoder, those may stand in for them: `Features`.
         targets: What is known about them.
         source: One photo known to have a single tag for each photo of this batch that has two or more, in their order,
             with pixels. None where no photo is paired.

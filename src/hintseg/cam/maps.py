@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
 from hintseg.nn.resize import grow, resize
+from hintseg.types import Features
 
 EPSILON = 1e-5
 """Added to the maximum that maps are divided by, as in the IRN, PSA and VWE code."""
 
 
-def normalise(maps: Tensor, tags: Tensor) -> Tensor:
-    """Divide each class map by its maximum and zero the maps of absent classes.
+def normalise(maps: Tensor, tags: Tensor, *, background: bool = True) -> Tensor:
+    """Divide class maps by their maximum and zero the maps of absent classes.
+
+    Against one background score every class needs its own maximum. Where there is no background, classes compete with
+    each other alone, and how strong one is beside the others is what the classifier says: dividing each by its own
+    maximum would throw that away, so all present classes of a photo share one.
 
     Args:
         maps: Class maps, (B, K, h, w), >= 0.
         tags: 1 where the class is present in the photo, (B, K).
+        background: Whether pixels may belong to no class.
 
     Returns:
-        (B, K, h, w) in 0..1.
+        (B, K, h, w) in 0..1: the largest of each present class is 1, or, without background, of each photo.
 
     Example:
-        >>> normalise(torch.tensor([[[[2.0, 1.0]], [[4.0, 0.0]]]]), torch.tensor([[1.0, 0.0]]))
-        tensor([[[[1.0000, 0.5000]],
-                 [[0.0000, 0.0000]]]])
+        >>> maps, tags = torch.tensor([[[[2.0, 1.0]], [[4.0, 0.0]], [[8.0, 8.0]]]]), torch.tensor([[1.0, 1.0, 0.0]])
+        >>> normalise(maps, tags)[0, :, 0]
+        tensor([[1.0000, 0.5000],
+                [1.0000, 0.0000],
+                [0.0000, 0.0000]])
+        >>> normalise(maps, tags, background=False)[0, :, 0]
+        tensor([[0.5000, 0.2500],
+                [1.0000, 0.0000],
+                [0.0000, 0.0000]])
     """
-    return maps / (maps.amax(dim=(2, 3), keepdim=True) + EPSILON) * (tags > 0)[:, :, None, None]
+    present = (tags > 0)[:, :, None, None]
+    if background:
+        return maps / (maps.amax(dim=(2, 3), keepdim=True) + EPSILON) * present
+    maps = maps * present
+    return maps / (maps.amax(dim=(1, 2, 3), keepdim=True) + EPSILON)
 
 
 def stretch(maps: Tensor) -> Tensor:
@@ -115,7 +131,15 @@ def multi_scale(
         if flip == "none":
             merged.append(class_maps(scaled))
             continue
-        maps, twin = class_maps(torch.cat([scaled, scaled.flip(3)])).chunk(2)
+        maps, twin = class_maps(_with_twins(scaled)).chunk(2)
         twin = twin.flip(3)
         merged.append(torch.maximum(maps, twin) if flip == "max" else maps + twin)
     return merge_scales(merged, size or (height, width))
+
+
+def _with_twins(images: Tensor | Features) -> Tensor:
+    """Return images, or features that stand in for them, followed by those of their mirrored twins."""
+    if isinstance(images, Features):
+        both = zip(images.levels, images.mirrored, strict=True)
+        return cast(Tensor, Features(tuple(torch.cat(pair) for pair in both), images.size))
+    return torch.cat([images, images.flip(3)])

@@ -9,7 +9,21 @@ import sys
 import typer
 
 from hintseg import signals
-from hintseg.cli import bench, check, convert, demo, evaluate, export, listing, masks, predict, report, simulate, train
+from hintseg.cli import (
+    bench,
+    cache,
+    check,
+    convert,
+    demo,
+    evaluate,
+    export,
+    listing,
+    masks,
+    predict,
+    report,
+    simulate,
+    train,
+)
 from hintseg.errors import HintsegError
 from hintseg.training import processes
 
@@ -36,6 +50,7 @@ app.command("convert", epilog=convert.EPILOG)(convert.convert)
 app.command("list")(listing.listing)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)
+app.command("cache")(cache.cache)
 
 
 def main() -> None:

@@ -42,6 +42,9 @@ class BackboneConfig(Settings):
             trains nothing of it; `auto` is `early` with pretrained weights and `none` with random ones. A Mix
             Transformer has layer norms: `norm` keeps their factors and offsets and is what `auto` becomes with learned
             weights.
+        keep: Whether, with `freeze=all`, the features of a photo and of its mirror image are worked out once, kept on
+            disk (`hintseg cache`) and trained on by `cam`, `vwe`, `deeplabv2` and `segformer_head`. Crops are then cut
+            out of them, and `fit.scale` and `fit.jitter` have no effect; false trains on images.
     """
 
     name: str = "resnet50"
@@ -54,6 +57,7 @@ class BackboneConfig(Settings):
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     freeze: Literal["auto", "none", "norm", "early", "all"] = "auto"
+    keep: bool = True
 
 
 class FitConfig(Settings):

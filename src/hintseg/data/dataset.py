@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import PhotoError, ShapeError
 from hintseg.hints.implied import tag_rows
 from hintseg.signals import leave_to_parent
-from hintseg.types import IGNORE, Batch, Photo, Targets
+from hintseg.types import IGNORE, Batch, Features, Photo, Targets
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -34,7 +34,7 @@ class Item(NamedTuple):
 
     Attributes:
         id: The photo's id.
-        image: (3, crop, crop) uint8 RGB.
+        image: (3, crop, crop) uint8 RGB; or `Features` of one image that stand in for it, as in a `Batch`.
         tags: (K,) float32, 1 where the class is known to be present.
         tags_known: (K,) bool, whether it is known of the class.
         window: (4,) int64 box of the photo inside the crop.
@@ -220,14 +220,14 @@ class PhotoDataset(EpochDataset):
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Stack items of one size into a batch; images become float32 in 0..1."""
+    """Stack items of one size into a batch; images become float32 in 0..1, features float32."""
     pixels = [item.pixels for item in items if item.pixels is not None]
     trust = [item.trust for item in items if item.trust is not None]
     boxes = tuple(item.boxes for item in items if item.boxes is not None)
     sources = [item.source for item in items if item.source is not None]
     return Batch(
         ids=[item.id for item in items],
-        images=torch.stack([item.image for item in items]).float() / 255,
+        images=_stack([item.image for item in items]),
         targets=Targets(
             tags=torch.stack([item.tags for item in items]),
             tags_known=torch.stack([item.tags_known for item in items]),
@@ -238,6 +238,15 @@ def collate(items: Sequence[Item]) -> Batch:
         ),
         source=collate(sources) if sources else None,
     )
+
+
+def _stack(images: Sequence[Tensor | Features]) -> Tensor:
+    """Stack images, or features that stand in for them."""
+    kept = [image for image in images if isinstance(image, Features)]
+    if kept:
+        levels = zip(*(one.levels for one in kept), strict=True)
+        return cast(Tensor, Features(tuple(torch.cat(level).float() for level in levels), kept[0].size))
+    return torch.stack([image for image in images if isinstance(image, Tensor)]).float() / 255
 
 
 class EpochSampler(Sampler[int]):

@@ -37,6 +37,32 @@ class View(NamedTuple):
     trust: Tensor | None = None
 
 
+class Place(NamedTuple):
+    """What chance says of one photo.
+
+    Attributes:
+        size: (H, W) that the photo is scaled to.
+        top: First row of the part that is cut out of that.
+        left: Its first column.
+        height: Its rows.
+        width: Its columns.
+        y0: Where it lies on the crop, its first row.
+        x0: Its first column there.
+        flip: Whether it is mirrored.
+        colours: Factors of brightness, contrast and saturation, (3,).
+    """
+
+    size: list[int]
+    top: int
+    left: int
+    height: int
+    width: int
+    y0: int
+    x0: int
+    flip: bool
+    colours: npt.NDArray[np.float64]
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingTransform:
     """Random scale, colour, flip and crop of a photo and its mask.
@@ -62,6 +88,17 @@ class TrainingTransform:
     jitter: float = 0.0
     longest: int | None = None
 
+    def draw(self, size: Sequence[int], random: np.random.Generator) -> Place:
+        """Draw what is done to a photo of `size`, (H, W)."""
+        factor = random.uniform(*self.scale) * reduction(size, self.longest)
+        scaled = [max(1, round(side * factor)) for side in size]
+        height, width = (min(side, self.crop) for side in scaled)
+        top, left = (int(random.integers(side - part + 1)) for side, part in zip(scaled, (height, width), strict=True))
+        y0, x0 = (int(random.integers(self.crop - part + 1)) for part in (height, width))
+        flip = random.random() < 0.5
+        colours = random.uniform(1 - self.jitter, 1 + self.jitter, size=3)
+        return Place(scaled, top, left, height, width, y0, x0, bool(flip), colours)
+
     def __call__(self, rgb: Bytes, mask: Bytes | None, random: np.random.Generator, trust: Bytes | None = None) -> View:
         """Transform a photo, its mask and the trust in that alike.
 
@@ -71,13 +108,7 @@ class TrainingTransform:
             random: The only source of chance: the same state gives the same view.
             trust: In each label, (H, W) uint8 0..255, or None.
         """
-        factor = random.uniform(*self.scale) * reduction(rgb.shape[:2], self.longest)
-        size = [max(1, round(side * factor)) for side in rgb.shape[:2]]
-        height, width = (min(side, self.crop) for side in size)
-        top, left = (int(random.integers(side - part + 1)) for side, part in zip(size, (height, width), strict=True))
-        y0, x0 = (int(random.integers(self.crop - part + 1)) for part in (height, width))
-        flip = random.random() < 0.5
-        colours = random.uniform(1 - self.jitter, 1 + self.jitter, size=3)
+        size, top, left, height, width, y0, x0, flip, colours = self.draw(rgb.shape[:2], random)
 
         def cut(picture: Tensor, interpolation: InterpolationMode) -> Tensor:
             picture = F.resize(picture, size, interpolation=interpolation, antialias=True)

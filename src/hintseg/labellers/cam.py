@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hintseg.cam import grow, multi_scale, normalise, seeds
 from hintseg.config.settings import MapsConfig
+from hintseg.errors import ConfigError
 from hintseg.hints.implied import tag_rows
 from hintseg.labellers.labeller import Bytes, Evidence, check
 from hintseg.methods.method import Method, frozen
@@ -27,16 +28,26 @@ class CamLabeller:
     needs = frozenset({Supervision.TAGS})
     title = "class maps"
 
-    def __init__(self, network: Method, settings: MapsConfig, classes: int, *, threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        network: Method,
+        settings: MapsConfig,
+        classes: int,
+        *,
+        background: bool = True,
+        threshold: float | None = None,
+    ) -> None:
         """Take what was learned.
 
         Args:
             network: The trained localizer.
             settings: How its maps are read out.
             classes: K.
-            threshold: Background score, 0..1; None for data in which every pixel has a class.
+            background: Whether pixels may belong to no class; see `hintseg.cam.normalise`.
+            threshold: Background score, 0..1, that `label` needs where there is a background.
         """
-        self.network, self.settings, self.classes, self.threshold = network, settings, classes, threshold
+        self.network, self.settings, self.classes = network, settings, classes
+        self.background, self.threshold = background, threshold
 
     def look(self, images: Tensor, tags: Tensor) -> Tensor:
         """Return class maps, (B, K, h, w) in 0..1, a quarter of the photo's size; absent classes are 0.
@@ -53,11 +64,13 @@ class CamLabeller:
             flip=self.settings.flip,
             size=(size[0], size[1]),
         )
-        return normalise(merged.float(), tags)
+        return normalise(merged.float(), tags, background=self.background)
 
     def label(self, rgb: Bytes, hints: Hints) -> Evidence:
         """Say where the classes of a photo's tags are; see `hintseg.labellers.labeller.Labeller.label`."""
         check("cam", self.needs, hints)
+        if self.background and self.threshold is None:
+            raise ConfigError("class maps need a background score to label a photo with; give `threshold`, 0..1")
         images = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 255
         device = next(self.network.parameters()).device
         with torch.inference_mode(), frozen(self.network):
@@ -66,7 +79,7 @@ class CamLabeller:
         class_ids = torch.tensor(sorted(hints.tags or ()), dtype=torch.int64)
         size = rgb.shape[:2]
         scores = grow(maps[None, class_ids - 1], size)[0] if len(class_ids) else maps.new_zeros(0, *size)
-        return place(class_ids, scores, self.threshold)
+        return place(class_ids, scores, self.threshold if self.background else None)
 
 
 def place(class_ids: Tensor, scores: Tensor, threshold: float | None) -> Evidence:

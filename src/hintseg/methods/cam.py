@@ -65,6 +65,11 @@ class Cam(Method):
         # Without a bias the average of a class map is the class score.
         self.classifier = nn.Conv2d(channels, classes, kernel_size=1, bias=False)
 
+    @property
+    def reads_features(self) -> bool:
+        """Yes."""
+        return True
+
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure the feature scale on some batches, in training mode: that is what the classifier will see."""
         mode, device, seen = self.training, self.classifier.weight.device, list(batches)

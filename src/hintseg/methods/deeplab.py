@@ -68,6 +68,11 @@ class DeepLabV2(Segmenter):
         rates = pyramid_rates(config.rates, self.backbone.strides[-1], config.fit.crop)
         self.head = AtrousPyramid(self.backbone.channels[-1], classes + background, rates, config.init_std)
 
+    @property
+    def reads_features(self) -> bool:
+        """Whether it trains at one scale, and its objectives look at labels alone."""
+        return self.config.scales == (1.0,) and self.objectives_see_labels_alone
+
     def predict(self, images: Tensor, targets: Targets | None = None) -> Prediction:
         """Return logits (B, C, h, w) at the backbone's stride.
 
@@ -135,6 +140,11 @@ class SegFormerHead(Segmenter):
         channels = [self.backbone.channels[i] for i in self.levels]
         self.scales = nn.ModuleList(FeatureScale() for _ in self.levels)
         self.head = MlpHead(channels, classes + background, config.width, config.dropout)
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether its objectives look at labels alone."""
+        return self.objectives_see_labels_alone
 
     def predict(self, images: Tensor, targets: Targets | None = None) -> Prediction:
         """Return logits (B, C, h, w) at the stride of the finest level in use."""

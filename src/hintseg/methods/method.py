@@ -41,6 +41,11 @@ class Method(nn.Module):
     supervision: ClassVar[frozenset[Supervision]]
     config: MethodConfig
 
+    @property
+    def reads_features(self) -> bool:
+        """Whether it looks at images through its `backbone` alone, so that kept features may stand in for them."""
+        return False
+
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return the weighted scalar losses of a batch by name; their sum is minimised."""
         raise NotImplementedError

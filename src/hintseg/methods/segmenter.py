@@ -9,9 +9,10 @@ from typing import ClassVar, Literal, cast
 from torch import Tensor
 
 from hintseg.config.objective import Objective, Objectives
-from hintseg.config.settings import MethodConfig
+from hintseg.config.settings import Count, MethodConfig
 from hintseg.errors import ConfigError
 from hintseg.losses.cross_entropy import CrossEntropy
+from hintseg.losses.pixels import PixelObjective
 from hintseg.methods.method import Method
 from hintseg.types import Batch, Prediction, Progress, Supervision, Targets
 
@@ -26,11 +27,16 @@ class SegmenterConfig(MethodConfig):
         trust: Whether labels weigh as far as they are trusted: those of tags by how clearly their class leads in the
             pixel, those of marks by what the marks say, those of a person wholly. Off, all weigh alike. What it brings
             is to be measured in docs/benchmarks.md.
+        rounds: How often it is trained. After each round but the last, photos that tags alone label are labelled anew
+            by what was learned, restricted to the classes that they may show, and the next round goes on from its
+            weights; where a photo of a single known tag looks like another class, nothing is known. What a person said
+            of pixels stays.
     """
 
     task: ClassVar[Literal["segment"]] = "segment"
     objectives: Objectives = (CrossEntropy(),)
     trust: bool = False
+    rounds: Count = 1
 
 
 class Segmenter(Method):
@@ -43,6 +49,11 @@ class Segmenter(Method):
     def objectives(self) -> tuple[Objective, ...]:
         """What judges the predictions: the recipe's list, and what the method itself adds."""
         return self.config.objectives
+
+    @property
+    def objectives_see_labels_alone(self) -> bool:
+        """Whether none of them may look at the images."""
+        return all(isinstance(objective, PixelObjective) for objective in self.objectives)
 
     def predict(self, images: Tensor, targets: Targets | None = None) -> Prediction:
         """Return what the network says of images, (B, 3, H, W) RGB in 0..1.

@@ -85,6 +85,11 @@ class Vwe(Method):
         self.word_classifier = nn.Conv2d(channels, config.words, kernel_size=1, bias=False)  # W_word
         self.word_to_image = nn.Conv2d(config.words, classes, kernel_size=1, bias=False)  # W_w2i
 
+    @property
+    def reads_features(self) -> bool:
+        """Yes."""
+        return True
+
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure the feature scale on some batches, in training mode: that is what the classifiers will see."""
         mode, device, seen = self.training, self.image_classifier.weight.device, list(batches)

@@ -23,6 +23,7 @@ from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ConfigError, HintsegWarning, WeightsError, did_you_mean, list_problems, shown
 from hintseg.files.parse import is_file, parse_json
 from hintseg.nn.weight_file import read_tensors
+from hintseg.types import Features
 
 logger = logging.getLogger("hintseg")
 
@@ -128,7 +129,7 @@ class Backbone(nn.Module):
                     module.eval()
         return self
 
-    def forward(self, images: Tensor, extra: Tensor | None = None) -> list[Tensor]:
+    def forward(self, images: Tensor | Features, extra: Tensor | None = None) -> list[Tensor]:
         """Return the feature levels, finest first.
 
         Args:
@@ -138,6 +139,8 @@ class Backbone(nn.Module):
         Returns:
             One tensor (B, channels[i], ~H / strides[i], ~W / strides[i]) per level.
         """
+        if isinstance(images, Features):
+            return list(images.levels)
         inputs = (images - self.mean) / self.std
         if extra is not None:
             inputs = torch.cat([inputs, extra], dim=1)

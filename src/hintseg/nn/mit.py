@@ -25,6 +25,7 @@ from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ConfigError, HintsegWarning, WeightsError, list_problems
 from hintseg.nn.backbones import PREFIXES, read_weights, some
+from hintseg.types import Features
 
 logger = logging.getLogger("hintseg")
 
@@ -148,12 +149,14 @@ class Mit(nn.Module):
             for name, parameter in self.named_parameters():
                 parameter.requires_grad_("norm" not in name)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor | Features) -> list[Tensor]:
         """Return four feature levels, finest first, (B, channels[i], ~H / strides[i], ~W / strides[i]).
 
         Args:
             images: (B, 3, H, W) float32 RGB in 0..1.
         """
+        if isinstance(images, Features):
+            return list(images.levels)
         return self.features(images)[0]
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Attention]:

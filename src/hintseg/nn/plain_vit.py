@@ -22,6 +22,7 @@ from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ConfigError, WeightsError
 from hintseg.nn.backbones import PROBE_PX, build, load_by_name, read_weights, widen
 from hintseg.nn.mit import Attention
+from hintseg.types import Features
 
 FAMILIES = (vision_transformer.VisionTransformer, eva.Eva)
 """Classes of timm whose networks are plain vision transformers."""
@@ -125,7 +126,7 @@ class PlainVit(nn.Module):
         for conv in widened:
             conv.weight.requires_grad_(True)
 
-    def forward(self, images: Tensor, extra: Tensor | None = None) -> list[Tensor]:
+    def forward(self, images: Tensor | Features, extra: Tensor | None = None) -> list[Tensor]:
         """Return the feature levels, finest first.
 
         Args:
@@ -135,6 +136,8 @@ class PlainVit(nn.Module):
         Returns:
             One tensor (B, channels[i], ~H / strides[i], ~W / strides[i]) per level.
         """
+        if isinstance(images, Features):
+            return list(images.levels)
         inputs = (images - self.mean) / self.std
         if extra is not None:
             inputs = torch.cat([inputs, extra], dim=1)

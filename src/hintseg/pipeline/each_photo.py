@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
+from typing import cast as cast_to
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from hintseg.data.inference import read_batches, size_groups
 from hintseg.store.pool import WAITING, write_pool
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import Photo
+from hintseg.types import Features, Photo
 
 T = TypeVar("T")
 
@@ -22,6 +23,9 @@ BATCH = 8
 
 Make = Callable[[list[Photo], Tensor], Iterable[T]]
 """From photos of one size and their pixels, (B, 3, H, W) uint8 on the device, to something of each of them."""
+
+Reader = Callable[[Sequence[Photo]], tuple[list[Photo], Features] | None]
+"""From photos of one size to those of them that could be read, and features that stand in for their pixels."""
 
 
 def each_photo(
@@ -37,6 +41,7 @@ def each_photo(
     batch: int = BATCH,
     whole: bool = False,
     heavy: bool = False,
+    kept: Reader | None = None,
 ) -> int:
     """Make something of each photo of this process's share, and write it on threads meanwhile.
 
@@ -56,6 +61,7 @@ def each_photo(
         done: Whether a photo's part is there already.
         batch: Photos at once; 1 where `make` takes one photo.
         whole: Whether photos are read at their own size, whatever `data.longest` says.
+        kept: Reads features that stand in for the pixels of a batch; no photo is decoded then.
         heavy: Whether `write` is the larger part of the work: it then has all cores, and holds few photos at a time.
 
     Returns:
@@ -66,7 +72,7 @@ def each_photo(
     longest, count = None if whole else config.data.longest, 0
     watch.start(task, sum(map(len, groups)))
     with machine.at_work(network, config.trainer) as device, write_pool(writers, waiting) as write_behind:
-        for photo, made in looked(groups, make, device, config, cast=network is not None, longest=longest):
+        for photo, made in looked(groups, make, device, config, cast=network is not None, longest=longest, kept=kept):
             write_behind(write, photo, made)
             watch.advance()
             count += 1
@@ -83,6 +89,7 @@ def looked(
     *,
     cast: bool,
     longest: int | None,
+    kept: Reader | None = None,
 ) -> Iterator[tuple[Photo, T]]:
     """Yield each photo of the groups and what `make` makes of it; see `each_photo`.
 
@@ -93,10 +100,12 @@ def looked(
         config: The run's settings.
         cast: Whether it is done at the precision of training.
         longest: Photos with a longer side, pixels, are reduced to it when read.
+        kept: See `each_photo`.
     """
-    for group, pixels in read_batches(groups, longest=longest):
+    found = None if kept is None else (pair for group in groups if (pair := kept(group)) is not None)
+    for group, pixels in read_batches(groups, longest=longest) if found is None else found:
         with torch.inference_mode(), machine.autocast(config.trainer, enabled=cast):
-            made = list(make(group, pixels.to(device)))
+            made = list(make(group, cast_to(Tensor, pixels.to(device))))
         yield from zip(group, made, strict=True)
 
 

@@ -160,7 +160,8 @@ def measure_branches(run: RunFolder, method: Method, photos: Sequence[Photo], co
     def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Tensor, Bytes]]:
         images = pixels.float() / 255
         tags = tag_rows(group, len(run.classes)).to(pixels.device)
-        maps = normalise(multi_scale(method.class_maps, images, scales=(1.0,), flip="none"), tags).cpu()
+        merged = multi_scale(method.class_maps, images, scales=(1.0,), flip="none")
+        maps = normalise(merged, tags, background=run.background).cpu()
         masks = grow(method.segment(images), photo_size(group[0].path)).argmax(dim=1).byte().cpu().numpy()
         return ((m[_class_ids(photo) - 1], mask) for photo, m, mask in zip(group, maps, masks, strict=True))
 

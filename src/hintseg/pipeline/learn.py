@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,9 +35,10 @@ def learn(
     *,
     examples: int,
     side: int,
-    dataset: Callable[[FitConfig], EpochDataset],
+    dataset: Callable[[FitConfig, Method], EpochDataset],
     wrap: Callable[[Method], Method] = lambda method: method,
     after_epoch: Callable[[Method, int, int], None] | None = None,
+    start: Path | None = None,
 ) -> Method:
     """Build a method and train it; a stage that has weights gives those, in evaluation mode.
 
@@ -51,14 +53,15 @@ def learn(
         watch: Told about the progress.
         examples: Examples that an epoch shows.
         side: Their typical shorter side, pixels.
-        dataset: Builds the data from the resolved training settings.
+        dataset: Builds the data from the resolved training settings, for the untrained method.
         wrap: Puts around the method what trains it; what is kept is the method alone.
         after_epoch: Called with the method, the epoch and the steps done; see `hintseg.training.fit.fit`.
+        start: Weights of the same method that the training begins with; None: it begins afresh.
     """
     folder = run.stage(stage)
     weights = folder / "model.safetensors"
     if not weights.is_file():
-        _train(run, stage, settings, config, watch, examples, side, dataset, wrap, after_epoch)
+        _train(run, stage, settings, config, watch, examples, side, dataset, wrap, after_epoch, start)
     if machine.rank() == 0:
         facts = read_facts(weights)
         run.update_stage(stage, steps=facts.steps, fit=facts.config["fit"], skipped=facts.skipped)
@@ -78,9 +81,10 @@ def _train(
     watch: Watch,
     examples: int,
     side: int,
-    dataset: Callable[[FitConfig], EpochDataset],
+    dataset: Callable[[FitConfig, Method], EpochDataset],
     wrap: Callable[[Method], Method],
     after_epoch: Callable[[Method, int, int], None] | None,
+    start: Path | None,
 ) -> None:
     folder = run.stage(stage)
     kind: type[Method] = resolve("method", settings.method, methods())
@@ -91,16 +95,28 @@ def _train(
     crop = resolve_fit(settings, facts).crop  # networks may depend on it; the rest depends on the network's weights
     settings = settings.model_copy(update={"fit": settings.fit.model_copy(update={"crop": crop})})
     method = kind(settings, len(run.classes), run.background)
+    if start is not None:
+        method.load_state_dict(load_weights(start)[0].state_dict())
     learned = bool(getattr(getattr(method, "backbone", None), "pretrained", False))
     resolved = resolve_fit(settings, replace(facts, pretrained=learned))
     method.config = settings.model_copy(update={"fit": resolved})
     together = resolved.accumulate * machine.devices(config.trainer) * config.trainer.num_nodes
-    data = dataset(resolved)
+    data = dataset(resolved, method)
     loader = train_loader(
         data, batch_size=max(1, int(resolved.batch_size) // together), workers=machine.workers(config.trainer)
     )
     call = None if after_epoch is None else partial(after_epoch, method)
-    steps = fit(wrap(method), loader, resolved, config.trainer, folder, watch=watch, resume=True, after_epoch=call)
+    steps = fit(
+        wrap(method),
+        loader,
+        resolved,
+        config.trainer,
+        folder,
+        watch=watch,
+        resume=True,
+        prepare=start is None,
+        after_epoch=call,
+    )
     found = {id for part in machine.gather(data.skipped) for id in part}
     if machine.rank() == 0:
         save_weights(

@@ -20,6 +20,7 @@ from hintseg.labellers.cam import CamLabeller, place
 from hintseg.methods.method import Method
 from hintseg.pipeline.each_photo import each_photo, on_threads
 from hintseg.pipeline.evidence import EvidenceStore
+from hintseg.pipeline.kept import images_of, keep_to_look
 from hintseg.run.folder import RunFolder, by_class
 from hintseg.run.schema import MetricRow, Split, Stage, Sweep
 from hintseg.store.maps import read_maps, write_maps
@@ -42,11 +43,12 @@ def write_class_maps(
 ) -> None:
     """Write the class maps of the photos that have none yet: ``RUN/STAGE/maps/ID.npz``."""
     folder = run.stage(stage) / "maps"
-    labeller = CamLabeller(method, config.maps, len(run.classes))
+    kept = keep_to_look(method, photos, config.maps.scales, config, watch)
+    labeller = CamLabeller(method, config.maps, len(run.classes), background=run.background)
 
     def make(group: list[Photo], pixels: Tensor) -> Iterator[Floats]:
         tags = tag_rows(group, len(run.classes)).to(pixels.device)
-        maps = labeller.look(pixels.float() / 255, tags).cpu().numpy()
+        maps = labeller.look(images_of(pixels), tags).cpu().numpy()
         return (one[_class_ids(photo) - 1] for photo, one in zip(group, maps, strict=True))
 
     def write(photo: Photo, maps: Floats) -> None:
@@ -61,6 +63,7 @@ def write_class_maps(
         watch,
         network=method,
         done=lambda photo: (folder / f"{photo.id}.npz").is_file(),
+        kept=None if kept is None else kept.batch,
     )
 
 

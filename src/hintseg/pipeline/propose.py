@@ -171,7 +171,7 @@ def _learn(
     def objects(photo: Photo) -> Instances:
         return read_instances(taught / f"{photo.id}.npz")
 
-    def dataset(fit: Any) -> Any:
+    def dataset(fit: Any, _network: Any = None) -> Any:
         return kind.examples(settings, fit, ready, len(run.classes), objects, gpu=gpu, seed=config.seed)
 
     side, examples = kind.side(settings, gpu=gpu), len(dataset(settings.fit))

@@ -17,9 +17,11 @@ from hintseg.cam import grow
 from hintseg.config.run import AttentionRefine, FunctionRefine, RunConfig
 from hintseg.config.settings import FitConfig, MethodConfig
 from hintseg.data.dataset import PhotoDataset
+from hintseg.data.kept import FeatureDataset
 from hintseg.data.photos import photo_size
 from hintseg.data.transforms import TrainingTransform, reduction
 from hintseg.errors import PhotoError, RunError, join
+from hintseg.files.owned import mended
 from hintseg.hints.masks import read_taught
 from hintseg.labellers.cam import strongest
 from hintseg.labellers.labeller import Evidence
@@ -27,9 +29,11 @@ from hintseg.methods.attention import AttentionWalk
 from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.methods.method import Method
 from hintseg.methods.refiner import Refiner, RefinerConfig
+from hintseg.methods.segmenter import SegmenterConfig
 from hintseg.pipeline.each_photo import each_photo, on_threads
 from hintseg.pipeline.evidence import EvidenceStore, read_trust, teaches_trust, write_trust
 from hintseg.pipeline.extras import write_pictures_of
+from hintseg.pipeline.kept import keep
 from hintseg.pipeline.learn import learn
 from hintseg.pipeline.maps import (
     choose,
@@ -41,6 +45,7 @@ from hintseg.pipeline.maps import (
     write_class_maps,
 )
 from hintseg.pipeline.plan import combine
+from hintseg.pipeline.rounds import Rounds
 from hintseg.refine import dense_crf
 from hintseg.registry import REFINERS, WRAPPERS, resolve
 from hintseg.run.folder import RunFolder
@@ -108,8 +113,15 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
     settings = config.segment
     if settings is None:
         raise RunError(f"recipe '{config.recipe}' has no segmenter")
-    labels, trust, source = _labels_to_learn(run, config, photos, watch)
-    method = train_on_photos(run, "segment", settings, photos, config, watch, labels, trust)
+    rounds, source = _labels_to_learn(run, config, photos, watch)
+    last = settings.rounds if isinstance(settings, SegmenterConfig) and rounds.anew else 1
+    while True:
+        method = train_on_photos(run, "segment", settings, photos, config, watch, rounds=rounds)
+        if rounds.done + 1 >= last:
+            break
+        rounds.end(method, photos, config, watch)
+    if last > 1:
+        source += f", and anew after each of {last - 1} rounds"
     if val:
         store = MaskStore(run.stage("segment") / "masks", run.classes, run.background)
         predict_photos(method, val, partial(_write_mask, store), config, watch)
@@ -133,10 +145,8 @@ def _write_mask(store: MaskStore, photo: Photo, mask: Bytes, quality: float) -> 
     store.write(photo.id, mask, quality=quality)
 
 
-def _labels_to_learn(
-    run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch
-) -> tuple[Callable[[Photo], Bytes | None], Callable[[Photo], Floats | None] | None, str]:
-    """Write what the segmenter learns from, and return what reads it, what reads its trust, and its source in words.
+def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> tuple[Rounds, str]:
+    """Write what the segmenter learns from in its first round, and return what reads it, and its source in words.
 
     It goes to ``RUN/labels``, and with `segment.trust` to ``RUN/trust``, where it is not trusted wholly. A mask that a
     person gave wins; else what marks and tags say is combined. Labels are apart from masks, which are judged: a label
@@ -180,7 +190,15 @@ def _labels_to_learn(
         label = labels / f"{photo.id}.png"
         return read_trust(trusted / f"{photo.id}.png", read_label_png(label)) if label.is_file() else None
 
-    return _label_reader(labels), read if trust else None, " and ".join(words)
+    of_marks, of_tags = stores
+
+    def by_tags_alone(photo: Photo) -> bool:
+        if photo.hints.mask is not None or (of_marks is not None and of_marks.done(photo)):
+            return False
+        return of_tags is not None and of_tags.done(photo) and not mended(of_tags.masks.path(photo.id))
+
+    anew = {photo.id for photo in photos if by_tags_alone(photo)}
+    return Rounds(run, anew, _label_reader(labels), read if trust else None), " and ".join(words)
 
 
 def predict_photos(
@@ -234,17 +252,27 @@ def train_on_photos(
     config: RunConfig,
     watch: Watch,
     masks: Callable[[Photo], Bytes | None] | None = None,
-    trust: Callable[[Photo], Floats | None] | None = None,
+    *,
+    rounds: Rounds | None = None,
     wrapper: Wrapper | None = None,
     after_epoch: Callable[[Method, int, int], None] | None = None,
 ) -> Method:
-    """Train a stage's network on whole photos, within its wrapper where it has one."""
+    """Train a stage's network on whole photos, within its wrapper where it has one, or for its next round."""
     sources = None if wrapper is None else wrapper.sources
     labels = masks if wrapper is None else wrapper.masks
+    trust, start, seed = None, None, config.seed
+    if rounds is not None:
+        labels, trust = rounds.labels, rounds.trust if teaches_trust(config) else None
+        if rounds.done:
+            start, seed = rounds.weights(rounds.done), seed + rounds.done
 
-    def dataset(fit: FitConfig) -> PhotoDataset:
-        transform = TrainingTransform(int(fit.crop), fit.scale, fit.jitter, config.data.longest)  # type: ignore[arg-type]
-        return PhotoDataset(photos, len(run.classes), transform, labels, trust=trust, sources=sources, seed=config.seed)
+    def dataset(fit: FitConfig, method: Method) -> PhotoDataset:
+        crop, classes = int(fit.crop), len(run.classes)
+        kept = keep(method, photos, config, watch) if wrapper is None else None
+        if kept is not None:
+            return FeatureDataset(photos, classes, kept.read, kept.strides, crop, labels, trust=trust, seed=seed)
+        transform = TrainingTransform(crop, fit.scale, fit.jitter, config.data.longest)  # type: ignore[arg-type]
+        return PhotoDataset(photos, classes, transform, labels, trust=trust, sources=sources, seed=seed)
 
     side = _median_side(photos, config.data.longest)
     return learn(
@@ -258,6 +286,7 @@ def train_on_photos(
         dataset=dataset,
         wrap=wrapper.wrap if wrapper is not None else lambda method: method,
         after_epoch=after_epoch,
+        start=start,
     )
 
 

@@ -214,6 +214,7 @@ def fit(
     folder: Path,
     *,
     resume: bool = False,
+    prepare: bool = True,
     watch: Watch | None = None,
     after_epoch: Callable[[int, int], None] | None = None,
 ) -> int:
@@ -230,6 +231,7 @@ def fit(
         trainer: Where and how it runs.
         folder: The stage's folder; it exists.
         resume: Whether to go on from the checkpoint, if there is one.
+        prepare: Whether the method looks at a few batches before the first step; a trained one has done so.
         watch: Told about the progress.
         after_epoch: Called by the first process after every epoch with the epoch, counted from 0, and the steps done;
             it must leave the method as it was.
@@ -253,7 +255,8 @@ def fit(
         if state is None:
             training.sampler.set_epoch(0)
             method.eval()
-            method.prepare(_few(loader))
+            if prepare:
+                method.prepare(_few(loader))
         training.build()
         if state is not None:
             training.restore(state)

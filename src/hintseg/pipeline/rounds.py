@@ -1,0 +1,186 @@
+"""Rounds of a segmenter: what it learned labels the training photos anew, and it learns from that.
+
+Labels made of tags are wrong in places, and a network that learned from all of them is often right where they are not.
+It may choose among the classes that a photo can show; what a person said of pixels stays.
+
+RUN/segment/rounds/1/model.safetensors  the weights after the first round
+RUN/segment/rounds/2/labels/ID.png      what the second round learns from, where it differs from RUN/labels
+RUN/segment/rounds/2/trust/ID.png       how far, grey; only with `segment.trust`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from hintseg.cam import grow
+from hintseg.config.run import RunConfig
+from hintseg.data.photos import photo_size
+from hintseg.files.owned import enter
+from hintseg.hints import implied
+from hintseg.labellers.cam import lead
+from hintseg.methods.deeplab import multi_scale_logits
+from hintseg.methods.method import Method
+from hintseg.pipeline.each_photo import each_photo
+from hintseg.pipeline.evidence import read_trust, teaches_trust, write_trust
+from hintseg.pipeline.kept import images_of, keep_to_look
+from hintseg.run.folder import RunFolder
+from hintseg.store.masks import read_label_png, write_mask
+from hintseg.training import machine
+from hintseg.training.watch import Watch
+from hintseg.types import IGNORE, Photo
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+class Rounds:
+    """The rounds of one segmenter that are done, and the labels of the next.
+
+    Args:
+        run: The run folder.
+        anew: Ids of the photos that a round may label anew.
+        labels: Reads the labels of the first round.
+        trust: Reads how far to trust those; None: it is not asked for.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        anew: Collection[str],
+        labels: Callable[[Photo], Bytes | None],
+        trust: Callable[[Photo], Floats | None] | None,
+    ) -> None:
+        self.run, self.anew, self.first, self.first_trust = run, frozenset(anew), labels, trust
+        self.folder = run.stage("segment") / "rounds"
+
+    @property
+    def done(self) -> int:
+        """How many rounds are done, each with the labels of the next one."""
+        count = 0
+        while self.weights(count + 1).is_file():
+            count += 1
+        return count
+
+    def weights(self, number: int) -> Path:
+        """Return where the weights after round `number`, counted from 1, lie."""
+        return self.folder / str(number) / "model.safetensors"
+
+    def labels(self, photo: Photo) -> Bytes | None:
+        """Return what the next round learns of a photo, (H, W) uint8; None where nothing is said."""
+        path = self._path("labels", photo)
+        return read_label_png(path) if path is not None else self.first(photo)
+
+    def trust(self, photo: Photo) -> Floats | None:
+        """Return how far to trust that, (H, W) in 0..1; None: wholly."""
+        path = self._path("trust", photo)
+        if path is not None:
+            label = self.labels(photo)
+            return None if label is None else read_trust(path, label)
+        return None if self.first_trust is None else self.first_trust(photo)
+
+    def end(self, method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watch) -> None:
+        """Label the photos anew with what this round learned, and lay its weights aside."""
+        number = self.done + 1
+        following, trusted = self.folder / str(number + 1), teaches_trust(config)
+        counts, adding = np.zeros(3, np.int64), Lock()
+
+        def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Bytes, Floats]]:
+            probabilities, possible, single = _asked(method, group, pixels, config, len(self.run.classes))
+            size = photo_size(group[0].path)
+            for photo, rows, may, one in zip(group, probabilities, possible, single, strict=True):
+                scores = grow(rows[None], size)[0].cpu()
+                before = self.labels(photo)
+                unknown = torch.ones(size, dtype=torch.bool) if before is None else torch.from_numpy(before == IGNORE)
+                label = relabel(scores, may, unknown, single=bool(one))
+                yield label.numpy(), lead(scores[may]).numpy()
+
+        def write(photo: Photo, made: tuple[Bytes, Floats]) -> None:
+            label, trust = made
+            before = self.labels(photo)
+            changed = label.size if before is None else (label != before).sum()
+            with adding:
+                counts[:] += (label.size, (label == IGNORE).sum(), changed)
+            if trusted:
+                write_trust(following / "trust" / f"{photo.id}.png", trust)
+            write_mask(following / "labels" / f"{photo.id}.png", label)
+
+        asked = [photo for photo in photos if photo.id in self.anew]
+        kept = keep_to_look(method, asked, config.test.scales, config, watch)
+        each_photo(
+            f"labels of round {number + 1}",
+            asked,
+            make,
+            write,
+            config,
+            watch,
+            network=method,
+            done=lambda photo: (following / "labels" / f"{photo.id}.png").is_file(),
+            kept=None if kept is None else kept.batch,
+        )
+        pixels, unknown, changed = np.sum(machine.gather(counts), axis=0)
+        if pixels and machine.rank() == 0:
+            shares = f"{changed / pixels:.1%} of their pixels changed, of {unknown / pixels:.1%} nothing is known"
+            watch.line(f"segment: round {number} labelled {len(self.anew)} photos anew: {shares}")
+        if machine.rank() == 0:
+            aside, now = self.weights(number), self.run.stage("segment") / "model.safetensors"
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            enter(aside, now)
+            now.replace(aside)  # the round is done with this one step, and not before
+        machine.barrier()
+
+    def _path(self, kind: str, photo: Photo) -> Path | None:
+        if photo.id not in self.anew:
+            return None
+        path = self.folder / str(self.done + 1) / kind / f"{photo.id}.png"
+        return path if path.is_file() else None
+
+
+def relabel(scores: Tensor, possible: Tensor, unknown: Tensor, *, single: bool) -> Tensor:
+    """Give each pixel the strongest of the classes that the photo may show, or 255 where that would be forced.
+
+    In a photo of a single known tag any pixel that the segmenter sees as something else may be what nobody named; in
+    one of several, it is mostly one of those. Where the labels before said nothing, nothing is forced either.
+
+    Args:
+        scores: Of all classes, (C, H, W), background first.
+        possible: Which of them the photo may show, (C,) bool.
+        unknown: Pixels of which the labels before said nothing, (H, W) bool.
+        single: Whether the photo has a single known tag.
+
+    Returns:
+        (H, W) uint8.
+
+    Example:
+        >>> scores = torch.tensor([[[0.1, 0.2]], [[0.7, 0.2]], [[0.2, 0.6]]])
+        >>> told = torch.tensor([True, True, False])
+        >>> known, not_known = torch.zeros(1, 2, dtype=torch.bool), torch.ones(1, 2, dtype=torch.bool)
+        >>> [relabel(scores, told, known, single=one).tolist() for one in (False, True)]
+        [[[1, 0]], [[1, 255]]]
+        >>> relabel(scores, told, not_known, single=False).tolist()
+        [[1, 255]]
+    """
+    if not possible.any():
+        return torch.full(scores.shape[1:], IGNORE, dtype=torch.uint8)
+    best = scores.masked_fill(~possible[:, None, None], -torch.inf).argmax(dim=0)
+    foreign = ~possible[scores.argmax(dim=0)]
+    forced = foreign if single else foreign & unknown
+    return best.to(torch.uint8).masked_fill(forced, IGNORE)
+
+
+def _asked(
+    method: Method, photos: list[Photo], pixels: Tensor, config: RunConfig, classes: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return probabilities (B, C, H, W), the possible classes (B, C), and who has a single known tag, (B,)."""
+    test = config.test
+    logits = multi_scale_logits(method.segment, images_of(pixels), scales=test.scales, flip=test.flip, merge=test.merge)
+    values, known = (torch.from_numpy(rows) for rows in implied.tag_rows([photo.hints for photo in photos], classes))
+    possible = pad((values > 0) | ~known, (1, 0), value=config.data.background == "present")
+    return logits.float().softmax(dim=1), possible, values.sum(dim=1) == 1

@@ -1,0 +1,68 @@
+"""The recipe `quick`, end to end: kept features of a frozen network, seeds, PAR, a head in rounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+from PIL import Image
+
+import hintseg
+from hintseg.data.dataset import PhotoDataset
+from hintseg.data.shapes import write_shapes
+from hintseg.features.cache import FeatureCache
+
+TINY = [
+    *("backbone.name=vit_tiny_patch16_224", "backbone.weights=random", "backbone.output_stride=8", "seed=0"),
+    *("localize.fit.epochs=3", "segment.fit.epochs=2", "trainer.workers=0", "trainer.accelerator=cpu"),
+    *("trainer.precision=32-true", "trainer.pictures=1"),
+]
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of its own, and a vision transformer of four narrow blocks."""
+    monkeypatch.setenv("HINTSEG_CACHE", str(tmp_path / "cache"))
+    made = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, **own: made(name, **{"depth": 4, "embed_dim": 48, "num_heads": 3, **own})
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_shapes(tmp_path / "shapes", train=16, val=4, seed=0, size=64)
+    return tmp_path / "shapes"
+
+
+def test_from_tags_to_a_model_without_decoding_a_photo_to_train(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a photo was decoded to train on it")
+
+    monkeypatch.setattr(PhotoDataset, "read", never)
+    run = hintseg.train(data, tmp_path / "run", recipe="quick", settings=TINY)
+    kinds = {(row["stage"], row["kind"], row["split"]) for row in run.metrics if not row["oracle"]}
+    assert kinds == {
+        ("localize", "seed", "train"),
+        ("refine", "pseudo mask", "train"),
+        ("segment", "segmentation", "val"),
+    }
+    assert FeatureCache().usage().files == 16, "both stages look through one network"
+    assert [path.name for path in sorted((run.path / "segment/rounds").iterdir())] == ["1", "2", "3"]
+    assert (run.path / "report.html").is_file()
+    out = run.predict(data / "JPEGImages", tmp_path / "out")
+    first = next(iter(sorted((run.path / "segment/masks").glob("*.png"))))
+    assert (np.array(Image.open(first)) == np.array(Image.open(out / "png" / first.name))).all()
+
+
+def test_from_boxes(data: Path, tmp_path: Path) -> None:
+    settings = [*TINY, "propose.method=grabcut", "localize=null", "refine=null"]
+    run = hintseg.train(data, tmp_path / "run", recipe="quick", format="voc", settings=settings)
+    kinds = {(row["stage"], row["split"]) for row in run.metrics}
+    assert ("propose", "train") in kinds
+    assert ("segment", "val") in kinds
+    assert not (run.path / "segment/rounds").exists(), "what a person marked stays, so one round says it all"

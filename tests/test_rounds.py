@@ -1,0 +1,153 @@
+"""Rounds of a segmenter: labels made anew from what was learned, within what is known of the photos."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+
+import hintseg
+from hintseg.pipeline import rounds as module
+from hintseg.pipeline.rounds import Rounds, relabel
+from hintseg.run.folder import RunFolder
+from hintseg.store.masks import write_mask
+from hintseg.training.weights import load_weights
+from made import rand
+from small_runs import QUICK, write_squares
+
+SETTINGS = [*QUICK, "refine=null", "segment.rounds=3"]
+
+
+def test_only_classes_that_may_be_there_win() -> None:
+    scores, unknown = rand(4, 30, 40), torch.zeros(30, 40, dtype=torch.bool)
+    possible = torch.tensor([True, False, True, True])
+    label = relabel(scores, possible, unknown, single=False)
+    assert label.dtype == torch.uint8
+    assert set(label.unique().tolist()) == {0, 2, 3}
+    agrees = scores.argmax(dim=0) != 1
+    assert torch.equal(label[agrees].long(), scores.argmax(dim=0)[agrees])
+
+
+def test_in_a_photo_of_a_single_tag_a_foreign_winner_makes_a_pixel_unknown() -> None:
+    scores, unknown = rand(4, 30, 40), torch.zeros(30, 40, dtype=torch.bool)
+    possible = torch.tensor([True, False, True, False])
+    label, winner = relabel(scores, possible, unknown, single=True), scores.argmax(dim=0)
+    foreign = (winner == 1) | (winner == 3)
+    assert (label[foreign] == 255).all()
+    assert torch.equal(label[~foreign].long(), winner[~foreign])
+
+
+def test_where_nothing_was_known_no_class_is_forced() -> None:
+    scores, unknown = rand(4, 30, 40), torch.zeros(30, 40, dtype=torch.bool)
+    unknown[:15] = True
+    possible = torch.tensor([True, False, True, True])
+    label, foreign = relabel(scores, possible, unknown, single=False), scores.argmax(dim=0) == 1
+    assert (label[foreign & unknown] == 255).all()
+    assert (label[~(foreign & unknown)] != 255).all()
+    nothing = torch.zeros(4, dtype=torch.bool)
+    assert (relabel(scores, nothing, unknown, single=False) == 255).all()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Squares and discs; a person says of photo 1 what every pixel is."""
+    return write_squares(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> hintseg.Run:
+    (data / "taught.txt").write_text("photo 0\n")
+    settings = [*SETTINGS, f"data.learn_masks={data / 'taught.txt'}"]
+    return hintseg.train(data, tmp_path_factory.mktemp("runs") / "whole", recipe="cam", settings=settings)
+
+
+def test_each_round_labels_the_photos_within_their_tags(run: hintseg.Run, data: Path) -> None:
+    rows = [line.split(",") for line in (data / "tags.csv").read_text().splitlines()]
+    names = {"red": 1, "blue": 2}
+    learned = {row[0]: {0} | {names[tag] for tag in row[1:]} for row in rows[:8]}
+    for number in (2, 3):
+        labels = {path.stem: path for path in (run.path / "segment/rounds" / str(number) / "labels").glob("*.png")}
+        assert set(labels) == set(learned) - {"photo 0"}, "what a person said stays"
+        for name, path in labels.items():
+            assert set(np.unique(np.array(Image.open(path)))) <= learned[name] | {255}
+    first, second = (load_weights(run.path / "segment/rounds" / n / "model.safetensors")[0] for n in ("1", "2"))
+    last = load_weights(run.path / "segment/model.safetensors")[0]
+    states = [method.state_dict() for method in (first, second, last)]
+    heads = [state["head.branches.0.weight"] for state in states]
+    assert not torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[1], heads[2])
+    assert len({state["scale.factor"].item() for state in states}) == 1, "the features' scale belongs to the weights"
+    (row,) = (row for row in run.metrics if row["stage"] == "segment")
+    assert "and anew after each of 2 rounds" in row["protocol"]
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    assert manifest["stages"]["segment"]["done"]
+
+
+@pytest.mark.parametrize("stop", ["labels", "weights", "training"])
+def test_a_run_that_stops_between_and_in_rounds_ends_with_the_same_weights(
+    run: hintseg.Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    out = tmp_path / "run"
+    settings = [*SETTINGS, f"data.learn_masks={data / 'taught.txt'}"]
+    written = 0
+
+    def pulled(*_: object, **__: object) -> None:
+        raise RuntimeError("plug pulled")
+
+    def some(path: Path, mask: npt.NDArray[np.uint8]) -> None:
+        nonlocal written
+        written += 1
+        if written > 9:  # in the middle of the second time
+            pulled()
+        write_mask(path, mask)
+
+    with monkeypatch.context() as patched:
+        if stop == "labels":
+            patched.setattr(module, "write_mask", some)
+        elif stop == "weights":
+            patched.setattr(module, "enter", pulled)
+        else:
+            patched.setattr(Rounds, "labels", lambda self, photo: pulled() if self.done else self.first(photo))
+        with pytest.raises(RuntimeError, match="plug pulled"):
+            hintseg.train(data, out, recipe="cam", settings=settings)
+    hintseg.train(data, out, recipe="cam", settings=settings, resume=True)
+    for part in ("segment/model.safetensors", "segment/rounds/1/model.safetensors"):
+        assert (out / part).read_bytes() == (run.path / part).read_bytes()
+
+
+def test_masks_that_were_mended_stay(run: hintseg.Run, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    mask = tmp_path / "run/localize/masks/photo 1.png"
+    mended = np.zeros((56, 72), np.uint8)
+    Image.fromarray(mended).save(mask)
+    settings = [*SETTINGS, "segment.rounds=2", f"data.learn_masks={data / 'taught.txt'}"]
+    again = hintseg.train(data, tmp_path / "run", recipe="cam", settings=settings, resume=True)
+    labels = again.path / "segment/rounds/2/labels"
+    assert (labels / "photo 2.png").is_file()
+    assert not (labels / "photo 1.png").exists()
+    assert not (again.path / "segment/rounds/2/model.safetensors").exists()
+    assert (np.array(Image.open(again.path / "labels/photo 1.png")) == 0).all()
+
+
+def test_where_nobody_placed_tags_there_is_one_round(data: Path, tmp_path: Path) -> None:
+    settings = [word for word in QUICK if not word.startswith(("localize", "refine", "maps"))]
+    own = ["segment.rounds=3", "segment.fit.epochs=1", "trainer.pictures=0"]
+    run = hintseg.train(data, tmp_path / "run", recipe="full", settings=[*settings, *own])
+    assert not (run.path / "segment/rounds").exists()
+    assert RunFolder.open(run.path).done("segment")
+
+
+def test_trust_of_new_labels_is_kept(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = [*QUICK, "refine=null", "segment.rounds=2", "segment.trust=true", "trainer.pictures=0"]
+    with caplog.at_level(logging.INFO, logger="hintseg"):
+        run = hintseg.train(data, tmp_path / "run", recipe="cam", settings=settings)
+    folder = run.path / "segment/rounds/2"
+    assert {p.name for p in (folder / "trust").iterdir()} == {p.name for p in (folder / "labels").iterdir()}
+    assert any("round 1 labelled 8 photos anew" in message for message in caplog.messages)
