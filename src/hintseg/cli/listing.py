@@ -55,6 +55,6 @@ def rows(kind: Kind, pattern: str = "") -> list[tuple[str, str]]:
         from hintseg.registry import formats
 
         return [(name, entry.summary) for name, entry in formats().items()]
-    import timm
+    from hintseg.lean import timm
 
     return [(name, "") for name in timm.list_models(pattern)]

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, TypeVar
 
 from hintseg.config.run import RunConfig
-from hintseg.data.inference import read_batches, size_groups
 from hintseg.store.pool import WAITING, write_pool
 from hintseg.training import machine
 from hintseg.training.watch import Watch
 from hintseg.types import Photo
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+# What needs torch imports it when called: masks are written without it.
 
 T = TypeVar("T")
 
 BATCH = 8
 """Photos of equal size that inference takes at once."""
 
-Make = Callable[[list[Photo], Tensor], Iterable[T]]
+Make = Callable[[list[Photo], "Tensor"], Iterable[T]]
 """From photos of one size and their pixels, (B, 3, H, W) uint8 on the device, to something of each of them."""
 
 
@@ -61,6 +63,8 @@ def each_photo(
     Returns:
         How many photos this process made.
     """
+    from hintseg.data.inference import size_groups
+
     writers, waiting = (machine.cores(), machine.cores()) if heavy else (2, WAITING)
     groups = [group for group in machine.share(size_groups(photos, batch)) if not all(map(done, group))]
     longest, count = None if whole else config.data.longest, 0
@@ -94,6 +98,10 @@ def looked(
         cast: Whether it is done at the precision of training.
         longest: Photos with a longer side, pixels, are reduced to it when read.
     """
+    import torch
+
+    from hintseg.data.inference import read_batches
+
     for group, pixels in read_batches(groups, longest=longest):
         with torch.inference_mode(), machine.autocast(config.trainer, enabled=cast):
             made = list(make(group, pixels.to(device)))

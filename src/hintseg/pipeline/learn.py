@@ -6,15 +6,17 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
 
 from hintseg.config.auto import Facts, resolve_fit
 from hintseg.config.run import RunConfig
-from hintseg.config.settings import FitConfig, MethodConfig
+from hintseg.config.settings import LOCALIZER, FitConfig, MethodConfig
 from hintseg.data.dataset import EpochDataset, train_loader
 from hintseg.methods.method import Method
+from hintseg.nn.encoders import Encoder
 from hintseg.registry import methods, resolve
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import Stage
@@ -90,7 +92,7 @@ def _train(
     facts = Facts(photos=examples, side=side, pretrained=False, gpu=machine.device(config.trainer).type == "cuda")
     crop = resolve_fit(settings, facts).crop  # networks may depend on it; the rest depends on the network's weights
     settings = settings.model_copy(update={"fit": settings.fit.model_copy(update={"crop": crop})})
-    method = kind(settings, len(run.classes), run.background)
+    method = _build(kind, settings, run)
     learned = bool(getattr(getattr(method, "backbone", None), "pretrained", False))
     resolved = resolve_fit(settings, replace(facts, pretrained=learned))
     method.config = settings.model_copy(update={"fit": resolved})
@@ -112,3 +114,16 @@ def _train(
             skipped=[photo.id for photo in data.photos if photo.id in found],
         )
     machine.barrier()
+
+
+def _build(kind: type[Method], settings: MethodConfig, run: RunFolder) -> Method:
+    """Build a method; `backbone.weights=localize` stands for a file of this run, wherever the run lies."""
+    named = settings.backbone
+    if named.weights != LOCALIZER:
+        return kind(settings, len(run.classes), run.background)
+    file = str(run.stage("localize") / "model.safetensors")
+    filled = settings.model_copy(update={"backbone": named.model_copy(update={"weights": file})})
+    method = kind(filled, len(run.classes), run.background)
+    network = cast(Encoder, method.backbone)
+    network.config = network.config.model_copy(update={"weights": LOCALIZER})
+    return method

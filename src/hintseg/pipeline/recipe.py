@@ -16,6 +16,7 @@ from hintseg.hints import read_hints
 from hintseg.hints.check import check
 from hintseg.hints.masks import read_mask
 from hintseg.pipeline import stages
+from hintseg.pipeline.backbone import settle
 from hintseg.pipeline.begin import begin, make_plan, one_stage
 from hintseg.pipeline.from_tags import segment_from_tags
 from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
@@ -57,12 +58,17 @@ def run_recipe(
         background=data.background == "present",
         missing=data.missing,
     )
+    first = machine.rank() == 0
+    if first:  # the others find its choice in the run folder
+        begun = resume and (out / "config.yaml").is_file()
+        config, reasons = settle(config, RunFolder.open(out).config if begun else None)
     plan = make_plan(hint_set, config)
     if config.wrapper is not None:
         wrapper_class(config.wrapper.name).check(config, plan.tagged, hint_set.classes)
-    if machine.rank() != 0:  # a process that Lightning or torchrun started beside the first one
+    if not first:  # a process that Lightning or torchrun started beside the first one
         machine.barrier()
         run = RunFolder.open(out)
+        config, _ = settle(config, run.config)
         with owned(out, "run", alone=False):
             _run(run, config, plan, watch)
         machine.barrier()
@@ -72,6 +78,8 @@ def run_recipe(
         _write_truth(run, [photo for photo in every.values() if photo.truth is not None])
         facts = f"{len(plan.train)} photos to learn from, {len(plan.val)} to validate, {len(hint_set.classes)} classes"
         watch.line(f"data: {facts}, from {data.path}")
+        for reason in reasons:
+            watch.line(f"backbone: {reason}")
         for sentence in plan.sentences:
             watch.line(f"plan: {sentence}")
         for note in hint_set.notes:
