@@ -20,6 +20,9 @@ def bench(
     ] = None,
     slow: Annotated[bool, typer.Option("--slow", help="Run plain versions that take minutes, too.")] = False,
     tiny: Annotated[bool, typer.Option("--tiny", help="Small sizes, to try the command.")] = False,
+    startup: Annotated[
+        bool, typer.Option("--startup", help="Measure what commands cost to start instead; NAMES are commands then.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure refiners and maps on this machine against plain versions of the same mathematics.
@@ -27,7 +30,13 @@ def bench(
     Both take turns in one process after a warm-up; times are medians of 5. Peak memory is measured in a fresh process
     each, beside the arguments. Shares are the bytes and operations that ours moves and does, over what the machine
     reaches in a large copy and a large matrix product.
+
+    With --startup: each command on the smallest job there is (a run of four photos of 32 pixels, one to predict), in a
+    fresh process: CPU seconds of all its threads, and seconds that passed, medians of 5 after one that is not counted.
     """
+    if startup:
+        _startup(names or [], json=json)
+        return
     from dataclasses import asdict
     from json import dumps
 
@@ -36,6 +45,7 @@ def bench(
 
     from hintseg.bench import OPERATIONS, machine_facts, measure, rates
     from hintseg.bench.measuring import PLAIN
+    from hintseg.cli.watch import Bars
     from hintseg.errors import ConfigError, did_you_mean
 
     for name in names or ():
@@ -54,12 +64,15 @@ def bench(
     chosen = [row for row in chosen if row.name not in left_out]
     console = Console(stderr=json)
     reached, rows = [], []
-    for count in threads or [torch.get_num_threads()]:
-        with console.status(f"rates of the machine, {count} threads"):
-            reached.append(rates(processor, count, tiny=tiny))
+    watch, counts = Bars(console), threads or [torch.get_num_threads()]
+    watch.start("measuring", len(counts) * (1 + len(chosen)))
+    for count in counts:
+        reached.append(rates(processor, count, tiny=tiny))
+        watch.advance(f"rates of the machine, {count} threads")
         for operation in chosen:
-            with console.status(f"{operation.name}, {count} threads"):
-                rows.append(measure(operation, processor, reached[-1], slow=slow, tiny=tiny))
+            rows.append(measure(operation, processor, reached[-1], slow=slow, tiny=tiny))
+            watch.advance(f"{operation.name}, {count} threads")
+    watch.stop()
     if json:
         facts = {"machine": machine_facts(processor), "rates": [asdict(rate) for rate in reached]}
         typer.echo(dumps(facts | {"rows": [asdict(row) for row in rows]}))
@@ -83,6 +96,29 @@ def bench(
         console.print("Where no plain time is shown it takes minutes: --slow runs it, too.", highlight=False)
     if left_out:
         console.print(f"Not on an accelerator: {', '.join(left_out)}.", highlight=False)
+
+
+def _startup(names: list[str], *, json: bool) -> None:
+    """Measure what commands cost to start."""
+    from dataclasses import asdict
+    from json import dumps
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from hintseg.bench.startup import starts
+    from hintseg.cli.watch import Bars
+
+    found = list(starts(names, watch=Bars(Console(stderr=True))))
+    if json:
+        typer.echo(dumps([asdict(row) for row in found]))
+        return
+    table = Table("command", box=None)
+    for head in ("CPU", "passed"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in found:
+        table.add_row(row.command, _seconds(row.cpu), _seconds(row.seconds))
+    Console().print(table)
 
 
 def _speeds(rows: list[Row]) -> Table:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from hintseg.config.run import FREE_REFINERS, STAGES, RunConfig, run_model
-from hintseg.config.settings import Settings
+from hintseg.config.settings import LOCALIZER, Settings
 from hintseg.errors import ConfigError, did_you_mean, join, list_problems, printable, shown
 from hintseg.files.parse import is_file, parse_json, parse_yaml, read_yaml
 from hintseg.registry import WRAPPERS, labellers, methods, methods_to, resolve
@@ -164,6 +164,15 @@ def parse_config(settings: Mapping[str, Any]) -> RunConfig:
         problems.append(
             f"'{name}' wraps a localizer and there is none; set localize.method, or leave {name} out ({name}=null)"
         )
+    early = [stage for stage in ("propose", "localize") if _begins_with(raw[stage]) == LOCALIZER]
+    late = [stage for stage in ("refine", "segment") if _begins_with(raw[stage]) == LOCALIZER]
+    if early:
+        problems.append(
+            f"'{early[0]}.backbone.weights' = '{LOCALIZER}': the localizer has learned nothing yet; give it to the "
+            "stages refine and segment alone"
+        )
+    elif late and raw["localize"] is None:
+        problems.append(f"'{late[0]}.backbone.weights' = '{LOCALIZER}': there is no localizer; set localize.method")
     if len(wrappers) > 1:
         problems.append(f"{join(wrappers)} are given, one wrapper is possible; leave the others out (=null)")
     if problems:
@@ -207,6 +216,12 @@ def _settings_class(stage: str, block: Any) -> type[Settings]:
     if task != stage:
         raise ConfigError(f"'{stage}.method': '{name}' is a method to {task}, not to {stage}")
     return kind
+
+
+def _begins_with(block: Any) -> Any:
+    """Return a stage's `backbone.weights`, as far as there is one."""
+    backbone = block.get("backbone") if isinstance(block, dict) else None
+    return backbone.get("weights") if isinstance(backbone, dict) else None
 
 
 def _inherit_backbone(raw: dict[str, Any], kinds: Mapping[str, type[Settings] | None]) -> None:

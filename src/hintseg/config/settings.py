@@ -20,14 +20,23 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
+AUTO_BACKBONE = "auto"
+"""As `backbone.name`: chosen by the machine and the weights that are there, and kept in the run's `config.yaml`."""
+
+LOCALIZER = "localize"
+"""As `backbone.weights` of a later stage: the weights that the run's localizer has learned."""
+
+
 class BackboneConfig(Settings):
     """The feature network, by its timm name.
 
     Attributes:
-        name: Any timm model with feature maps, such as `resnet50` or `mobilenetv2_100`; for `afa`, `bmp` and
+        name: Any timm model with feature maps, such as `resnet50` or `mobilenetv2_100`; `auto`: one that suits the
+            machine (GPU, cores, memory) and the weights given or in the hub's cache; for `afa`, `bmp` and
             `segformer_head` also the Mix Transformers `mit_b0` to `mit_b5` and `mit_tiny`, whose official weights are
             for research only.
-        weights: `pretrained` (timm's own, downloaded), `random`, or a local .safetensors / .pth file.
+        weights: `pretrained` (timm's own, downloaded), `random`, a local .safetensors / .pth file (a stage's of another
+            run, too), or, in `refine` and `segment`, `localize`: what the run's localizer has learned.
         output_stride: Image pixels per cell of the last feature map. Photos are resized so that a patch of a plain
             vision transformer covers as many; 8 makes them larger, with four times the cells.
         levels: How many feature levels to keep, from the finest; None keeps all the weights have.

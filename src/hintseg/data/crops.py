@@ -12,13 +12,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, one_hot
-from torchvision.transforms.v2 import functional as F
 
 from hintseg.data.dataset import EpochDataset, Item
 from hintseg.data.transforms import adjust_colours
 from hintseg.errors import PhotoError, ShapeError
 from hintseg.geometry.boxes import Window, pixel_window
 from hintseg.geometry.boxes import expand_box as expand_box
+from hintseg.lean import torchvision
 from hintseg.types import IGNORE, Box, Photo
 
 Bytes = npt.NDArray[np.uint8]
@@ -270,7 +270,7 @@ def _crop(rgb: Bytes, frame: Window, size: int) -> Tensor:
     """Return the frame of a photo as (3, S, S) uint8."""
     x0, y0, x1, y1 = frame
     part = torch.from_numpy(np.ascontiguousarray(rgb[y0:y1, x0:x1])).permute(2, 0, 1)
-    image: Tensor = F.resize(part, [size, size], antialias=True)
+    image: Tensor = torchvision.transforms.v2.functional.resize(part, [size, size], antialias=True)
     return image
 
 

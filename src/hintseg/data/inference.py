@@ -10,11 +10,11 @@ from itertools import islice
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
 
 from hintseg.data.photos import photo_size, read_photo
 from hintseg.data.transforms import reduction
 from hintseg.errors import PhotoError
+from hintseg.lean import torchvision
 from hintseg.types import Photo
 
 logger = logging.getLogger("hintseg")
@@ -77,7 +77,8 @@ def _read_batch(photos: list[Photo], longest: int | None) -> tuple[list[Photo], 
             image = torch.from_numpy(read_photo(photo.path)).permute(2, 0, 1)
             factor = reduction(image.shape[1:], longest)
             if factor < 1:
-                image = resize(image, [max(1, round(side * factor)) for side in image.shape[1:]], antialias=True)
+                size = [max(1, round(side * factor)) for side in image.shape[1:]]
+                image = torchvision.transforms.v2.functional.resize(image, size, antialias=True)
             images.append(image)
             readable.append(photo)
         except PhotoError as error:

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
+from hintseg.lean import torchvision
 from hintseg.types import IGNORE
+
+F = torchvision.transforms.v2.functional
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -110,13 +111,15 @@ class TrainingTransform:
         """
         size, top, left, height, width, y0, x0, flip, colours = self.draw(rgb.shape[:2], random)
 
-        def cut(picture: Tensor, interpolation: InterpolationMode) -> Tensor:
-            picture = F.resize(picture, size, interpolation=interpolation, antialias=True)
+        def cut(picture: Tensor, mode: str) -> Tensor:
+            picture = F.resize(
+                picture, size, interpolation=torchvision.transforms.InterpolationMode(mode), antialias=True
+            )
             picture = F.crop(picture, top, left, height, width)
             flipped: Tensor = F.horizontal_flip(picture) if flip else picture
             return flipped
 
-        image = cut(torch.from_numpy(rgb).permute(2, 0, 1), InterpolationMode.BILINEAR)
+        image = cut(torch.from_numpy(rgb).permute(2, 0, 1), "bilinear")
         if self.jitter:  # before the padding, which keeps its colour
             image = adjust_colours(image, colours)
         padding = [x0, y0, self.crop - width - x0, self.crop - height - y0]
@@ -127,9 +130,7 @@ class TrainingTransform:
             # nearest mode, which torchvision gives a tv_tensors.Mask, takes its corner: masks shift by half a pixel.
             if values is None:
                 return None
-            laid: Tensor = F.pad(
-                cut(torch.from_numpy(values)[None], InterpolationMode.NEAREST_EXACT), padding, fill=fill
-            )
+            laid: Tensor = F.pad(cut(torch.from_numpy(values)[None], "nearest-exact"), padding, fill=fill)
             return laid[0]
 
         window = torch.tensor([x0, y0, x0 + width, y0 + height])

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from hintseg.config.run import FreeMethod
 from hintseg.config.settings import FitConfig, MethodConfig
-from hintseg.data.dataset import EpochDataset
 from hintseg.errors import LabelError, ShapeError, join
-from hintseg.methods.method import Method
 from hintseg.registry import labellers, resolve
 from hintseg.store.instances import Instances
 from hintseg.types import BACKGROUND, IGNORE, Hints, Photo, Supervision
+
+if TYPE_CHECKING:
+    from hintseg.data.dataset import EpochDataset
+    from hintseg.methods.method import Method
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ConfigError, HintsegWarning, WeightsError, did_you_mean, list_problems, shown
 from hintseg.files.parse import is_file, parse_json
+from hintseg.nn.hub import within_reach
 from hintseg.nn.weight_file import read_tensors
 from hintseg.types import Features
 
@@ -30,7 +31,7 @@ logger = logging.getLogger("hintseg")
 PROBE_PX = 96
 """Side of the blank image that shows which parameter serves which level; some networks need at least 75 pixels."""
 
-PREFIXES = ("module.", "backbone.")
+PREFIXES = ("module.", "backbone.", "net.")
 
 
 class Backbone(nn.Module):
@@ -180,7 +181,8 @@ def build(config: BackboneConfig, create: Callable[[bool], Any]) -> tuple[Any, b
     if config.weights != "pretrained":
         return net, False
     try:
-        return create(True), True
+        with within_reach(net.pretrained_cfg):
+            return create(True), True
     except (OSError, RuntimeError, ValueError) as error:  # no network, no such file, no published weights
         reason = str(error).splitlines()[0]
         warnings.warn(

@@ -7,8 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-import timm
-
+from hintseg.lean import timm
 from hintseg.nn.mit import SIZES
 
 SIZES_FILE = Path(__file__).with_name("network_sizes.csv")

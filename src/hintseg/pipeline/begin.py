@@ -14,6 +14,7 @@ from typing import Any
 
 from hintseg.config.loader import dump_config
 from hintseg.config.run import STAGES, RunConfig
+from hintseg.config.settings import LOCALIZER
 from hintseg.errors import ConfigError, LabelError, RunError, did_you_mean, shown
 from hintseg.files.atomic import whole_file, write_json
 from hintseg.files.owned import OwnedFolder, owned, refuse_inputs
@@ -308,7 +309,7 @@ def _weights(settings: dict[str, Any]) -> Iterator[Path]:
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from _weights(value)
-        elif key == "weights" and value not in ("pretrained", "random"):
+        elif key == "weights" and value not in ("pretrained", "random", LOCALIZER):
             yield Path(value)
 
 

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from typing import cast as cast_to
 
-import torch
-from torch import Tensor, nn
-
 from hintseg.config.run import RunConfig
-from hintseg.data.inference import read_batches, size_groups
 from hintseg.store.pool import WAITING, write_pool
 from hintseg.training import machine
 from hintseg.training.watch import Watch
 from hintseg.types import Features, Photo
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+# What needs torch imports it when called: masks are written without it.
 
 T = TypeVar("T")
 
 BATCH = 8
 """Photos of equal size that inference takes at once."""
 
-Make = Callable[[list[Photo], Tensor], Iterable[T]]
+Make = Callable[[list[Photo], "Tensor"], Iterable[T]]
 """From photos of one size and their pixels, (B, 3, H, W) uint8 on the device, to something of each of them."""
 
 Reader = Callable[[Sequence[Photo]], tuple[list[Photo], Features] | None]
@@ -67,6 +69,8 @@ def each_photo(
     Returns:
         How many photos this process made.
     """
+    from hintseg.data.inference import size_groups
+
     writers, waiting = (machine.cores(), machine.cores()) if heavy else (2, WAITING)
     groups = [group for group in machine.share(size_groups(photos, batch)) if not all(map(done, group))]
     longest, count = None if whole else config.data.longest, 0
@@ -102,10 +106,14 @@ def looked(
         longest: Photos with a longer side, pixels, are reduced to it when read.
         kept: See `each_photo`.
     """
+    import torch
+
+    from hintseg.data.inference import read_batches
+
     found = None if kept is None else (pair for group in groups if (pair := kept(group)) is not None)
     for group, pixels in read_batches(groups, longest=longest) if found is None else found:
         with torch.inference_mode(), machine.autocast(config.trainer, enabled=cast):
-            made = list(make(group, cast_to(Tensor, pixels.to(device))))
+            made = list(make(group, cast_to("Tensor", pixels.to(device))))
         yield from zip(group, made, strict=True)
 
 

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
 from hintseg.config.auto import Facts, resolve_fit
 from hintseg.config.run import RunConfig
-from hintseg.config.settings import FitConfig, MethodConfig
+from hintseg.config.settings import LOCALIZER, FitConfig, MethodConfig
 from hintseg.data.dataset import EpochDataset, train_loader
 from hintseg.methods.method import Method
+from hintseg.nn.encoders import Encoder
 from hintseg.registry import methods, resolve
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import Stage
@@ -94,7 +96,7 @@ def _train(
     facts = Facts(photos=examples, side=side, pretrained=False, gpu=machine.device(config.trainer).type == "cuda")
     crop = resolve_fit(settings, facts).crop  # networks may depend on it; the rest depends on the network's weights
     settings = settings.model_copy(update={"fit": settings.fit.model_copy(update={"crop": crop})})
-    method = kind(settings, len(run.classes), run.background)
+    method = _build(kind, settings, run)
     if start is not None:
         method.load_state_dict(load_weights(start)[0].state_dict())
     learned = bool(getattr(getattr(method, "backbone", None), "pretrained", False))
@@ -128,3 +130,16 @@ def _train(
             skipped=[photo.id for photo in data.photos if photo.id in found],
         )
     machine.barrier()
+
+
+def _build(kind: type[Method], settings: MethodConfig, run: RunFolder) -> Method:
+    """Build a method; `backbone.weights=localize` stands for a file of this run, wherever the run lies."""
+    named = settings.backbone
+    if named.weights != LOCALIZER:
+        return kind(settings, len(run.classes), run.background)
+    file = str(run.stage("localize") / "model.safetensors")
+    filled = settings.model_copy(update={"backbone": named.model_copy(update={"weights": file})})
+    method = kind(filled, len(run.classes), run.background)
+    network = cast(Encoder, method.backbone)
+    network.config = network.config.model_copy(update={"weights": LOCALIZER})
+    return method

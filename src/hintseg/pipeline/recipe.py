@@ -18,6 +18,7 @@ from hintseg.hints.check import check
 from hintseg.hints.masks import read_mask
 from hintseg.methods.attention import AttentionWalk
 from hintseg.pipeline import stages
+from hintseg.pipeline.backbone import settle
 from hintseg.pipeline.begin import begin, make_plan, one_stage
 from hintseg.pipeline.from_tags import segment_from_tags
 from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
@@ -60,14 +61,19 @@ def run_recipe(
         missing=data.missing,
         colours={} if data.colours is None else read_colours(data.colours),
     )
+    first = machine.rank() == 0
+    if first:  # the others find its choice in the run folder
+        begun = resume and (out / "config.yaml").is_file()
+        config, reasons = settle(config, RunFolder.open(out).config if begun else None)
     plan = make_plan(hint_set, config)
     if config.wrapper is not None:
         wrapper_class(config.wrapper.name).check(config, plan.tagged, hint_set.classes)
     if isinstance(config.refine, AttentionRefine):
         AttentionWalk(config.refine)  # what it cannot take is told before anything is trained
-    if machine.rank() != 0:  # a process that Lightning or torchrun started beside the first one
+    if not first:  # a process that Lightning or torchrun started beside the first one
         machine.barrier()
         run = RunFolder.open(out)
+        config, _ = settle(config, run.config)
         with owned(out, "run", alone=False):
             _run(run, config, plan, watch)
         machine.barrier()
@@ -77,6 +83,8 @@ def run_recipe(
         _write_truth(run, [photo for photo in every.values() if photo.truth is not None])
         facts = f"{len(plan.train)} photos to learn from, {len(plan.val)} to validate, {len(hint_set.classes)} classes"
         watch.line(f"data: {facts}, from {data.path}")
+        for reason in reasons:
+            watch.line(f"backbone: {reason}")
         for sentence in plan.sentences:
             watch.line(f"plan: {sentence}")
         for note in hint_set.notes:

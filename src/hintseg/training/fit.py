@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -83,6 +82,8 @@ class _Training:
         """Put the method on its device, into training mode and under an optimiser."""
         losses = _Losses(self.method).to(self.fabric.device)
         if self.fabric.world_size > 1 and self.fabric.device.type == "cuda":
+            from timm.layers import convert_sync_batchnorm
+
             # There are few photos on each GPU. timm's norms hold their activation; torch's own function loses it.
             losses = convert_sync_batchnorm(losses)
         self.method.train()

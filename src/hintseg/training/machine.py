@@ -7,17 +7,19 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
-
-import torch
-from torch import distributed, nn
 
 from hintseg.config.settings import TrainerConfig
 from hintseg.errors import ConfigError, HintsegError, RunError
 from hintseg.training import processes
 
 if TYPE_CHECKING:
+    import torch
     from lightning.fabric import Fabric
+    from torch import nn
+
+# torch is imported where it is needed: masks are written without it.
 
 T = TypeVar("T")
 
@@ -28,6 +30,8 @@ def check(trainer: TrainerConfig) -> None:
     Raises:
         ConfigError: A GPU is asked for and there is none.
     """
+    import torch
+
     if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise ConfigError(
             f"trainer.accelerator={trainer.accelerator}, but torch {torch.__version__} sees no GPU here; mend the "
@@ -37,6 +41,8 @@ def check(trainer: TrainerConfig) -> None:
 
 def device(trainer: TrainerConfig) -> torch.device:
     """Return the device this process computes on."""
+    import torch
+
     if trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda", rank() % torch.cuda.device_count())
     return torch.device("cpu")
@@ -46,6 +52,8 @@ def devices(trainer: TrainerConfig) -> int:
     """Return the processes to run on this machine: every GPU, or one process on a CPU."""
     if trainer.devices != "auto":
         return trainer.devices
+    import torch
+
     return torch.cuda.device_count() if device(trainer).type == "cuda" else 1
 
 
@@ -67,6 +75,8 @@ def precision(trainer: TrainerConfig) -> str:
     """Return Lightning's precision name: bfloat16 autocast where the hardware multiplies bfloat16, else float32."""
     if trainer.precision != "auto":
         return trainer.precision
+    import torch
+
     if device(trainer).type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     quick = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
@@ -75,6 +85,8 @@ def precision(trainer: TrainerConfig) -> str:
 
 def autocast(trainer: TrainerConfig, *, enabled: bool = True) -> AbstractContextManager[object]:
     """Return the context that inference runs in, at the precision of training; one that does nothing unless enabled."""
+    import torch
+
     name = precision(trainer)
     kind = torch.float16 if name.startswith("16") else torch.bfloat16
     return torch.autocast(device(trainer).type, dtype=kind, enabled=enabled and name.endswith("mixed"))
@@ -94,14 +106,21 @@ def at_work(network: nn.Module | None, trainer: TrainerConfig) -> Iterator[torch
 
 def rank() -> int:
     """Return this process's number among all; 0 when there is one."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank()
+    if (met := _met()) is not None:
+        return int(met.get_rank())
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
 
 
 def world() -> int:
     """Return how many processes work together."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    return 1 if (met := _met()) is None else int(met.get_world_size())
+
+
+def _met() -> ModuleType | None:
+    """Return `torch.distributed` where the processes have met in it; where torch is not loaded they have not."""
+    distributed = sys.modules.get("torch.distributed")
+    met = distributed is not None and distributed.is_available() and distributed.is_initialized()
+    return distributed if met else None
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
@@ -115,8 +134,11 @@ def share(items: Sequence[T]) -> Sequence[T]:
 def join() -> None:
     """Meet the other processes where a launcher (torchrun) started all of them; those of `launch` meet in training."""
     processes.watch_parent()
-    if "TORCHELASTIC_RUN_ID" not in os.environ or distributed.is_initialized():
+    if "TORCHELASTIC_RUN_ID" not in os.environ or _met() is not None:
         return
+    import torch
+    from torch import distributed
+
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -137,14 +159,16 @@ def launch(fabric: Fabric, trainer: TrainerConfig) -> None:
 
 def barrier() -> None:
     """Wait until every process is here."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
+    if (met := _met()) is not None:
+        met.barrier()
 
 
 def gather(value: T) -> list[T]:
     """Return what every process gives, by rank, to each of them; all must call it."""
     if world() == 1:
         return [value]
+    from torch import distributed
+
     values: list[T | None] = [None] * world()
     distributed.all_gather_object(values, value)
     return [found for found in values if found is not None]
@@ -154,6 +178,9 @@ def largest(*values: int) -> list[int]:
     """Return the largest of what the processes give, value by value, to each of them; all must call it."""
     if world() == 1:
         return list(values)
+    import torch
+    from torch import distributed
+
     kind = "cuda" if distributed.get_backend() == "nccl" else "cpu"
     tensor = torch.tensor(values, dtype=torch.int64, device=kind)
     distributed.all_reduce(tensor, distributed.ReduceOp.MAX)

@@ -1,0 +1,63 @@
+"""`backbone.name=auto` becomes a name, before anything is written."""
+
+from __future__ import annotations
+
+import os
+
+from hintseg.config.loader import parse_config
+from hintseg.config.run import STAGES, RunConfig
+from hintseg.config.settings import AUTO_BACKBONE, LOCALIZER
+from hintseg.training import machine
+
+
+def settle(config: RunConfig, before: RunConfig | None) -> tuple[RunConfig, list[str]]:
+    """Return the settings with a network in place of every `auto`, and why, a sentence for each kind of weights.
+
+    Args:
+        config: The settings.
+        before: Those that the run in this folder has, whose networks stay; None: it begins.
+
+    Raises:
+        ConfigError: A weight file whose network cannot be told.
+        WeightsError: A weight file that cannot be read.
+    """
+    raw = config.model_dump(mode="json")
+    kept = {} if before is None else before.model_dump(mode="json")
+    names: dict[str, str] = {}
+    said: dict[str, str] = {}
+    for stage in ("", *STAGES):
+        backbone = ((raw[stage] or {}) if stage else raw).get("backbone")
+        if backbone is None or backbone["name"] != AUTO_BACKBONE:
+            continue
+        earlier = ((kept.get(stage) or {}) if stage else kept).get("backbone")
+        weights = str(backbone["weights"])
+        if earlier is not None and earlier["weights"] == weights:
+            backbone["name"] = earlier["name"]
+        elif weights == LOCALIZER and raw["localize"] is not None:
+            backbone["name"] = raw["localize"]["backbone"]["name"]
+        else:
+            if weights not in names:
+                names[weights], said[weights] = _choose(weights, config)
+            backbone["name"] = names[weights]
+    if raw == config.model_dump(mode="json"):
+        return config, []
+    return parse_config(raw), [f"auto is '{names[weights]}': {why}" for weights, why in said.items()]
+
+
+def _choose(weights: str, config: RunConfig) -> tuple[str, str]:
+    from hintseg.nn.choose import Machine, choose
+
+    device, gpu = machine.device(config.trainer), None
+    if device.type == "cuda":
+        import torch
+
+        gpu = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return choose(weights, Machine(gpu, machine.cores(), _memory()))
+
+
+def _memory() -> float | None:
+    """Return the machine's memory, GiB, where the system tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (AttributeError, ValueError, OSError):
+        return None
