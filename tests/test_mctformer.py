@@ -21,6 +21,7 @@ from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ConfigError, HintsegWarning, WeightsError
 from hintseg.losses.classification import multi_label_soft_margin
 from hintseg.methods.mctformer import MctConfig, MctFormer
+from hintseg.nn import hub
 from hintseg.nn.vit import ClassTokenVit, VitConfig
 from hintseg.training.weights import load_weights, save_weights
 from hintseg.types import Progress
@@ -277,6 +278,7 @@ def test_random_class_tokens_differ_and_come_with_a_warning_if_unasked(monkeypat
         return of(nn.Module, made(name, depth=1, **settings))
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(hub, "check_reachable", lambda: None)
     with pytest.warns(HintsegWarning, match="could not be had \\(no network\\)"):
         assert not ClassTokenVit(VitConfig(), 2).pretrained
     with warnings.catch_warnings():

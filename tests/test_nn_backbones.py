@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ConfigError, HintsegWarning, WeightsError
+from hintseg.nn import hub
 from hintseg.nn.backbones import Backbone
 from made import given, of
 
@@ -235,6 +236,7 @@ def test_failed_download_warns_and_goes_on(monkeypatch: pytest.MonkeyPatch, erro
         return of(nn.Module, create(name, **settings))
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(hub, "check_reachable", lambda: None)
     with pytest.warns(HintsegWarning, match=f"'test_resnet' could not be had .{error}.*random weights"):
         backbone = build(weights="pretrained")
     assert not backbone.pretrained
