@@ -11,7 +11,8 @@ from pathlib import Path
 import hintseg
 from benchmarks import results
 from benchmarks.results import Result
-from benchmarks.tables import Row, Table
+from benchmarks.several_tags import several_tags
+from benchmarks.tables import SEVERAL, Row, Table
 from hintseg.run.folder import RunFolder
 
 
@@ -100,6 +101,8 @@ def _one(
         for one in made.metrics:
             if (one["kind"], one["split"], one["oracle"]) == (column.kind, column.split, column.oracle):
                 found.append(result(column.title, "miou", one["miou"], column.split, one["protocol"]))
+        if column.kind == SEVERAL:
+            found.append(result(column.title, "miou", several_tags(RunFolder.open(place))[column.title], column.split))
     ended = {event.what: event for event in RunFolder.open(place).history if event.seconds is not None}
     found.append(result("seconds", "seconds", sum(event.seconds or 0 for event in ended.values())))
     found.append(result("peak_mib", "peak_mib", max(event.peak_memory_mb or 0 for event in ended.values())))

@@ -11,7 +11,8 @@ class Column:
 
     Attributes:
         title: Heading.
-        kind: Kind of result in metrics.json, such as `seed` or `segmentation`.
+        kind: Kind of result in metrics.json, such as `seed` or `segmentation`; `SEVERAL`: see
+            `benchmarks.several_tags`, whose names are the titles.
         split: `train` or `val`.
         oracle: Whether the threshold was swept on ground truth.
     """
@@ -22,11 +23,15 @@ class Column:
     oracle: bool = False
 
 
+SEVERAL = "several tags"
+
 SEEDS = Column("seeds", "seed", "train")
 ORACLE = Column("seeds, oracle threshold", "seed", "train", oracle=True)
 MASKS = Column("masks", "pseudo mask", "train")
 BRANCH_C = Column("Branch-C", "Branch-C", "val")
+TAGGED = Column("Branch-S with tags", "pseudo mask", "train")
 VAL = Column("segmentation", "segmentation", "val")
+APART = (Column("several tags", SEVERAL, "train"), Column("several tags, ceiling", SEVERAL, "train"))
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ from hintseg.run.folder import RunFolder
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
 from hintseg.types import IGNORE, Batch, Hints, HintSet, ParameterGroup, Photo, Progress, Tags
-from hintseg.wrappers.consistency import consistency, covered, with_dummy
+from hintseg.wrappers.consistency import consistency, covered, scale_free_consistency, suppression, with_dummy
 from hintseg.wrappers.csd import Csd, CsdConfig, make_pastes, reliable
 from hintseg.wrappers.decoupling import Decoupling, check_data
 from made import batch_of, given, of, rand, with_targets
@@ -188,6 +188,40 @@ def test_consistency_equals_the_equation() -> None:
     assert teacher.grad is None
 
 
+def plain_scale_free(teacher: Tensor, student: Tensor, cells: Tensor) -> tuple[float, float]:
+    """Both scale-free losses, cell by cell: the divergence, and the strongest class of the student."""
+    divergences, strengths = [], []
+    for b in range(len(teacher)):
+        largest = max(teacher[b].flatten().tolist())
+        own = [(y, x) for y in range(cells.shape[1]) for x in range(cells.shape[2]) if cells[b, y, x]]
+        divergence, strength = [], []
+        for y, x in own:
+            found = [max(v, 0.0) / largest for v in student[b, :, y, x].tolist()]
+            p = softmax([max(v, 0.0) / largest / 0.2 for v in teacher[b, :, y, x].tolist()])
+            q = softmax([v / 0.2 for v in found])
+            divergence.append(sum(i * math.log(i / j) for i, j in zip(p, q, strict=True)))
+            strength.append(max(found))
+        if own:
+            divergences.append(sum(divergence) / len(own))
+            strengths.append(sum(strength) / len(own))
+    return sum(divergences) / len(divergences), sum(strengths) / len(strengths)
+
+
+def test_scale_free_losses_equal_plain_versions() -> None:
+    teacher, student = rand(3, 3, 4, 5) * 6 - 3, rand(3, 3, 4, 5, seed=1) * 6 - 3
+    teacher.requires_grad_()
+    cells = rand(3, 4, 5, seed=2) > 0.5
+    cells[1] = False  # a pair without a cell counts nowhere
+    divergence, strength = plain_scale_free(teacher.detach(), student, cells)
+    assert scale_free_consistency(teacher, student, cells).item() == pytest.approx(divergence, rel=1e-5)
+    assert suppression(teacher, student, cells).item() == pytest.approx(strength, rel=1e-5)
+    assert not scale_free_consistency(teacher, student, cells).requires_grad
+    for loss in (scale_free_consistency, suppression):
+        same = loss(teacher * 50, student * 50, cells)
+        torch.testing.assert_close(same, loss(teacher, student, cells))
+        assert loss(teacher, student, torch.zeros_like(cells)) == 0
+
+
 def test_background_map_has_two_channels() -> None:
     maps = rand(2, 3, 2, 2)
     two = with_dummy(maps, 0.1)
@@ -256,7 +290,7 @@ def test_reliable_cells_are_those_the_teacher_sees() -> None:
 @pytest.mark.parametrize("shift", [0, 2])
 def test_losses_equal_the_equations(shift: int) -> None:
     data, progress = pairs(), Progress(3, 10)
-    settings = CsdConfig(foreground=0.3, background=0.7, dummy=0.2, reliable=0.7, shift=shift)
+    settings = CsdConfig(form="paper", foreground=0.3, background=0.7, dummy=0.2, reliable=0.7, shift=shift)
     wrapped = Csd(Plain(), settings).train()
     losses = wrapped.losses(data, progress)
     offsets = wrapped._offsets(data, 2, progress)
@@ -289,6 +323,44 @@ def test_losses_equal_the_equations(shift: int) -> None:
     assert set(losses) == {"loss_own", "loss_fg", "loss_bg"}
     assert losses["loss_fg"].item() == pytest.approx(0.3 * fg, rel=1e-4)
     assert losses["loss_bg"].item() == pytest.approx(0.7 * bg, rel=1e-4, abs=1e-6)
+
+
+def other() -> Plain:
+    """A localizer that scores otherwise: one that scores alike agrees with itself about what is pasted in place."""
+    method = Plain()
+    with torch.no_grad():
+        method.mix.add_(torch.tensor([[2.0, -1.0, 0.0], [0.0, 1.0, -1.0], [1.0, 1.0, 1.0]]))
+    return method
+
+
+def test_gradients_are_capped_by_that_of_the_tags() -> None:
+    def pull(loss: Tensor, method: Plain) -> float:
+        return float(torch.autograd.grad(loss, method.mix, retain_graph=True)[0].norm())
+
+    for most, binding in ((1e-4, True), (1e4, False)):
+        plain = Plain()
+        settings = CsdConfig(foreground=2.0, background=3.0, reliable=0.0, most=most)
+        found = Csd(plain, settings, other()).train().losses(pairs(), Progress(0, 1))
+        free = Csd(plain, settings.model_copy(update={"most": 1e9}), other()).train().losses(pairs(), Progress(0, 1))
+        for name in ("loss_fg", "loss_bg"):
+            assert free[name] > 0
+            if binding:
+                assert pull(found[name], plain) == pytest.approx(most * pull(found["loss_own"], plain), rel=1e-4)
+            else:
+                torch.testing.assert_close(found[name], free[name])
+
+
+def test_stage_one_teaches_and_is_not_trained() -> None:
+    first = other()
+    wrapped = Csd(Plain(), CsdConfig(background=1.0, reliable=0.0), first).train()
+    losses = wrapped.losses(pairs(), Progress(0, 1))
+    torch.stack(list(losses.values())).sum().backward()
+    assert first.asked == [(2, False, False)]
+    assert first.mix.grad is None
+    assert of(Plain, wrapped.localizer).asked == [(3, True, True), (4, True, True)]
+    assert list(wrapped.state_dict()) == ["localizer.mix"]
+    online = Csd(Plain(), CsdConfig(background=1.0, reliable=0.0)).train().losses(pairs(), Progress(0, 1))
+    assert not torch.equal(losses["loss_fg"], online["loss_fg"])
 
 
 def test_teacher_is_in_evaluation_mode_without_gradient_and_students_go_together() -> None:
@@ -535,11 +607,12 @@ def csd_of(config: RunConfig) -> CsdConfig:
 def test_settings() -> None:
     config = load_config("csd_irn", ["csd.shift=1"], data={"path": "photos"})
     csd = csd_of(config)
-    assert (csd.foreground, csd.background, csd.shift, csd.resample) == (0.01, 0.0, 1, True)
+    assert (csd.foreground, csd.background, csd.shift, csd.resample) == (1.0, 0.0, 1, True)
     assert csd == CsdConfig(shift=1)  # what the recipe has and what `csd={}` adds to another are the same
-    for recipe in ("csd_mct", "paper/csd-irn-voc12", "paper/csd-mct-voc12"):
+    for recipe in ("paper/csd-irn-voc12", "paper/csd-mct-voc12"):
         published = csd_of(load_config(recipe, data={"path": "photos"}))
         assert (published.foreground, published.background) == (0.01, 0.1)
+        assert (published.form, published.teacher) == ("paper", "online")
     assert csd_of(load_config("vwe", ["csd={}"], data={"path": "photos"})) == CsdConfig()
     assert load_config("csd_irn", ["csd=null"], data={"path": "photos"}).wrapper is None
     for recipe, word, part in (

@@ -39,6 +39,18 @@ class Case(NamedTuple):
     csd: dict[str, object] | None = None
 
 
+PAPER_CSD = {"form": "paper", "teacher": "online", "foreground": 0.01}
+PAPER_BMP = {
+    "confidence": "softmax",
+    "balance_c2s": False,
+    "balance_s2c": False,
+    "floor_s2c": 0.0,
+    "s2c_ramp": 0.0,
+    "teacher": "step",
+    "object_prior": "sigmoid",
+    "start_bias": False,
+    "residual": False,
+}
 LOW = {"sigma_c": 0.1, "sigma_s": 0.1}  # untrained branches are sure of nothing
 CASES = {
     "cam": Case("cam", {"backbone": RESNET, "pooling": "gap"}),
@@ -46,9 +58,16 @@ CASES = {
     "vwe": Case("vwe", {"backbone": RESNET, "words": 16}),
     "mctformer": Case("mctformer", {"backbone": VIT}),
     "mctformer-hybrid": Case("mctformer", {"backbone": VIT | {"stem": RESNET | {"levels": 5}}}),
-    "csd-cam": Case("cam", {"backbone": RESNET}, csd={"reliable": 0.0, "foreground": 1.0, "background": 1.0}),
-    "csd-vwe": Case("vwe", {"backbone": RESNET, "words": 16}, csd={"background": 0.1, "reliable": 0.3, "shift": 2}),
-    "csd-mctformer": Case("mctformer", {"backbone": VIT}, csd={"reliable": 0.0, "foreground": 1.0, "background": 1.0}),
+    "csd-cam": Case(
+        "cam", {"backbone": RESNET}, csd=PAPER_CSD | {"reliable": 0.0, "foreground": 1.0, "background": 1.0}
+    ),
+    "csd-vwe": Case(
+        "vwe", {"backbone": RESNET, "words": 16}, csd=PAPER_CSD | {"background": 0.1, "reliable": 0.3, "shift": 2}
+    ),
+    "csd-mctformer": Case(
+        "mctformer", {"backbone": VIT}, csd=PAPER_CSD | {"reliable": 0.0, "foreground": 1.0, "background": 1.0}
+    ),
+    "csd-scale-free": Case("cam", {"backbone": RESNET}, csd={"reliable": 0.0, "background": 1.0}),
     "irn": Case("irn", {"backbone": RESNET}),
     "irn-edges": Case("irn", {"backbone": RESNET, "displacement": False}),
     "affinitynet": Case("affinitynet", {"backbone": RESNET, "cell": 4}),
@@ -66,11 +85,13 @@ CASES = {
     "afa": Case("afa", {"backbone": MIT, "width": 16}),
     "afa-timm": Case("afa", {"backbone": RESNET, "width": 16}),
     "afa-no-background": Case("afa", {"backbone": MIT, "width": 16}, background=False),
-    "bmp-warm": Case("bmp", {"backbone": MIT, "width": 16} | LOW, 5),
-    "bmp-par": Case("bmp", {"backbone": MIT, "width": 16} | LOW, 15),
-    "bmp": Case("bmp", {"backbone": MIT, "width": 16} | LOW),
-    "bmp-timm": Case("bmp", {"backbone": RESNET, "width": 16} | LOW),
-    "bmp-no-background": Case("bmp", {"backbone": MIT, "width": 16} | LOW, background=False),
+    "bmp-warm": Case("bmp", {"backbone": MIT, "width": 16} | PAPER_BMP | LOW, 5),
+    "bmp-par": Case("bmp", {"backbone": MIT, "width": 16} | PAPER_BMP | LOW, 15),
+    "bmp": Case("bmp", {"backbone": MIT, "width": 16} | PAPER_BMP | LOW),
+    "bmp-timm": Case("bmp", {"backbone": RESNET, "width": 16} | PAPER_BMP | LOW),
+    "bmp-ours": Case("bmp", {"backbone": MIT, "width": 16, "sigma_c": 0.1, "sigma_s": -9.0}),
+    "bmp-ours-no-background": Case("bmp", {"backbone": MIT, "width": 16, "sigma_s": -9.0}, background=False),
+    "bmp-no-background": Case("bmp", {"backbone": MIT, "width": 16} | PAPER_BMP | LOW, background=False),
 }
 
 
