@@ -75,7 +75,8 @@ def _one(
     if table.rows[row].after and not place.exists():
         shutil.copytree(_place(out, name, table.rows[row].after, data_set, seed), place)
     recipe = table.rows[row].recipe
-    filled = [word.replace("{weights}", str(weights)) for word in words]
+    first = _place(out, name, table.baseline, data_set, seed) if table.baseline else place
+    filled = [word.replace("{weights}", str(weights)).replace("{baseline}", str(first)) for word in words]
     made = hintseg.train(data / data_set, place, recipe=recipe, settings=filled, resume=True)
     command = shlex.join(["hintseg", "train", data_set, "--recipe", recipe, *words])
 
@@ -90,7 +91,7 @@ def _one(
             metric=metric,
             value=value,
             protocol=protocol,
-            command=command.replace("{weights}", "WEIGHTS"),
+            command=command.replace("{weights}", "WEIGHTS").replace("{baseline}", "RUN"),
             version=version,
             machine=results.machine(),
             date=datetime.now(UTC).date().isoformat(),

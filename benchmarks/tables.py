@@ -40,7 +40,8 @@ class Row:
 
     Attributes:
         recipe: The recipe.
-        settings: Dotted settings, added to the table's and the data set's.
+        settings: Dotted settings, added to the table's and the data set's; `{baseline}` is the run of the table's
+            baseline on the same data with the same seed.
         after: Row whose run it goes on from: stages that its settings do not touch are not run again.
         without: Beginnings of the table's and the data set's settings that do not concern it.
     """
@@ -76,6 +77,20 @@ class Table:
 
 
 _STOP = ("refine=null", "segment=null")
+_NO_S2C, _NO_BSP, _NO_OFD = "segment.lambda_s2c=0.0", "segment.bsp=false", "segment.ofd=false"
+_PAPER_BMP = (
+    "segment.sigma_c=0.75",
+    "segment.sigma_s=0.5",
+    "segment.confidence=softmax",
+    "segment.balance_c2s=false",
+    "segment.balance_s2c=false",
+    "segment.floor_s2c=0.0",
+    "segment.s2c_ramp=0.0",
+    "segment.teacher=step",
+    "segment.object_prior=sigmoid",
+    "segment.start_bias=false",
+)
+_STAGE_ONE = "csd.baseline={baseline}"
 _SMALL = ("backbone.name=mobilenetv2_100", "backbone.weights={weights}/mobilenetv2_100_in1k.safetensors")
 
 TABLES: dict[str, Table] = {
@@ -92,6 +107,52 @@ TABLES: dict[str, Table] = {
         data={"msrc": ("data.background=none",), "voc12-animals": ()},
         columns=(SEEDS, ORACLE, MASKS, VAL),
         settings=(*_SMALL, "maps.scales=[1.0,0.5]", "test.scales=[1.0]"),
+        baseline="GAP",
+    ),
+    "bmp": Table(
+        title="The BMP paper's Table VI with AFA beside it: two branches that learn from tags",
+        rows={
+            "AFA": Row("afa"),
+            "L_cls + L_c2s": Row("bmp", (_NO_S2C, _NO_BSP, _NO_OFD)),
+            "+ L_s2c": Row("bmp", (_NO_BSP, _NO_OFD)),
+            "+ BSP": Row("bmp", (_NO_OFD,)),
+            "+ OFD": Row("bmp"),
+            "as in the paper": Row("bmp", _PAPER_BMP),
+            "true masks": Row("full", ("segment.method=segformer_head",), without=("segment.", "maps.")),
+        },
+        data={"msrc": ("data.background=none",), "voc12-animals": ()},
+        columns=(VAL, TAGGED, BRANCH_C, Column("seeds of Branch-C", "seed", "train")),
+        settings=(
+            *_SMALL,
+            "segment.scales=[1.0,0.5]",
+            "segment.width=64",
+            "maps.scales=[1.0,0.5]",
+            "test.scales=[1.0]",
+        ),
+        baseline="AFA",
+    ),
+    "csd": Table(
+        title="The CSD paper's components: seeds where there are several tags, and what telling classes apart could give",
+        rows={
+            "GAP": Row("cam", ("localize.pooling=gap", *_STOP)),
+            "copy-paste": Row("csd_irn", (_STAGE_ONE, "csd.resample=false", *_STOP)),
+            "+ resampling": Row("csd_irn", (_STAGE_ONE, *_STOP)),
+            "+ background": Row("csd_irn", (_STAGE_ONE, "csd.background=1.0", *_STOP)),
+            "as in the paper": Row(
+                "csd_irn",
+                (
+                    _STAGE_ONE,
+                    "csd.form=paper",
+                    "csd.teacher=online",
+                    "csd.foreground=0.01",
+                    "csd.background=0.1",
+                    *_STOP,
+                ),
+            ),
+        },
+        data={"msrc": ("data.background=none",), "voc12-animals": ()},
+        columns=(*APART, SEEDS, ORACLE),
+        settings=(*_SMALL, "maps.scales=[1.0,0.5]"),
         baseline="GAP",
     ),
 }
