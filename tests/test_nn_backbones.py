@@ -241,6 +241,8 @@ def test_failed_download_warns_and_goes_on(monkeypatch: pytest.MonkeyPatch, erro
         backbone = build(weights="pretrained")
     assert not backbone.pretrained
     assert backbone.config.freeze == "none"
+    with pytest.raises(WeightsError, match=r"could not be had .*freeze=all trains nothing of it; give a local file"):
+        build(weights="pretrained", freeze="all")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not build(weights="random").pretrained

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 
 import typer
 
@@ -24,7 +25,7 @@ from hintseg.cli import (
     simulate,
     train,
 )
-from hintseg.errors import HintsegError
+from hintseg.errors import HintsegError, HintsegWarning
 from hintseg.training import processes
 
 app = typer.Typer(
@@ -57,6 +58,10 @@ def main() -> None:
     """Run the command line."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.captureWarnings(True)
+    plain = warnings.formatwarning
+    warnings.formatwarning = lambda said, kind, *place: (
+        str(said) if issubclass(kind, HintsegWarning) else plain(said, kind, *place)
+    )
     try:
         app()
     except HintsegError as error:

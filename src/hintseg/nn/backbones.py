@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hintseg.config.settings import BackboneConfig
-from hintseg.errors import ConfigError, HintsegWarning, WeightsError, did_you_mean, list_problems, shown
+from hintseg.errors import ConfigError, WeightsError, did_you_mean, list_problems, shown
 from hintseg.files.parse import is_file, parse_json
-from hintseg.nn.hub import within_reach
+from hintseg.nn.hub import go_without, within_reach
 from hintseg.nn.weight_file import read_tensors
 from hintseg.types import Features
 
@@ -171,6 +170,7 @@ def build(config: BackboneConfig, create: Callable[[bool], Any]) -> tuple[Any, b
 
     Raises:
         ConfigError: No such network.
+        WeightsError: Its published weights cannot be had, and nothing of it would be trained.
     """
     if not timm.is_model(config.name):
         raise ConfigError(f"unknown network '{config.name}'{did_you_mean(config.name, timm.list_models())}")
@@ -184,14 +184,7 @@ def build(config: BackboneConfig, create: Callable[[bool], Any]) -> tuple[Any, b
         with within_reach(net.pretrained_cfg):
             return create(True), True
     except (OSError, RuntimeError, ValueError) as error:  # no network, no such file, no published weights
-        reason = str(error).splitlines()[0]
-        warnings.warn(
-            f"the ImageNet weights of '{config.name}' could not be had ({reason}). The network starts from random "
-            "weights, which costs much accuracy: give a local file with backbone.weights=FILE, or set "
-            "backbone.weights=random to go without this warning",
-            HintsegWarning,
-            stacklevel=3,
-        )
+        go_without(config, str(error).splitlines()[0])
         return net, False
 
 

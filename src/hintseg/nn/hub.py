@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from huggingface_hub import constants, try_to_load_from_cache
+
+from hintseg.config.settings import BackboneConfig
+from hintseg.errors import HintsegWarning, WeightsError
 
 PATIENCE = 2.0
 """Seconds in which the hub, or the proxy before it, has to answer; its own client tries for most of a minute."""
@@ -55,6 +59,30 @@ def check_reachable() -> None:
 
 def _connect(place: tuple[str, int]) -> None:
     socket.create_connection(place, PATIENCE).close()
+
+
+def go_without(config: BackboneConfig, reason: str) -> None:
+    """Warn that published weights could not be had.
+
+    Args:
+        config: The network; `weights` is `pretrained`.
+        reason: Why not.
+
+    Raises:
+        WeightsError: Nothing of the network would be trained: what it gives from random weights says nothing of photos.
+    """
+    missing = f"the ImageNet weights of '{config.name}' could not be had ({reason})"
+    if config.freeze == "all":
+        raise WeightsError(
+            f"{missing}, and backbone.freeze=all trains nothing of it; give a local file with backbone.weights=FILE "
+            "and the network it is of with backbone.name=NAME (or auto), or train it with backbone.freeze=auto"
+        )
+    warnings.warn(
+        f"{missing}. The network starts from random weights, which costs much accuracy: give a local file with "
+        "backbone.weights=FILE, or set backbone.weights=random to go without this warning",
+        HintsegWarning,
+        stacklevel=5,
+    )
 
 
 @contextmanager

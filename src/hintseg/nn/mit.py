@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -23,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 
 from hintseg.config.settings import BackboneConfig
-from hintseg.errors import ConfigError, HintsegWarning, WeightsError, list_problems
+from hintseg.errors import ConfigError, WeightsError, list_problems
 from hintseg.nn.backbones import PREFIXES, read_weights, some
+from hintseg.nn.hub import go_without
 from hintseg.types import Features
 
 logger = logging.getLogger("hintseg")
@@ -300,14 +300,7 @@ def _load(net: Mit, config: BackboneConfig) -> bool:
     try:
         tensors = _download(config.name)
     except Exception as error:  # no network, no such file, a hub that is down: each client raises its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        warnings.warn(
-            f"the ImageNet weights of '{config.name}' could not be had ({reason}). The network starts from random "
-            "weights, which costs much accuracy: give a local file with backbone.weights=FILE, or set "
-            "backbone.weights=random to go without this warning",
-            HintsegWarning,
-            stacklevel=4,
-        )
+        go_without(config, str(error).splitlines()[0] if str(error) else type(error).__name__)
         return False
     _load_tensors(net, tensors, config)
     logger.warning("%s: NVIDIA's ImageNet weights, licensed for research and evaluation only", config.name)
