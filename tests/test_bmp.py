@@ -18,7 +18,7 @@ import hintseg
 from hintseg.cam import merge_twins, stretch
 from hintseg.config.loader import load_config, recipe_names
 from hintseg.config.settings import BackboneConfig
-from hintseg.losses.mutual import C2s, S2c, s2c_loss
+from hintseg.losses.mutual import C2s, s2c_loss
 from hintseg.losses.soft_margin import pixel_soft_margin
 from hintseg.methods import bmp as module
 from hintseg.methods import one_stage as one_stage_module
@@ -27,25 +27,23 @@ from hintseg.refine import par
 from hintseg.refine.pseudo_labels import CropPar, background_aware
 from hintseg.store.masks import read_label_png
 from hintseg.training.weights import load_weights
-from hintseg.types import Batch, Prediction, Progress
+from hintseg.types import Batch, Progress
 from made import batch_of, given, of, rand
-from one_stage import TINY, batch, load_published, normalised, windows_of
+from one_stage import (
+    PAPER,
+    TINY,
+    batch,
+    bmp,
+    grow,
+    labels_seen,
+    load_published,
+    normalised,
+    plain_stretch,
+    windows_of,
+)
 from published import reference
 from small_runs import ONE_STAGE, write_squares
 
-PAPER = {  # what the recipe `bmp` does otherwise
-    "sigma_c": 0.75,
-    "sigma_s": 0.5,
-    "confidence": "softmax",
-    "balance_c2s": False,
-    "balance_s2c": False,
-    "floor_s2c": 0.0,
-    "s2c_ramp": 0.0,
-    "teacher": "step",
-    "object_prior": "sigmoid",
-    "start_bias": False,
-    "residual": False,
-}
 CODE = PAPER | {  # what the authors' code does otherwise
     "sigma_c": 0.5,
     "sigma_s": 0.75,
@@ -53,15 +51,6 @@ CODE = PAPER | {  # what the authors' code does otherwise
     "filter_feedback": False,
     "keep_gain": True,
 }
-
-
-def bmp(classes: int = 3, **settings: Any) -> Bmp:
-    torch.manual_seed(0)
-    return Bmp(BmpConfig.model_validate({"backbone": TINY, "width": 16} | PAPER | settings), classes, True)
-
-
-def grow(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
 def one_photo(tags: list[float], size: tuple[int, int] = (8, 8)) -> Batch:
@@ -157,21 +146,6 @@ def test_c2s_equals_equation_6() -> None:
     torch.testing.assert_close(found, torch.tensor(entropy / known))
 
 
-def test_balanced_c2s_is_the_mean_of_two_means() -> None:
-    logits, labels = rand(1, 3, 2, 3) * 4 - 2, torch.tensor([[[0, 1, 255], [2, 0, 0]]], dtype=torch.uint8)
-    for form in ("soft_margin", "cross_entropy"):
-        loss = C2s.model_validate({"form": form})
-        each: dict[int, list[float]] = {}
-        for y in range(2):
-            for x in range(3):
-                alone = torch.full_like(labels, 255)
-                alone[0, y, x] = labels[0, y, x]
-                each.setdefault(min(int(labels[0, y, x]), 1), []).append(float(loss.of(logits, alone, None)))
-        expected = (sum(each[0]) / 3 + sum(each[1]) / 2) / 2  # the unlabelled pixel is among the latter, and costs 0
-        found = C2s.model_validate({"form": form, "balance": True}).of(logits, labels, None)
-        assert found.item() == pytest.approx(expected, rel=1e-5)
-
-
 def test_feedback_equals_equations_3_and_7() -> None:
     photo = one_photo([1, 0, 1])
     logits = rand(1, 4, 8, 8, seed=5) * 8 - 4
@@ -220,33 +194,6 @@ def test_s2c_equals_equation_8() -> None:
     torch.testing.assert_close(s2c_loss(maps, y_s), torch.tensor(total / 3))
 
 
-@pytest.mark.parametrize("least", [0.0, 3.0, 30.0])
-def test_balanced_s2c_is_a_mean_over_classes_with_a_floor(least: float) -> None:
-    maps = rand(1, 4, 2, 3) * 3
-    y_s = torch.tensor([[[1, 255, 1], [3, 1, 1]]], dtype=torch.uint8)
-    sums: dict[int, list[float]] = {1: [], 3: []}
-    for y in range(2):
-        for x in range(3):
-            label = int(y_s[0, y, x])
-            if label != 255:
-                p = [float(v) for v in maps[0, :, y, x]]
-                sums[label].append(math.log(sum(map(math.exp, p))) - p[label - 1])
-    expected = sum(sum(own) / max(len(own), least / 2) for own in sums.values()) / 2
-    assert s2c_loss(maps, y_s, balance=True, least=least).item() == pytest.approx(expected, rel=1e-5)
-    total, count = sum(map(sum, sums.values())), sum(map(len, sums.values()))
-    assert s2c_loss(maps, y_s, least=least).item() == pytest.approx(total / max(count, least), rel=1e-5)
-
-
-def test_floor_is_a_share_of_the_pixels_of_photos() -> None:
-    maps, labels = rand(2, 3, 4, 4), torch.full((2, 8, 8), 255, dtype=torch.uint8)
-    labels[0, 3, 3] = 2
-    windows = torch.tensor([[0, 0, 8, 8], [2, 2, 6, 8]])
-    photo = batch_of(rand(2, 3, 8, 8), torch.ones(2, 3), labels, windows=windows)
-    said = Prediction(None, own={"maps": maps})
-    whole, part = (S2c(floor=f)(said, photo.targets, photo.images, Progress(0, 1))["loss_s2c"] for f in (0.0, 0.5))
-    torch.testing.assert_close(part, whole / (0.5 * (64 + 24)))
-
-
 def test_empty_masks_cost_nothing_and_give_no_gradient() -> None:
     empty = torch.full((1, 4, 4), 255, dtype=torch.uint8)
     s_s, s_c = rand(1, 3, 4, 4).requires_grad_(), rand(1, 2, 4, 4).requires_grad_()
@@ -269,80 +216,6 @@ def test_decoding_equals_equations_9_to_11() -> None:
                 prior[0, 0, y, x] = torch.sigmoid(max(maps[0, k, y, x] for k in range(3)))  # Eq. 9
         scaled = [level * grow(prior, level.shape[2:]) for level in levels]  # Eq. 10
         torch.testing.assert_close(method.segment(images), method.decoder(scaled))  # Eq. 11
-
-
-def test_stretched_prior_leaves_a_part_of_every_feature() -> None:
-    method, images = bmp(object_prior="stretched").eval(), rand(2, 3, 64, 64)
-    method.prior.offset.copy_(torch.tensor([1.0, -2.0, 0.5]))
-    with torch.no_grad():
-        levels = method.backbone(images)
-        maps = grow(method.classifier(levels[-1]), (64, 64)) + method.prior.offset[:, None, None]
-        strongest = maps.max(dim=1, keepdim=True).values
-        prior = torch.stack([0.3 + 0.7 * plain_stretch(one) for one in strongest])
-        scaled = [level * grow(prior, level.shape[2:]) for level in levels]
-        torch.testing.assert_close(method.segment(images), method.decoder(scaled))
-        bare = Bmp(BmpConfig.model_validate({"backbone": TINY, "width": 16, "residual": False}), 3, False).eval()
-        expected = bare.decoder(bare.backbone(images))
-        torch.testing.assert_close(bare.segment(images)[:, 1:], expected)  # no background: off
-
-
-def test_residual_adds_what_branch_c_says() -> None:
-    plain, method, images = bmp().eval(), bmp(residual=True).eval(), rand(1, 3, 64, 64)
-    method.prior.offset.copy_(torch.tensor([1.0, -2.0, 0.5]))
-    plain.prior.offset.copy_(method.prior.offset)
-    with torch.no_grad():
-        seen = method.branches(images, decode=True)
-        added = given(seen.logits) - plain.segment(images)
-        known = grow(seen.maps + method.prior.offset[:, None, None], added.shape[2:])
-    torch.testing.assert_close(added, torch.cat([torch.zeros_like(known[:, :1]), known], dim=1), rtol=1e-4, atol=1e-5)
-    method.segment(images).sum().backward()
-    assert method.classifier.weight.grad is None
-
-
-def test_last_layer_starts_at_how_much_each_class_may_cover() -> None:
-    method = bmp(start_bias=True)
-    data = batch()  # of two photos, one shows classes 1 and 3, one class 2
-    method.prepare([data])
-    share = torch.sigmoid(given(method.decoder.classify.bias))
-    torch.testing.assert_close(share.detach(), torch.tensor([0.5, 1 / 6, 1 / 6, 1 / 6]))
-    assert not given(method.decoder.classify.bias).isclose(given(bmp().decoder.classify.bias)).any()
-
-
-def test_feedback_comes_from_all_scales_and_rises() -> None:
-    method, data = bmp(teacher="scales", confidence="logit", sigma_s=-9.0).eval(), batch()
-    with torch.no_grad():
-        given(method.decoder.classify.bias)[0] -= 5  # untrained, it takes all for background
-    total = torch.zeros(2, 4, 64, 64)
-    with torch.no_grad():
-        for size in (64, 32, 96):
-            scaled = F.interpolate(data.images, size=(size, size), mode="bilinear") if size != 64 else data.images
-            own, twin = (grow(method.segment(x), (64, 64)) for x in (scaled, scaled.flip(3)))
-            total += (own + twin.flip(3)) / 2 / 3
-    y_s = method.taught(data.images, data.targets, 0.5)["y_s"]
-    assert (y_s == method.feedback(total, data.targets)).float().mean() > 0.999
-    assert y_s.unique().numel() > 1
-    full = method.losses(data, Progress(30, 100))
-    method.config = method.config.model_copy(update={"s2c_ramp": 0.4})
-    rising = method.losses(data, Progress(30, 100))
-    assert full["loss_s2c"] > 0
-    torch.testing.assert_close(rising["loss_s2c"], full["loss_s2c"] / 4)  # a quarter of the way from 20 to 60 %
-
-
-def test_labels_that_are_measured_are_those_that_teach(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = labels_seen(monkeypatch)
-    for step, names in ((5, set()), (15, {"y_c"}), (50, {"y_c", "y_s"})):
-        method, data = bmp(sigma_c=0.1), batch()
-        seen.clear()
-        taught = method.taught(data.images, data.targets, step / 100)
-        method.losses(data, Progress(step, 100))
-        assert set(taught) == names
-        if "y_c" in names:
-            # Untrained branches are near ties, where the last bit decides.
-            assert (taught["y_c"] == seen[0]).float().mean() > 0.98
-
-
-def plain_stretch(values: Tensor) -> Tensor:
-    return (values - values.min()) / ((values - values.min()).max() + 1e-5)
 
 
 @pytest.mark.parametrize("kind", ["stretched", "softmax", "sigmoid"])
@@ -423,18 +296,6 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, where: ModuleType, name: str) -
 
     monkeypatch.setattr(where, name, counted)
     return calls
-
-
-def labels_seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The labels that Branch-C gives to Branch-S from now on; they cost nothing."""
-    seen: list[Tensor] = []
-
-    def of(self: C2s, s_s: Tensor, y_c: Tensor, trust: Tensor | None) -> Tensor:
-        seen.append(y_c)
-        return s_s.sum() * 0
-
-    monkeypatch.setattr(C2s, "of", of)
-    return seen
 
 
 def test_labels_that_a_phase_does_not_use_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -561,8 +422,13 @@ def test_curves_report_and_predict(run: hintseg.Run, squares: Path, tmp_path: Pa
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == [0, 1]
     assert all(0 <= float(row[branch]) <= 1 for row in rows for branch in ("branch_c", "branch_s"))
+    labels = {f"{name}_{what}" for name in ("y_c", "y_s") for what in ("covered", "right", "top")}
+    assert labels <= set(rows[-1])
+    assert all(0 <= float(rows[-1][name]) <= 1 for name in labels)
+    assert float(rows[-1]["y_c_covered"]) > 0
     page = run.report().read_text()
     assert "Two branches" in page
+    assert "Labels that the branches teach each other" in page
     assert "background prior of" in page
     assert "in one stage" in page
     assert "From the true masks" not in page
