@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from rich.console import Console
 from torch import Tensor
 
 import hintseg
+from csd_pairs import Plain, pairs, plain_consistency
 from hintseg.cli.tables import check_tables
 from hintseg.config.loader import load_config
 from hintseg.config.run import RunConfig
@@ -43,8 +43,8 @@ from hintseg.reporting.pictures import Panel, write_panels
 from hintseg.run.folder import RunFolder
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
-from hintseg.types import IGNORE, Batch, Hints, HintSet, ParameterGroup, Photo, Progress, Tags
-from hintseg.wrappers.consistency import consistency, covered, scale_free_consistency, suppression, with_dummy
+from hintseg.types import IGNORE, Batch, Hints, HintSet, Photo, Progress, Tags
+from hintseg.wrappers.consistency import covered
 from hintseg.wrappers.csd import Csd, CsdConfig, make_pastes, reliable
 from hintseg.wrappers.decoupling import Decoupling, check_data
 from made import batch_of, given, of, rand, with_targets
@@ -52,44 +52,6 @@ from published import reference
 
 TINY_VIT = VitConfig(weights="random", output_stride=8, depth=2, width=24, heads=3, drop_path=0.0)
 SMALL = BackboneConfig(name="test_resnet", weights="random", freeze="norm")
-
-
-def blocks(count: int, side: int = 8, seed: int = 0, values: tuple[int, int, int, int] = (0, 1, 2, 255)) -> Tensor:
-    """Random masks of blocks of two pixels, (count, side, side) uint8."""
-    rng = np.random.default_rng(seed)
-    small = rng.choice(np.array(values, np.uint8), (count, side // 2, side // 2))
-    return torch.from_numpy(small.repeat(2, axis=1).repeat(2, axis=2))
-
-
-def pairs() -> Batch:
-    """Three photos of 8 pixels and 3 classes; the first and the last have two tags, and sources of classes 2 and 1."""
-    source = batch_of(rand(2, 3, 8, 8, seed=1), torch.tensor([[0.0, 1, 0], [1, 0, 0]]), blocks(2, seed=2))
-    tags = torch.tensor([[1.0, 1, 0], [0, 0, 1], [0, 1, 1]])
-    return batch_of(rand(3, 3, 8, 8), tags, blocks(3, seed=3, values=(0, 0, 1, 2)), source=source)
-
-
-class Plain(Method):
-    """A localizer whose maps are a mix of the colours of 2 x 2 pixels; it notes how its maps are asked for."""
-
-    config = MethodConfig(method="plain")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mix = torch.nn.Parameter(torch.randn(3, 3, generator=torch.Generator().manual_seed(5)) * 3)
-        self.asked: list[tuple[int, bool, bool]] = []
-
-    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        return {"loss_own": self.raw_maps(batch.images).square().mean()}
-
-    def raw_maps(self, images: Tensor) -> Tensor:
-        self.asked.append((len(images), self.training, torch.is_grad_enabled()))
-        return torch.einsum("kc,bchw->bkhw", self.mix, torch.nn.functional.avg_pool2d(images, 2))
-
-    def class_maps(self, images: Tensor) -> Tensor:
-        return self.raw_maps(images).relu()
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        return [ParameterGroup(list(self.parameters()))]
 
 
 # --- Eq. 1 and resampling -------------------------------------------------------------------------------------------
@@ -154,86 +116,6 @@ def test_all_sources_are_alike_without_resampling_and_where_classes_tell_nothing
 
 
 # --- Eqs. 2-6 -------------------------------------------------------------------------------------------------------
-
-
-def softmax(scores: list[float]) -> list[float]:
-    exponentials = [math.exp(s - max(scores)) for s in scores]
-    return [e / sum(exponentials) for e in exponentials]
-
-
-def plain_consistency(teacher: Tensor, student: Tensor, cells: Tensor) -> tuple[float, Tensor]:
-    """Value and gradient (to the student) of the KL divergence, cell by cell."""
-    photos, _, height, width = teacher.shape
-    scale = 196 / (height * width) / photos
-    value, gradient = 0.0, torch.zeros_like(student)
-    for b in range(photos):
-        for y in range(height):
-            for x in range(width):
-                if cells[b, y, x]:
-                    p, q = softmax(teacher[b, :, y, x].tolist()), softmax(student[b, :, y, x].tolist())
-                    value += scale * sum(i * math.log(i / j) for i, j in zip(p, q, strict=True))
-                    gradient[b, :, y, x] = scale * (torch.tensor(q) - torch.tensor(p))
-    return value, gradient
-
-
-def test_consistency_equals_the_equation() -> None:
-    teacher, student = rand(2, 3, 4, 5) * 6 - 3, (rand(2, 3, 4, 5, seed=1) * 6 - 3).requires_grad_()
-    teacher.requires_grad_()
-    cells = rand(2, 4, 5, seed=2) > 0.5
-    loss = consistency(teacher, student, cells)
-    loss.backward()
-    value, gradient = plain_consistency(teacher.detach(), student.detach(), cells)
-    assert loss.item() == pytest.approx(value, rel=1e-5)
-    torch.testing.assert_close(student.grad, gradient, rtol=1e-4, atol=1e-5)
-    assert teacher.grad is None
-
-
-def plain_scale_free(teacher: Tensor, student: Tensor, cells: Tensor) -> tuple[float, float]:
-    """Both scale-free losses, cell by cell: the divergence, and the strongest class of the student."""
-    divergences, strengths = [], []
-    for b in range(len(teacher)):
-        largest = max(teacher[b].flatten().tolist())
-        own = [(y, x) for y in range(cells.shape[1]) for x in range(cells.shape[2]) if cells[b, y, x]]
-        divergence, strength = [], []
-        for y, x in own:
-            found = [max(v, 0.0) / largest for v in student[b, :, y, x].tolist()]
-            p = softmax([max(v, 0.0) / largest / 0.2 for v in teacher[b, :, y, x].tolist()])
-            q = softmax([v / 0.2 for v in found])
-            divergence.append(sum(i * math.log(i / j) for i, j in zip(p, q, strict=True)))
-            strength.append(max(found))
-        if own:
-            divergences.append(sum(divergence) / len(own))
-            strengths.append(sum(strength) / len(own))
-    return sum(divergences) / len(divergences), sum(strengths) / len(strengths)
-
-
-def test_scale_free_losses_equal_plain_versions() -> None:
-    teacher, student = rand(3, 3, 4, 5) * 6 - 3, rand(3, 3, 4, 5, seed=1) * 6 - 3
-    teacher.requires_grad_()
-    cells = rand(3, 4, 5, seed=2) > 0.5
-    cells[1] = False  # a pair without a cell counts nowhere
-    divergence, strength = plain_scale_free(teacher.detach(), student, cells)
-    assert scale_free_consistency(teacher, student, cells).item() == pytest.approx(divergence, rel=1e-5)
-    assert suppression(teacher, student, cells).item() == pytest.approx(strength, rel=1e-5)
-    assert not scale_free_consistency(teacher, student, cells).requires_grad
-    for loss in (scale_free_consistency, suppression):
-        same = loss(teacher * 50, student * 50, cells)
-        torch.testing.assert_close(same, loss(teacher, student, cells))
-        assert loss(teacher, student, torch.zeros_like(cells)) == 0
-
-
-def test_background_map_has_two_channels() -> None:
-    maps = rand(2, 3, 2, 2)
-    two = with_dummy(maps, 0.1)
-    assert two.shape == (2, 2, 2, 2)
-    torch.testing.assert_close(two[:, 0], maps[:, 0] + maps[:, 1] + maps[:, 2])
-    assert (two[:, 1] == 0.1).all()
-
-
-def test_loss_does_not_depend_on_the_grid() -> None:
-    teacher, student, cells = rand(2, 3, 4, 4), rand(2, 3, 4, 4, seed=1), rand(2, 4, 4, seed=2) > 0.5
-    fine = [t.repeat_interleave(3, dim=-1).repeat_interleave(3, dim=-2) for t in (teacher, student, cells)]
-    torch.testing.assert_close(consistency(teacher, student, cells), consistency(*fine))
 
 
 def plain_pastes(data: Batch, offsets: Tensor) -> list[Tensor]:
@@ -323,44 +205,6 @@ def test_losses_equal_the_equations(shift: int) -> None:
     assert set(losses) == {"loss_own", "loss_fg", "loss_bg"}
     assert losses["loss_fg"].item() == pytest.approx(0.3 * fg, rel=1e-4)
     assert losses["loss_bg"].item() == pytest.approx(0.7 * bg, rel=1e-4, abs=1e-6)
-
-
-def other() -> Plain:
-    """A localizer that scores otherwise: one that scores alike agrees with itself about what is pasted in place."""
-    method = Plain()
-    with torch.no_grad():
-        method.mix.add_(torch.tensor([[2.0, -1.0, 0.0], [0.0, 1.0, -1.0], [1.0, 1.0, 1.0]]))
-    return method
-
-
-def test_gradients_are_capped_by_that_of_the_tags() -> None:
-    def pull(loss: Tensor, method: Plain) -> float:
-        return float(torch.autograd.grad(loss, method.mix, retain_graph=True)[0].norm())
-
-    for most, binding in ((1e-4, True), (1e4, False)):
-        plain = Plain()
-        settings = CsdConfig(foreground=2.0, background=3.0, reliable=0.0, most=most)
-        found = Csd(plain, settings, other()).train().losses(pairs(), Progress(0, 1))
-        free = Csd(plain, settings.model_copy(update={"most": 1e9}), other()).train().losses(pairs(), Progress(0, 1))
-        for name in ("loss_fg", "loss_bg"):
-            assert free[name] > 0
-            if binding:
-                assert pull(found[name], plain) == pytest.approx(most * pull(found["loss_own"], plain), rel=1e-4)
-            else:
-                torch.testing.assert_close(found[name], free[name])
-
-
-def test_stage_one_teaches_and_is_not_trained() -> None:
-    first = other()
-    wrapped = Csd(Plain(), CsdConfig(background=1.0, reliable=0.0), first).train()
-    losses = wrapped.losses(pairs(), Progress(0, 1))
-    torch.stack(list(losses.values())).sum().backward()
-    assert first.asked == [(2, False, False)]
-    assert first.mix.grad is None
-    assert of(Plain, wrapped.localizer).asked == [(3, True, True), (4, True, True)]
-    assert list(wrapped.state_dict()) == ["localizer.mix"]
-    online = Csd(Plain(), CsdConfig(background=1.0, reliable=0.0)).train().losses(pairs(), Progress(0, 1))
-    assert not torch.equal(losses["loss_fg"], online["loss_fg"])
 
 
 def test_teacher_is_in_evaluation_mode_without_gradient_and_students_go_together() -> None:
