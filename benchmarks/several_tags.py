@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 
 from hintseg.evaluation.confusion import Confusion
@@ -21,15 +19,10 @@ def several_tags(run: RunFolder) -> dict[str, float]:
     Returns:
         ``several tags`` and ``several tags, ceiling``, each 0..1.
     """
-    photos = json.loads((run.path / "photos.json").read_text())
     found, ceiling = (Confusion(len(run.classes), background=run.background) for _ in range(2))
-    for photo in photos:
-        truth_path, mask_path = run.truth_path(photo["id"]), run.stage("localize") / "masks" / f"{photo['id']}.png"
-        if (
-            photo["split"] != "train"
-            or len(photo["tags"] or ()) < 2
-            or not (truth_path.is_file() and mask_path.is_file())
-        ):
+    for photo in run.photos:
+        truth_path, mask_path = run.truth_path(photo.id), run.stage("localize") / "masks" / f"{photo.id}.png"
+        if photo.split != "train" or len(photo.tags or ()) < 2 or not (truth_path.is_file() and mask_path.is_file()):
             continue
         truth, mask = read_label_png(truth_path), read_label_png(mask_path)
         both = (mask != BACKGROUND) & (truth != BACKGROUND) & (truth != IGNORE)
