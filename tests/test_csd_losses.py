@@ -10,9 +10,10 @@ from torch import Tensor
 
 from csd_pairs import Plain, pairs, plain_consistency, softmax
 from hintseg.types import Progress
+from hintseg.wrappers import consistency as consistency_module
 from hintseg.wrappers.consistency import consistency, scale_free_consistency, suppression, with_dummy
 from hintseg.wrappers.csd import Csd, CsdConfig
-from made import of, rand
+from made import given, of, rand
 
 
 def test_consistency_equals_the_equation() -> None:
@@ -55,6 +56,10 @@ def test_scale_free_losses_equal_plain_versions() -> None:
     assert scale_free_consistency(teacher, student, cells).item() == pytest.approx(divergence, rel=1e-5)
     assert suppression(teacher, student, cells).item() == pytest.approx(strength, rel=1e-5)
     assert not scale_free_consistency(teacher, student, cells).requires_grad
+    blind = teacher.detach().clone()
+    blind[2] = -1.0  # a teacher that sees nothing says nothing
+    for loss in (scale_free_consistency, suppression):
+        torch.testing.assert_close(loss(blind, student, cells), loss(teacher[:2], student[:2], cells[:2]))
     for loss in (scale_free_consistency, suppression):
         same = loss(teacher * 50, student * 50, cells)
         torch.testing.assert_close(same, loss(teacher, student, cells))
@@ -79,7 +84,7 @@ def other() -> Plain:
     """A localizer that scores otherwise: one that scores alike agrees with itself about what is pasted in place."""
     method = Plain()
     with torch.no_grad():
-        method.mix.add_(torch.tensor([[2.0, -1.0, 0.0], [0.0, 1.0, -1.0], [1.0, 1.0, 1.0]]))
+        method.mix.copy_(torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0], [1.0, 1.0, 1.0]]))
     return method
 
 
@@ -111,3 +116,18 @@ def test_stage_one_teaches_and_is_not_trained() -> None:
     assert list(wrapped.state_dict()) == ["localizer.mix"]
     online = Csd(Plain(), CsdConfig(background=1.0, reliable=0.0)).train().losses(pairs(), Progress(0, 1))
     assert not torch.equal(losses["loss_fg"], online["loss_fg"])
+
+
+def test_without_scale_a_source_shows_its_own_class_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def noted(teacher: Tensor, student: Tensor, cells: Tensor) -> Tensor:
+        seen.append(teacher)
+        return student.sum() * 0
+
+    monkeypatch.setattr(consistency_module, "scale_free_consistency", noted)
+    Csd(Plain(), CsdConfig(), other()).train().losses(pairs(), Progress(0, 1))
+    maps = other().raw_maps(given(pairs().source).images).detach()
+    for found, own, label in zip(seen[0], maps, (1, 0), strict=True):
+        torch.testing.assert_close(found[label], own[label])
+        assert not found[[k for k in range(3) if k != label]].any()

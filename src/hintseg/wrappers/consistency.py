@@ -108,9 +108,19 @@ def consistency(teacher: Tensor, student: Tensor, cells: Tensor) -> Tensor:
     return total * (REFERENCE_CELLS / (height * width)) / max(photos, 1)
 
 
-def unit(teacher: Tensor) -> Tensor:
-    """Return the largest score of each source, the one number by which a pair is measured, (P, 1, 1, 1), > 0."""
-    return teacher.detach().float().amax(dim=(1, 2, 3), keepdim=True).clamp_min(EPSILON)
+def unit(teacher: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the one number by which a pair is measured, and the cells of pairs that can be measured.
+
+    Args:
+        teacher: Raw scores of the sources, (P, C, h, w).
+        cells: The cells that count, (P, h, w) bool.
+
+    Returns:
+        The largest score of each source, (P, 1, 1, 1) > 0; and the cells without those of sources in which the teacher
+        sees nothing, no score above 0.
+    """
+    largest = teacher.detach().float().amax(dim=(1, 2, 3), keepdim=True)
+    return largest.clamp_min(EPSILON), cells & (largest[:, 0] > EPSILON)
 
 
 def scale_free_consistency(teacher: Tensor, student: Tensor, cells: Tensor) -> Tensor:
@@ -138,7 +148,8 @@ def scale_free_consistency(teacher: Tensor, student: Tensor, cells: Tensor) -> T
     Source:
         In place of Eq. 3 of Yang et al., BMVC 2023.
     """
-    one = unit(teacher) * TEMPERATURE
+    one, cells = unit(teacher, cells)
+    one = one * TEMPERATURE
     wanted = (teacher.detach().float().relu() / one).log_softmax(dim=1)
     found = (student.float().relu() / one).log_softmax(dim=1)
     divergence = kl_div(found, wanted, reduction="none", log_target=True).sum(dim=1)
@@ -160,7 +171,8 @@ def suppression(teacher: Tensor, student: Tensor, cells: Tensor) -> Tensor:
         In place of Eqs. 4 and 5 of Yang et al., BMVC 2023, whose sum of signed scores is negative over background
         and nearly all else: it taught nothing of where objects are.
     """
-    strongest = (student.float().relu() / unit(teacher)).amax(dim=1)
+    one, cells = unit(teacher, cells)
+    strongest = (student.float().relu() / one).amax(dim=1)
     return _mean_of_pairs(strongest, cells)
 
 
