@@ -29,7 +29,6 @@ PAPER = {  # what the recipe `bmp` does otherwise
     "teacher": "step",
     "object_prior": "sigmoid",
     "start_bias": False,
-    "residual": False,
 }
 
 

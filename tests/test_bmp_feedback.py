@@ -67,22 +67,9 @@ def test_stretched_prior_leaves_a_part_of_every_feature() -> None:
         prior = torch.stack([0.3 + 0.7 * plain_stretch(one) for one in strongest])
         scaled = [level * grow(prior, level.shape[2:]) for level in levels]
         torch.testing.assert_close(method.segment(images), method.decoder(scaled))
-        bare = Bmp(BmpConfig.model_validate({"backbone": TINY, "width": 16, "residual": False}), 3, False).eval()
+        bare = Bmp(BmpConfig.model_validate({"backbone": TINY, "width": 16}), 3, False).eval()
         expected = bare.decoder(bare.backbone(images))
         torch.testing.assert_close(bare.segment(images)[:, 1:], expected)  # no background: off
-
-
-def test_residual_adds_what_branch_c_says() -> None:
-    plain, method, images = bmp().eval(), bmp(residual=True).eval(), rand(1, 3, 64, 64)
-    method.prior.offset.copy_(torch.tensor([1.0, -2.0, 0.5]))
-    plain.prior.offset.copy_(method.prior.offset)
-    with torch.no_grad():
-        seen = method.branches(images, decode=True)
-        added = given(seen.logits) - plain.segment(images)
-        known = grow(seen.maps + method.prior.offset[:, None, None], added.shape[2:])
-    torch.testing.assert_close(added, torch.cat([torch.zeros_like(known[:, :1]), known], dim=1), rtol=1e-4, atol=1e-5)
-    method.segment(images).sum().backward()
-    assert method.classifier.weight.grad is None
 
 
 def test_last_layer_starts_at_how_much_each_class_may_cover() -> None:

@@ -49,7 +49,6 @@ PAPER_BMP = {
     "teacher": "step",
     "object_prior": "sigmoid",
     "start_bias": False,
-    "residual": False,
 }
 LOW = {"sigma_c": 0.1, "sigma_s": 0.1}  # untrained branches are sure of nothing
 CASES = {

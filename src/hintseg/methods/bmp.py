@@ -61,8 +61,9 @@ class BmpConfig(OneStageConfig):
         sigma_s: What Y^s must exceed (Eq. 7), among all classes, those that the tags rule out included: 0.5 in the
             paper, 0.75 in the authors' code.
         confidence: What sigma_s is compared with: a probability, which the paper calls S^s (`softmax`, `sigmoid`), or
-            the raw `logit`, which the code takes. Soft margin asks of each class by itself and leaves a softmax over 21
-            classes flat: on `msrc` it exceeded 0.5 in 0.1 % to 2.5 % of the pixels.
+            the raw `logit`, which the code takes: soft margin asks of each class by itself. On `msrc` (MobileNetV2,
+            frozen, 120 steps, one seed) Y^s of the paper's gate labelled 34 % of the pixels, 54 % of them rightly, with
+            `logit` 10 % and 64 %, and read at all scales 3 % and 95 %.
         background_map: B^s of Eq. 12. The paper calls it a probability (`softmax`, `sigmoid`: averaged over scales);
             `stretched` is what the authors' code does: the logits, averaged over scales and stretched to 0..1 in each
             photo, as the seeds C beside it are. It is the default, because both must be on one scale to compete: in
@@ -84,7 +85,6 @@ class BmpConfig(OneStageConfig):
             detaches, so that Branch-C learns from L_cls and L_s2c alone.
         start_bias: Whether Branch-S's last layer starts at the share of pixels that each class may have, by how often
             it occurs and half of all for background; not in the paper.
-        residual: Whether Branch-C's class logits, detached, are added to Branch-S's; not in the paper.
         keep_gain: Whether PAR's growth of 1.01 per iteration stays in the scores that sigma_c is compared with, as in
             the code (up to 1.105 after 10).
     """
@@ -112,7 +112,6 @@ class BmpConfig(OneStageConfig):
     object_prior: Literal["stretched", "sigmoid"] = "stretched"
     detach_prior: bool = True
     start_bias: bool = True
-    residual: bool = False
     keep_gain: bool = False
 
 
@@ -234,19 +233,6 @@ class Bmp(OneStage):
         else:
             prior = torch.sigmoid(strongest)  # C^m as the probability that there is an object
         return [level * grow(prior, level.shape[2:]).to(level.dtype) for level in levels]  # Eq. 10
-
-    def decoded(self, levels: list[Tensor], maps: Tensor) -> Tensor:
-        """Return the decoder's logits, to which `residual` adds those of Branch-C.
-
-        Args:
-            levels: X^1..X^4 after OFD.
-            maps: C, logits (B, K, h, w).
-        """
-        logits = super().decoded(levels, maps)
-        if not self.config.residual:
-            return logits
-        known = grow(maps.detach() + self.prior.offset[:, None, None], (logits.shape[2], logits.shape[3]))
-        return logits + pad(known, (0, 0, 0, 0, int(self.background), 0))
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure what `OneStage` does, and start Branch-S's last layer at what each class may cover."""

@@ -92,14 +92,12 @@ class Branches(NamedTuple):
         scores: Tag logits, (B, K).
         logits: Logits of Branch-S at the decoder's finest level, (B, C, h0, w0); None where the decoder was not asked.
         attention: Self-attention of the last two blocks; None where the encoder has none.
-        features: The last level, which `maps` are read from, (B, c, h, w).
     """
 
     maps: Tensor
     scores: Tensor
     logits: Tensor | None
     attention: Attention | None
-    features: Tensor
 
 
 class Look(NamedTuple):
@@ -169,23 +167,17 @@ class OneStage(Method):
         else:
             levels, attention = self.backbone.features(images)
         levels = [scale(levels[i]) for scale, i in zip(self.feature_scales, self.levels, strict=True)]
-        features = levels[-1]
-        maps = self.classifier(features)
-        scores = self.prior(self.classifier(gmp(features)[:, :, None, None]).flatten(1))
+        maps = self.classifier(levels[-1])
+        scores = self.prior(self.classifier(gmp(levels[-1])[:, :, None, None]).flatten(1))
         logits: Tensor | None = None
         if decode:
             levels = self.weigh(levels, maps, (images.shape[2], images.shape[3]))
-            logits = with_background(self.decoded(levels, maps), self.background)
-        return Branches(maps, scores, logits, attention, features)
+            logits = with_background(self.decoder(levels), self.background)
+        return Branches(maps, scores, logits, attention)
 
     def weigh(self, levels: list[Tensor], maps: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """Return the levels as the decoder shall see them: as they are. BMP scales them by object priors."""
         return levels
-
-    def decoded(self, levels: list[Tensor], maps: Tensor) -> Tensor:
-        """Return the decoder's logits of the levels; BMP may add those of Branch-C."""
-        logits: Tensor = self.decoder(levels)
-        return logits
 
     def background_of(self, logits: Tensor) -> Tensor:
         """Return how far Branch-S takes each pixel for background, (B, C, h, w) -> (B, 1, h, w): its logit."""
@@ -223,7 +215,7 @@ class OneStage(Method):
                     own = Attention(*(part[: len(images)] for part in seen.attention))  # the twins' is not used
                     grid = (seen.maps.shape[2], seen.maps.shape[3])
                     found = self.affinity_head(own, grid)
-        merged, said = (torch.stack(all).mean(dim=0) if all else None for all in (background, logits))
+        merged, said = (torch.stack(part).mean(dim=0) if part else None for part in (background, logits))
         return Look(stretch(maps), merged, said, found, grid)
 
     def taught(self, images: Tensor, targets: Targets, done: float) -> dict[str, Tensor]:
