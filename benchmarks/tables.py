@@ -92,6 +92,7 @@ _NO_S2C, _NO_BSP, _NO_OFD = "segment.lambda_s2c=0.0", "segment.bsp=false", "segm
 _PAPER_BMP = (
     "segment.sigma_c=0.75",
     "segment.sigma_s=0.5",
+    "segment.c2s_loss=soft_margin",
     "segment.confidence=softmax",
     "segment.balance_c2s=false",
     "segment.balance_s2c=false",

@@ -22,6 +22,7 @@ PAPER = {  # what the recipe `bmp` does otherwise
     "sigma_c": 0.75,
     "sigma_s": 0.5,
     "confidence": "softmax",
+    "c2s_loss": "soft_margin",
     "balance_c2s": False,
     "balance_s2c": False,
     "floor_s2c": 0.0,

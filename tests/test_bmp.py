@@ -266,7 +266,8 @@ def test_terms_have_the_weights_of_equation_14() -> None:
         torch.testing.assert_close(doubled[name], 2 * single[name])
     config = BmpConfig()
     assert (config.lambda_c2s, config.lambda_s2c, config.lambda_aff) == (0.7, 0.1, 0.1)
-    assert (config.sigma_c, config.sigma_s, config.confidence) == (0.5, 0.75, "logit")  # as the authors' code
+    assert (config.sigma_c, config.sigma_s) == (0.5, 0.5)
+    assert (config.c2s_loss, config.confidence) == ("cross_entropy", "softmax")  # which go together
 
 
 @pytest.mark.parametrize("name", ["lambda_c2s", "lambda_s2c", "lambda_aff"])

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from csd_pairs import Plain, pairs, plain_consistency, softmax
 from hintseg.types import Progress
-from hintseg.wrappers import consistency as consistency_module
 from hintseg.wrappers.consistency import consistency, scale_free_consistency, suppression, with_dummy
 from hintseg.wrappers.csd import Csd, CsdConfig
-from made import given, of, rand
+from made import of, rand
 
 
 def test_consistency_equals_the_equation() -> None:
@@ -116,18 +115,3 @@ def test_stage_one_teaches_and_is_not_trained() -> None:
     assert list(wrapped.state_dict()) == ["localizer.mix"]
     online = Csd(Plain(), CsdConfig(background=1.0, reliable=0.0)).train().losses(pairs(), Progress(0, 1))
     assert not torch.equal(losses["loss_fg"], online["loss_fg"])
-
-
-def test_without_scale_a_source_shows_its_own_class_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-
-    def noted(teacher: Tensor, student: Tensor, cells: Tensor) -> Tensor:
-        seen.append(teacher)
-        return student.sum() * 0
-
-    monkeypatch.setattr(consistency_module, "scale_free_consistency", noted)
-    Csd(Plain(), CsdConfig(), other()).train().losses(pairs(), Progress(0, 1))
-    maps = other().raw_maps(given(pairs().source).images).detach()
-    for found, own, label in zip(seen[0], maps, (1, 0), strict=True):
-        torch.testing.assert_close(found[label], own[label])
-        assert not found[[k for k in range(3) if k != label]].any()

@@ -42,6 +42,7 @@ class Case(NamedTuple):
 PAPER_CSD = {"form": "paper", "teacher": "online", "foreground": 0.01}
 PAPER_BMP = {
     "confidence": "softmax",
+    "c2s_loss": "soft_margin",
     "balance_c2s": False,
     "balance_s2c": False,
     "floor_s2c": 0.0,
@@ -88,8 +89,8 @@ CASES = {
     "bmp-par": Case("bmp", {"backbone": MIT, "width": 16} | PAPER_BMP | LOW, 15),
     "bmp": Case("bmp", {"backbone": MIT, "width": 16} | PAPER_BMP | LOW),
     "bmp-timm": Case("bmp", {"backbone": RESNET, "width": 16} | PAPER_BMP | LOW),
-    "bmp-ours": Case("bmp", {"backbone": MIT, "width": 16, "sigma_c": 0.1, "sigma_s": -9.0}),
-    "bmp-ours-no-background": Case("bmp", {"backbone": MIT, "width": 16, "sigma_s": -9.0}, background=False),
+    "bmp-ours": Case("bmp", {"backbone": MIT, "width": 16, "sigma_c": 0.1, "sigma_s": 0.1}),
+    "bmp-ours-no-background": Case("bmp", {"backbone": MIT, "width": 16, "sigma_s": 0.1}, background=False),
     "bmp-no-background": Case("bmp", {"backbone": MIT, "width": 16} | PAPER_BMP | LOW, background=False),
 }
 
