@@ -84,7 +84,8 @@ def all_of(encoder: object, image: torch.Tensor) -> list[torch.Tensor]:
     if isinstance(encoder, PlainVit):
         levels, attention = encoder.attended(image)
         return [*levels, attention]
-    return of(Backbone, encoder)(image)
+    found: list[torch.Tensor] = of(Backbone, encoder)(image)
+    return found
 
 
 @pytest.mark.parametrize("backbone", [VIT, RESNET], ids=["vit", "resnet"])
