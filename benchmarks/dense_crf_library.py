@@ -25,6 +25,7 @@ SIZE = (321, 481)
 
 
 def main() -> None:
+    """Time both on the photos of a folder and print the ratios."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--photos", type=int, default=3)
