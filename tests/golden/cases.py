@@ -39,11 +39,13 @@ class Case(NamedTuple):
     csd: dict[str, object] | None = None
 
 
+PAPER_WORDS = {"codebook": "learned", "temperature": 1.0, "frequency": "sum", "word_scale": False}
 LOW = {"sigma_c": 0.1, "sigma_s": 0.1}  # untrained branches are sure of nothing
 CASES = {
     "cam": Case("cam", {"backbone": RESNET, "pooling": "gap"}),
     "cam-hspp": Case("cam", {"backbone": RESNET, "pooling": "hspp"}),
     "vwe": Case("vwe", {"backbone": RESNET, "words": 16}),
+    "vwe-paper": Case("vwe", {"backbone": RESNET, "words": 16} | PAPER_WORDS),
     "mctformer": Case("mctformer", {"backbone": VIT}),
     "mctformer-hybrid": Case("mctformer", {"backbone": VIT | {"stem": RESNET | {"levels": 5}}}),
     "csd-cam": Case("cam", {"backbone": RESNET}, csd={"reliable": 0.0, "foreground": 1.0, "background": 1.0}),

@@ -23,7 +23,7 @@ from hintseg.nn.encoders import build_encoder, encoder_groups
 from hintseg.nn.pooling import POOLED_NORM, gap, pool
 from hintseg.nn.prior import ClassPrior
 from hintseg.nn.scale import FeatureScale
-from hintseg.nn.visual_words import VisualWords
+from hintseg.nn.visual_words import VisualWords, WordCode
 from hintseg.types import Batch, ParameterGroup, Progress, Supervision
 
 
@@ -54,9 +54,11 @@ class VweConfig(MethodConfig):
     gamma: Annotated[float, Field(ge=0)] = 2.0
     prior: bool = True
     words: Count = 256
-    temperature: Positive = 1.0
-    frequency: Literal["sum", "mean"] = "sum"
-    word_branch: bool = False
+    codebook: Literal["means", "learned"] = "means"
+    temperature: Positive = 0.05
+    frequency: Literal["norm", "mean", "sum"] = "norm"
+    word_scale: bool = True
+    word_branch: Literal["none", "sum", "max"] = "sum"
 
 
 class Vwe(Method):
@@ -80,7 +82,11 @@ class Vwe(Method):
         channels = self.backbone.channels[-1]
         self.feature_scale = FeatureScale(rms=POOLED_NORM / channels**0.5)
         self.prior = ClassPrior(classes)
-        self.encoder = VisualWords(config.words, channels, temperature=config.temperature)
+        self.encoder = VisualWords(
+            config.words, channels, temperature=config.temperature, learned=config.codebook == "learned"
+        )
+        self.word_scale = FeatureScale(rms=POOLED_NORM / channels**0.5)
+        self.frequency_scale = FeatureScale(rms=POOLED_NORM / config.words**0.5)
         self.image_classifier = nn.Conv2d(channels, classes, kernel_size=1, bias=False)  # W_img
         self.word_classifier = nn.Conv2d(channels, config.words, kernel_size=1, bias=False)  # W_word
         self.word_to_image = nn.Conv2d(config.words, classes, kernel_size=1, bias=False)  # W_w2i
@@ -91,11 +97,19 @@ class Vwe(Method):
         return True
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Measure the feature scale on some batches, in training mode: that is what the classifiers will see."""
+        """Measure the scales on some batches, in training mode (that is what the classifiers will see); find words."""
         mode, device, seen = self.training, self.image_classifier.weight.device, list(batches)
         self.train()
         with torch.no_grad():
-            self.feature_scale.measure(self._pool(self.backbone(b.images.to(device))[-1]) for b in seen)
+            levels = [self.backbone(b.images.to(device))[-1] for b in seen]
+            self.feature_scale.measure(self._pool(level) for level in levels)
+            levels = [self.feature_scale(level) for level in levels]
+            if self.config.word_scale:
+                self.word_scale.measure(gap(level) for level in levels)
+            if self.config.codebook == "means":
+                self.encoder.start(levels)
+            if self.config.frequency == "norm":
+                self.frequency_scale.measure(self._frequency(self.encoder(level)) for level in levels)
         self.train(mode)
         if self.config.prior:
             self.prior.measure((b.targets.tags, b.targets.tags_known) for b in seen)
@@ -106,9 +120,12 @@ class Vwe(Method):
         # The words follow the features and never pull them along: only the codebook and W_w2i learn from loss_w2i.
         code = self.encoder(features.detach())
         p_img = self.prior(_classify(self.image_classifier, self._pool(features)))
-        p_word = _classify(self.word_classifier, gap(features))  # words come from all cells, hence the average
+        # Words come from all cells, hence the average.
+        p_word = _classify(self.word_classifier, self.word_scale(gap(features)))
         with torch.autocast(batch.images.device.type, enabled=False):  # words differ in the third digit
-            p_w2i = self.prior(_classify(self.word_to_image, code.frequency(self.config.frequency)))
+            p_w2i = self.prior(_classify(self.word_to_image, self.frequency_scale(self._frequency(code))))
+        if self.training and self.config.codebook == "means":
+            self.encoder.follow(features.detach(), code)
         return {
             "loss_img": tag_loss(p_img, batch.targets),
             "loss_word": multi_label_soft_margin(p_word, code.present),
@@ -116,18 +133,17 @@ class Vwe(Method):
         }
 
     def class_maps(self, images: Tensor) -> Tensor:
-        """Return class maps (B, K, h, w), >= 0, not normalised.
-
-        With `word_branch` both branches are brought to one scale before the maximum: P is nearly constant over cells,
-        so the word map of a class is a large constant with a small pattern on it.
-        """
+        """Return class maps (B, K, h, w), >= 0, not normalised."""
         features = self._features(images)
-        image_maps = torch.relu(self.image_classifier(features))  # Eq. 10
-        if not self.config.word_branch:
-            return image_maps
-        with torch.autocast(images.device.type, enabled=False):  # P is flat: its pattern needs all digits
-            word_maps = torch.relu(self.word_to_image(self.encoder(features).probabilities))  # Eq. 11
-        return combine_branches(image_maps, word_maps)
+        image_maps: Tensor = self.image_classifier(features)  # Eq. 10
+        if self.config.word_branch == "none":
+            return torch.relu(image_maps)
+        with torch.autocast(images.device.type, enabled=False):  # P may be flat: its pattern needs all digits
+            shares = self.encoder(features).probabilities - self.encoder.usual[:, None, None]
+            word_maps: Tensor = self.word_to_image(self.frequency_scale(shares))  # Eq. 11
+        if self.config.word_branch == "sum":
+            return torch.relu(image_maps + word_maps)
+        return combine_branches(torch.relu(image_maps), torch.relu(word_maps))
 
     def raw_maps(self, images: Tensor) -> Tensor:
         """Return the image branch's scores of every cell (Eq. 10), (B, K, h, w), with a gradient."""
@@ -146,6 +162,10 @@ class Vwe(Method):
         """(B, 3, H, W) -> (B, d, h, w)."""
         scaled: Tensor = self.feature_scale(self.backbone(images)[-1])
         return scaled
+
+    def _frequency(self, code: WordCode) -> Tensor:
+        """Return word frequencies (B, k) as the classifier of tags sees them, before their scale."""
+        return code.frequency("sum" if self.config.frequency == "sum" else "mean") - self.encoder.usual
 
     def _pool(self, features: Tensor) -> Tensor:
         """(B, d, h, w) -> (B, d)."""
