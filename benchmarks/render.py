@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import results
 from benchmarks.results import Result
-from benchmarks.tables import TABLES, Table
+from benchmarks.tables import TABLES, VAL, Table
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -68,9 +68,10 @@ def markdown(table: Table, found: Sequence[Result]) -> str:
 
 
 def _of_set(table: Table, data_set: str, found: Sequence[Result]) -> str:
+    shares = any(row.upper for row in table.rows.values())
     columns = [column.title for column in table.columns if any(one.column == column.title for one in found)]
     heads = [data_set, "runs", *columns, *([f"less {table.baseline}, {columns[0]}"] if table.baseline else [])]
-    heads += ["seconds", "peak MiB"]
+    heads += ["share of true masks"] * shares + ["seconds", "peak MiB"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     values: dict[str, dict[str, dict[int, float]]] = {}
     for one in found:
@@ -82,6 +83,8 @@ def _of_set(table: Table, data_set: str, found: Sequence[Result]) -> str:
             if table.baseline:
                 base = values.get(table.baseline, {}).get(columns[0], {})
                 cells.append(_difference(values[row].get(columns[0], {}), base) if row != table.baseline else "")
+            if shares:
+                cells.append(_share(values[row], values.get(table.rows[row].upper, {})))
             cells += [f"{statistics.mean(values[row]['seconds'].values()):.0f}"]
             cells += [f"{max(values[row]['peak_mib'].values()):.0f}"]
             lines.append(f"| {' | '.join(cells)} |")
@@ -94,6 +97,13 @@ def _spread(values: Sequence[float], factor: float) -> str:
         return ""
     spread = f" ± {factor * statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{factor * statistics.mean(values):.1f}{spread}"
+
+
+def _share(values: Mapping[str, Mapping[int, float]], upper: Mapping[str, Mapping[int, float]]) -> str:
+    """Return how much of what true masks give is had, equal seeds held against each other."""
+    mine, whole = (of.get(VAL.title, {}) for of in (values, upper))
+    shares = [mine[seed] / whole[seed] for seed in mine if whole.get(seed)]
+    return f"{_spread(shares, 100)} %" if shares else ""
 
 
 def _difference(values: Mapping[int, float], base: Mapping[int, float]) -> str:

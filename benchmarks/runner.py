@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,8 +99,11 @@ def _one(
     found = []
     for column in table.columns:
         for one in made.metrics:
-            if (one["kind"], one["split"], one["oracle"]) == (column.kind, column.split, column.oracle):
-                found.append(result(column.title, "miou", one["miou"], column.split, one["protocol"]))
+            of_kind = (one["kind"], one["split"], one["oracle"]) == (column.kind, column.split, column.oracle)
+            if of_kind and set(column.classes) <= set(one["iou"]):
+                known = [iou for name in column.classes if (iou := one["iou"][name]) is not None]
+                value = statistics.mean(known) if column.classes else one["miou"]
+                found.append(result(column.title, "miou", value, column.split, one["protocol"]))
     ended = {event.what: event for event in RunFolder.open(place).history if event.seconds is not None}
     found.append(result("seconds", "seconds", sum(event.seconds or 0 for event in ended.values())))
     found.append(result("peak_mib", "peak_mib", max(event.peak_memory_mb or 0 for event in ended.values())))

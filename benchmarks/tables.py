@@ -14,12 +14,14 @@ class Column:
         kind: Kind of result in metrics.json, such as `seed` or `segmentation`.
         split: `train` or `val`.
         oracle: Whether the threshold was swept on ground truth.
+        classes: The classes whose mean it is; all where none is named. Data sets without them have no such column.
     """
 
     title: str
     kind: str
     split: str
     oracle: bool = False
+    classes: tuple[str, ...] = ()
 
 
 SEEDS = Column("seeds", "seed", "train")
@@ -38,12 +40,14 @@ class Row:
         settings: Dotted settings, added to the table's and the data set's.
         after: Row whose run it goes on from: stages that its settings do not touch are not run again.
         without: Beginnings of the table's and the data set's settings that do not concern it.
+        upper: Row that learns from true masks and is otherwise alike: the share of its `VAL` is shown.
     """
 
     recipe: str
     settings: tuple[str, ...] = ()
     after: str = ""
     without: tuple[str, ...] = ()
+    upper: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,37 @@ class Table:
     notes: tuple[str, ...] = field(default=())
 
 
+FREQUENT = ("background", "cat", "chair", "cow", "dog", "horse", "person", "sheep", "sofa")
+"""Classes of voc12-animals with at least 15 training photos, and the background."""
+
+FREQUENT_SEEDS = Column("seeds, frequent classes", "seed", "train", classes=FREQUENT)
+FREQUENT_MASKS = Column("masks, frequent classes", "pseudo mask", "train", classes=FREQUENT)
+FREQUENT_VAL = Column("segmentation, frequent classes", "segmentation", "val", classes=FREQUENT)
+
 _STOP = ("refine=null", "segment=null")
 _SMALL = ("backbone.name=mobilenetv2_100", "backbone.weights={weights}/mobilenetv2_100_in1k.safetensors")
+
+_NETWORKS = {
+    "DeiT-Ti": ("deit_tiny_patch16_224", "deit_tiny_patch16_224"),
+    "MobileNetV2": ("mobilenetv2_100", "mobilenetv2_100_in1k"),
+    "ResNetV2-50 C4": ("resnetv2_50", "resnetv2_50_c4_in1k"),
+    "ViT-S/14 (saliency)": ("vit_small_patch14_dinov2", "vit_small_patch14_dinov2"),
+}
+"""timm's name and the weight file of each network."""
+
+
+def _networks() -> dict[str, Row]:
+    """Return the rows of the recipes on each network, its weights frozen and its features kept."""
+    rows = {}
+    kept = ("backbone.freeze=all", "maps.scales=[1.0]", "test.scales=[1.0]", "segment.method=segformer_head")
+    for title, (name, file) in _NETWORKS.items():
+        network = (f"backbone.name={name}", f"backbone.weights={{weights}}/{file}.safetensors", *kept)
+        network += ("backbone.output_stride=16", "backbone.levels=4") if name == "resnetv2_50" else ()
+        for recipe in ("quick", "full", "cam", "vwe"):
+            upper = "" if recipe == "full" else f"full, {title}"
+            rows[f"{recipe}, {title}"] = Row(recipe, network, upper=upper)
+    return rows
+
 
 TABLES: dict[str, Table] = {
     "vwe": Table(
@@ -88,5 +121,11 @@ TABLES: dict[str, Table] = {
         columns=(SEEDS, ORACLE, MASKS, VAL),
         settings=(*_SMALL, "maps.scales=[1.0,0.5]", "test.scales=[1.0]"),
         baseline="GAP",
+    ),
+    "networks": Table(
+        title="Recipes on four networks, frozen, with a light head",
+        rows=_networks(),
+        data={"msrc": ("data.background=none",), "voc12-animals": ("data.longest=320",)},
+        columns=(SEEDS, MASKS, VAL, FREQUENT_SEEDS, FREQUENT_MASKS, FREQUENT_VAL),
     ),
 }
