@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hintseg.errors import ShapeError
 from hintseg.refine import ParAffinity, _par_numba, pamr, par
-from hintseg.refine.par import affinity, propagate
+from hintseg.refine.par import DILATIONS, affinity, propagate, reach
 from published import reference
 
 
@@ -229,3 +229,27 @@ def test_normalised_or_integer_photos_are_refused(rgb: torch.Tensor, message: st
 def test_unknown_variant_is_refused() -> None:
     with pytest.raises(ShapeError, match="variant 'PAR' is unknown; give 'par' or 'pamr'"):
         ParAffinity(torch.zeros(1, 3, 2, 2), variant="PAR")  # type: ignore[arg-type]
+
+
+def test_reach_is_a_share_of_the_side_and_never_beyond_the_published_one() -> None:
+    for side in (2, 48, 64, 112, 256, 700):
+        share = min(side, 256) / 256
+        wanted = {max(1, round(share * d)) for d in (1, 2, 4, 8, 12, 24)}
+        assert reach(side) == tuple(sorted(wanted)), side
+
+
+def test_auto_takes_the_reach_of_the_shorter_side() -> None:
+    scores, rgb = random_scores(1, 2, 40, 70), random_photos(1, 3, 40, 70)
+    expected = par(scores, rgb, dilations=reach(40), iterations=3)
+    torch.testing.assert_close(par(scores, rgb, dilations="auto", iterations=3), expected)
+    assert not torch.allclose(par(scores, rgb, iterations=3), expected)
+
+
+def test_a_small_photo_keeps_its_small_object() -> None:
+    """Of a disc on a ground of like noise, the published distances leave less than those of the photo's size."""
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    disc = ((y - 32) ** 2 + (x - 32) ** 2 < 14**2).float()
+    noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 40
+    rgb = 90 + noise + 30 * disc
+    near, far = (par(disc[None, None], rgb, dilations=kind)[0, 0][disc > 0].mean() for kind in ("auto", DILATIONS))
+    assert near > far + 0.1

@@ -83,7 +83,7 @@ def test_k_means_equals_a_slow_plain_one(monkeypatch: pytest.MonkeyPatch) -> Non
     directions = [unit([v - m for v, m in zip(cell, centre, strict=True)]) for cell in cells]
     book = directions[:3]
     for _ in range(ROUNDS):
-        named = [max(range(3), key=lambda j: cosine(d, book[j])) for d in directions]  # noqa: B023
+        named = [max(range(3), key=lambda j: cosine(d, book[j])) for d in directions]
         members = [[d for d, n in zip(directions, named, strict=True) if n == j] for j in range(3)]
         book = [unit([sum(one) for one in zip(*group, strict=True)]) for group in members]
     torch.testing.assert_close(encoder.centre, torch.tensor(centre))
@@ -152,7 +152,11 @@ def test_word_code_and_its_gradient_equal_the_published_numbers() -> None:
 @pytest.mark.parametrize("pooling", ["gap", "hspp"])
 @pytest.mark.parametrize("frequency", ["sum", "mean"])
 def test_losses_equal_the_equations(pooling: str, frequency: str) -> None:
-    method, images, tags = network(pooling=pooling, frequency=frequency, **PAPER), rand(2, 3, 64, 64), rand(2, 3).round()
+    method, images, tags = (
+        network(pooling=pooling, frequency=frequency, **PAPER),
+        rand(2, 3, 64, 64),
+        rand(2, 3).round(),
+    )
     features = method.backbone(images)[-1]
     code = method.encoder(features)
     f_img = hspp(features) if pooling == "hspp" else gap(features)
