@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -18,14 +19,14 @@ from made import batch_of, rand
 from published import reference
 
 
-def network(classes: int = 3, **settings: bool | str | float) -> Vwe:
+def network(classes: int = 3, **settings: Any) -> Vwe:
     torch.manual_seed(0)
     backbone = BackboneConfig(name="test_resnet", weights="random", freeze="norm")
     given = {"backbone": backbone, "words": 16} | settings
     return Vwe(VweConfig.model_validate(given), classes, True).eval()
 
 
-PAPER = {"codebook": "learned", "temperature": 1.0, "word_scale": False}
+PAPER: dict[str, Any] = {"codebook": "learned", "temperature": 1.0, "word_scale": False}
 
 
 # --- words ----------------------------------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ def test_losses_of_measured_words_equal_the_equations_at_their_scales(pooling: s
     """Pooled features, averages and centred word frequencies each have a root mean square norm of 27."""
     method, images, tags = network(pooling=pooling, prior=False), rand(4, 3, 64, 64), rand(4, 3).round()
     method.backbone.eval()
-    method.train = lambda mode=True: method  # type: ignore[method-assign, misc]
+    method.train = lambda mode=True: method  # type: ignore[method-assign]
     method.prepare([batch_of(images, tags)])
 
     def scaled(values: torch.Tensor) -> torch.Tensor:

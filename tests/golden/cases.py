@@ -40,6 +40,7 @@ class Case(NamedTuple):
 
 
 LEARNED_WORDS = {"codebook": "learned", "temperature": 1.0, "frequency": "sum", "word_scale": False}
+WALK = {"walk_share": 1.0, "walk_start": 0.0, "walk_steps": 1}
 FIXED = {"par_reach": "fixed"}
 LOW = {"sigma_c": 0.1, "sigma_s": 0.1}  # untrained branches are sure of nothing
 CASES = {
@@ -62,8 +63,9 @@ CASES = {
     "deeplabv2-no-background": Case("deeplabv2", {"backbone": RESNET}, background=False),
     "segformer_head": Case("segformer_head", {"backbone": RESNET, "width": 16}),
     "segformer_head-mit": Case("segformer_head", {"backbone": MIT, "width": 16}),
-    "lgsa": Case("lgsa", {"backbone": RESNET}),
-    "lgsa-probabilities": Case("lgsa", {"backbone": RESNET, "walk_on": "probabilities"}),
+    "lgsa": Case("lgsa", {"backbone": RESNET} | WALK),
+    "lgsa-probabilities": Case("lgsa", {"backbone": RESNET, "walk_on": "probabilities"} | WALK),
+    "lgsa-mass": Case("lgsa", {"backbone": RESNET, "attention_loss": "mass"}),
     "lgsa-non-local": Case("lgsa", {"backbone": RESNET, "attention": "non_local"}),
     "cfs": Case("cfs", {"backbone": RESNET | {"levels": 5}, "widths": (16, 16, 8, 8)}),
     "afa-warm": Case("afa", {"backbone": MIT, "width": 16} | FIXED, 5),

@@ -28,7 +28,11 @@ from hintseg.types import Batch, ParameterGroup, Progress, Supervision
 
 
 class VweConfig(MethodConfig):
-    """Settings of VWE; the defaults are the paper's where it says them.
+    """Settings of VWE; the defaults are the paper's but for the words, whose paper form is in `paper/vwe-voc12`.
+
+    With the paper's words (learned, temperature 1) P stays uniform and `loss_w2i` at the class prior. On features of a
+    frozen DeiT-Ti the seeds of msrc were 66.5 with GAP and 70.6 with GAP and the words below (mean of five seeds); with
+    the paper's words and Eq. 12 they were 53.3 (one seed): `python -m benchmarks run words`.
 
     Attributes:
         pooling: `hspp` is the paper's full method, `gap` its row "VWE" without the hybrid pooling.
@@ -36,15 +40,18 @@ class VweConfig(MethodConfig):
         prior: Whether the scores of tags have a fixed offset for how often the class occurs (see `hintseg.nn.prior`);
             the paper has none.
         words: k, size of the codebook.
-        temperature: Divides the cosines before the softmax over words. At the paper's 1 the words of a cell are close
-            to equally likely and word frequencies say little: on MSRC `loss_w2i` stayed at the class prior (0.33),
-            against 0.18 at 0.1.
-        frequency: Word frequency as `mean` over cells (Eq. 4) or their `sum` (the authors' code). The mean has a norm
-            of about 0.06 with 256 words, so steps of gradient descent on the word-to-image classifier are tiny.
-        word_branch: Whether the class maps take the larger of the image branch and the word branch (Eq. 12, the paper),
-            or the image branch alone (the released code). Off, because it costs 3 mIoU on `shapes`
-            (docs/benchmarks.md, "The word branch"): the word map of a class is nearly constant over a photo, and
-            stretched to the image map's range its noise paints the background.
+        codebook: `means`: k-means of centred features before the first step, then running means; `learned`: by the
+            gradient of `loss_w2i`, of features as they are (the paper).
+        temperature: Divides the cosines before the softmax over words; the paper's is 1. 0.1 and 0.2 were ahead of 0.05
+            by 1 to 2 points on msrc and behind it by 1 on voc12-animals.
+        frequency: Word frequency as `mean` over cells (Eq. 4), their `sum` (the authors' code), or the mean brought to
+            a fixed norm (`norm`), that of the features which the tag classifier sees. The mean alone has a norm of
+            about 0.06 with 256 words, so steps of gradient descent on the word-to-image classifier are tiny.
+        word_scale: Whether averages of features have a scale of their own in `loss_word`. The paper has none; features
+            scaled for `hspp` have a much smaller average, and the word classifier learns as much slower.
+        word_branch: How the class maps join the image branch and the word branch: their `sum`, since cells of both are
+            shares of the log-odds of a tag; the larger (`max`, Eq. 12, each word map stretched to its image map); or
+            `none`: the image branch alone (the released code).
     """
 
     task: ClassVar[Literal["localize", "refine", "segment", "propose"]] = "localize"
