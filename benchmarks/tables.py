@@ -106,7 +106,7 @@ def _networks() -> dict[str, Row]:
     rows = {}
     kept = ("backbone.freeze=all", "maps.scales=[1.0]", "test.scales=[1.0]", "segment.method=segformer_head")
     for title, (name, file) in _NETWORKS.items():
-        network = (f"backbone.name={name}", f"backbone.weights={{weights}}/{file}.safetensors", *kept)
+        network: tuple[str, ...] = (f"backbone.name={name}", f"backbone.weights={{weights}}/{file}.safetensors", *kept)
         network += ("backbone.output_stride=16", "backbone.levels=4") if name == "resnetv2_50" else ()
         for recipe in ("quick", "full", "cam", "vwe"):
             upper = "" if recipe == "full" else f"full, {title}"

@@ -39,9 +39,9 @@ class Case(NamedTuple):
     csd: dict[str, object] | None = None
 
 
-LEARNED_WORDS = {"codebook": "learned", "temperature": 1.0, "frequency": "sum", "word_scale": False}
-WALK = {"walk_share": 1.0, "walk_start": 0.0, "walk_steps": 1}
-FIXED = {"par_reach": "fixed"}
+LEARNED_WORDS: dict[str, object] = {"codebook": "learned", "temperature": 1.0, "frequency": "sum", "word_scale": False}
+WALK: dict[str, object] = {"walk_share": 1.0, "walk_start": 0.0, "walk_steps": 1}
+FIXED: dict[str, object] = {"par_reach": "fixed"}
 LOW = {"sigma_c": 0.1, "sigma_s": 0.1}  # untrained branches are sure of nothing
 CASES = {
     "cam": Case("cam", {"backbone": RESNET, "pooling": "gap"}),

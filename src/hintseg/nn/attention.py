@@ -100,7 +100,8 @@ def mass_loss(query: Tensor, key: Tensor, labels: Tensor) -> Tensor:
     known = labels != IGNORE
     own, all_known = (shares * member).sum(dim=2)[known], shares.sum(dim=2)[known]
     tiny = torch.finfo(wide).tiny
-    return (all_known.clamp_min(tiny).log() - own.clamp_min(tiny).log()).sum() / known.sum().clamp_min(1)
+    lost: Tensor = all_known.clamp_min(tiny).log() - own.clamp_min(tiny).log()
+    return lost.sum() / known.sum().clamp_min(1)
 
 
 class _Attend(torch.autograd.Function):
