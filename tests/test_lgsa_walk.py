@@ -14,7 +14,8 @@ from hintseg.losses.cross_entropy import pixel_cross_entropy
 from hintseg.methods.lgsa import LgsaDeepLabV2
 from hintseg.nn.attention import mass_loss
 from hintseg.types import Progress
-from test_lgsa import PAPER, PROGRESS, dark_halves, factors, network
+from made import dark_halves
+from test_lgsa import PAPER, PROGRESS, factors, network
 
 
 @pytest.mark.parametrize("walk_on", ["logits", "probabilities"])
