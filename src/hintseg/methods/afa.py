@@ -60,7 +60,7 @@ class Afa(OneStage):
 
         walks = use_affinity and config.lambda_seg > 0 and progress.fraction >= config.affinity_start
         look = self.look(images, affinity=walks)
-        par = CropPar(images, targets.windows, iterations=config.par_iterations)
+        par = CropPar(images, targets.windows, iterations=config.par_iterations, reach_of=config.par_reach)
         # The affinity always learns from PAR labels: from its own it would learn what it says already.
         colour = self.colour_labels(par, look.maps, targets)
         labels = colour

@@ -114,7 +114,7 @@ class Bmp(OneStage):
         colour: Tensor | None = None
         if c2s_on or aff_on:
             look = self.look(images, decode=bsp_on)
-            par = CropPar(images, targets.windows, iterations=config.par_iterations)
+            par = CropPar(images, targets.windows, iterations=config.par_iterations, reach_of=config.par_reach)
             if aff_on or not bsp_on:  # labels that this phase does not use are not made
                 colour = self.colour_labels(par, look.maps, targets)
             if look.background is None:
