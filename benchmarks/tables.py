@@ -103,6 +103,14 @@ _PAPER_BMP = (
     "segment.start_bias=false",
 )
 _STAGE_ONE = "csd.baseline={baseline}"
+_PAPER_WORDS = (
+    "localize.codebook=learned",
+    "localize.temperature=1.0",
+    "localize.frequency=mean",
+    "localize.word_scale=false",
+    "localize.word_branch=max",
+)
+_PAPER_WALK = ("segment.walk_share=1.0", "segment.walk_start=0.0", "segment.walk_steps=1")
 _SMALL = ("backbone.name=mobilenetv2_100", "backbone.weights={weights}/mobilenetv2_100_in1k.safetensors")
 
 _NETWORKS = {
@@ -142,6 +150,53 @@ TABLES: dict[str, Table] = {
         columns=(SEEDS, ORACLE, MASKS, VAL),
         settings=(*_SMALL, "maps.scales=[1.0,0.5]", "test.scales=[1.0]"),
         baseline="GAP",
+    ),
+    "words": Table(
+        title="VWE's words on frozen features: the branches of Eq. 12, and what differs from the paper",
+        rows={
+            "GAP": Row("cam", ("localize.pooling=gap",)),
+            "GAP + words": Row("vwe", ("localize.pooling=gap",)),
+            "HSPP": Row("cam", ("localize.pooling=hspp",)),
+            "HSPP + words": Row("vwe"),
+            "GAP, image branch": Row("vwe", ("localize.pooling=gap", "localize.word_branch=none"), after="GAP + words"),
+            "GAP + words, larger branch": Row(
+                "vwe", ("localize.pooling=gap", "localize.word_branch=max"), after="GAP + words"
+            ),
+            "GAP + words, tau 0.1": Row("vwe", ("localize.pooling=gap", "localize.temperature=0.1")),
+            "GAP + words, tau 0.2": Row("vwe", ("localize.pooling=gap", "localize.temperature=0.2")),
+            "GAP + words, frequencies as they are": Row("vwe", ("localize.pooling=gap", "localize.frequency=mean")),
+            "GAP + words, learned": Row("vwe", ("localize.pooling=gap", "localize.codebook=learned")),
+            "GAP + words of the paper": Row("vwe", ("localize.pooling=gap", *_PAPER_WORDS)),
+        },
+        data={"msrc": ("data.background=none",), "voc12-animals": ()},
+        columns=(SEEDS, ORACLE),
+        settings=(
+            "backbone.name=deit_tiny_patch16_224",
+            "backbone.weights={weights}/deit_tiny_patch16_224.safetensors",
+            "backbone.output_stride=16",
+            "backbone.freeze=all",
+            "maps.scales=[1.0]",
+            *_STOP,
+        ),
+        seeds=(0, 1, 2, 3, 4),
+        baseline="GAP",
+    ),
+    "lgsa": Table(
+        title="The CFS + LGSA paper's Tables 3 and 5: attention, its loss and the walk, on the same masks of boxes",
+        rows={
+            "none": Row("boxes", ("segment.attention=none",)),
+            "Non-local": Row("boxes", ("segment.attention=non_local",), after="none"),
+            "LGSA": Row("boxes", after="none"),
+            "LGSA + walk as printed": Row("boxes", ("segment.walk=true", *_PAPER_WALK), after="none"),
+            "LGSA + walk": Row("boxes", ("segment.walk=true",), after="none"),
+            "LGSA, mass": Row("boxes", ("segment.attention_loss=mass",), after="none"),
+            "LGSA, mass + walk": Row("boxes", ("segment.attention_loss=mass", "segment.walk=true"), after="none"),
+        },
+        data={"nuclei": (), "coco-things": ()},
+        columns=(MASKS, VAL),
+        settings=(*_SMALL, "backbone.output_stride=8", "segment.fit.crop=192", "test.scales=[1.0]"),
+        baseline="none",
+        notes=("Crops of 192 pixels at stride 8 are 24 x 24 cells.",),
     ),
     "networks": Table(
         title="Recipes on four networks, frozen, with a light head",

@@ -23,7 +23,7 @@ from hintseg.methods.afa import Afa, AfaConfig
 from hintseg.methods.method import frozen
 from hintseg.nn.affinity import window
 from hintseg.refine import par
-from hintseg.refine.pseudo_labels import CropPar, affinity_labels, inside, par_labels, present
+from hintseg.refine.pseudo_labels import CropPar, Reach, affinity_labels, inside, par_labels, present
 from hintseg.run.folder import RunFolder
 from hintseg.training.optim import build_optimizer, learning_rate_factor
 from hintseg.types import ParameterGroup, Progress
@@ -153,7 +153,7 @@ def test_prepare_measures_timm_features_only() -> None:
 def test_par_labels_equal_the_published_ones() -> None:
     data = reference("afa_labels")
     whole = torch.tensor([[0, 0, 112, 96]] * 2)  # the published labels let PAR see the padding
-    spread = CropPar(data["img"] / 255, whole)
+    spread = CropPar(data["img"] / 255, whole, reach_of="fixed")
     found = par_labels(spread, data["cam"], data["cls"], whole, high=0.55, low=0.35)
     found = found.masked_fill(~inside(windows_of(data["box"]), (96, 112)), 255)
     assert torch.equal(found.long(), data["refined"].long())
@@ -161,7 +161,7 @@ def test_par_labels_equal_the_published_ones() -> None:
 
 def test_spreading_in_crops_equals_the_published_maps() -> None:
     data = reference("afa_labels")
-    spread = CropPar(data["img"] / 255, windows_of(data["box"]))
+    spread = CropPar(data["img"] / 255, windows_of(data["box"]), reach_of="fixed")
     found = present(data["cls"])
     # The file holds every fourth pixel.
     packed = spread(found.pack(torch.full((2, 1, 96, 112), 0.35), data["cam"]))[..., ::4, ::4]
@@ -173,15 +173,18 @@ def test_spreading_in_crops_equals_the_published_maps() -> None:
                 torch.testing.assert_close(packed[photo, channel][window_], expected[window_], rtol=1e-4, atol=1e-5)
 
 
-def plain_labels(maps: Tensor, image: Tensor, keys: list[int], high: float, low: float) -> Tensor:
+def plain_labels(maps: Tensor, image: Tensor, keys: list[int], reach: tuple[int, ...]) -> Tensor:
     """Label one uncropped photo with the published steps, one background score after the other."""
+    high, low = 0.55, 0.35
     halves = [side // 2 for side in image.shape[1:]]
     winners = []
     for level in (high, low):
         stack = torch.cat([torch.full_like(maps[:1], level), maps[[k - 1 for k in keys]]])[None]
         small = F.interpolate(stack, size=halves, mode="bilinear", align_corners=False).softmax(dim=1)
         rgb = F.interpolate(image[None], size=halves, mode="bilinear", align_corners=False) * 255
-        large = F.interpolate(par(small, rgb), size=image.shape[1:], mode="bilinear", align_corners=False)[0]
+        large = F.interpolate(
+            par(small, rgb, dilations=reach), size=image.shape[1:], mode="bilinear", align_corners=False
+        )[0]
         winners.append(torch.tensor([0, *keys])[large.argmax(dim=0)])
     labels = torch.full_like(winners[0], 255)
     labels[winners[0] > 0] = winners[0][winners[0] > 0]
@@ -189,14 +192,22 @@ def plain_labels(maps: Tensor, image: Tensor, keys: list[int], high: float, low:
     return labels
 
 
-def test_par_labels_of_mixed_photos_equal_each_photo_alone() -> None:
+@pytest.mark.parametrize(
+    ("reach_of", "reach"),
+    [
+        ("fixed", (1, 2, 4, 8, 12, 24)),
+        ("crop", (1, 2)),  # half of the crop has 16 pixels: 24 becomes 24 * 16 / 256 = 1.5
+    ],
+)
+def test_par_labels_of_mixed_photos_equal_each_photo_alone(reach_of: Reach, reach: tuple[int, ...]) -> None:
     images, maps = rand(3, 3, 32, 40), rand(3, 4, 32, 40, seed=1)
     tags = torch.tensor([[1.0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]])
     windows = torch.tensor([[0, 0, 40, 32], [6, 4, 30, 28], [0, 0, 40, 32]])
-    found = par_labels(CropPar(images, windows), maps, tags, windows, high=0.55, low=0.35)
+    spread = CropPar(images, windows, reach_of=reach_of)
+    found = par_labels(spread, maps, tags, windows, high=0.55, low=0.35)
     for i, (x0, y0, x1, y1) in enumerate(windows.tolist()):
         keys = (tags[i].nonzero()[:, 0] + 1).tolist()
-        alone = plain_labels(maps[i, :, y0:y1, x0:x1], images[i, :, y0:y1, x0:x1], keys, 0.55, 0.35)
+        alone = plain_labels(maps[i, :, y0:y1, x0:x1], images[i, :, y0:y1, x0:x1], keys, reach)
         assert torch.equal(found[i, y0:y1, x0:x1].long(), alone)
         outside = found[i].clone()
         outside[y0:y1, x0:x1] = 255

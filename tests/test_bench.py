@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -12,13 +13,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hintseg.bench import OPERATIONS, measure, measuring
+from hintseg.bench import OPERATIONS, libraries, measure, measuring
 from hintseg.bench.measuring import PLAIN, Rates, largest_difference, load_plain
 from hintseg.bench.operations import photos
 from hintseg.cli.app import app
 from hintseg.cli.bench import bench as command
 from hintseg.errors import ConfigError
-from hintseg.refine import DenseCrf
+from hintseg.refine import DenseCrf, dense_crf
 
 CPU = torch.device("cpu")
 
@@ -97,6 +98,46 @@ def test_a_long_plain_version_is_run_once(monkeypatch: pytest.MonkeyPatch) -> No
     row = measure(OPERATIONS["par"], CPU, Rates(1, 1e9, 1e9), tiny=True, repeats=2)
     assert (row.runs, row.plain_runs) == (2, 1)
     assert row.ratio is not None
+
+
+def test_the_library_is_beside_ours_or_the_command_says_how(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hintseg.bench.measuring.PLAIN", PLAIN.with_name("missing.py"))
+    monkeypatch.setattr("hintseg.bench.measuring.peak_memory", lambda *_, **__: 7)
+    monkeypatch.setattr("hintseg.bench.libraries.missing", lambda: None)
+    operation = OPERATIONS["dense_crf"]
+    made = dataclasses.replace(operation, library=lambda **given: operation.ours(**given) + 0.25)
+    monkeypatch.setitem(OPERATIONS, "dense_crf", made)
+    row = measure(made, CPU, Rates(1, 1e9, 1e9), tiny=True, repeats=3)
+    assert row.library_difference == pytest.approx(0.25)
+    assert row.library_seconds is not None
+    assert row.library_ratio == row.library_seconds / row.seconds
+    given: dict[str, Any] = {"device": "cpu", "threads": [1], "slow": False, "tiny": True, "json": False}
+    command(["dense_crf", "par"], **given)
+    text = capsys.readouterr().out
+    beside = text[text.index("Beside the C++ library") : text.index("Bytes and operations")]
+    assert "3e-01" in beside or "2e-01" in beside
+    assert "par" not in beside
+    monkeypatch.setattr("hintseg.bench.libraries.missing", lambda: "install this")
+    command(["dense_crf"], **given)
+    text = capsys.readouterr().out
+    assert "install this" in text
+    assert "Beside the C++ library" not in text
+    command(["par"], **given)
+    assert "install this" not in capsys.readouterr().out
+
+
+def test_ours_equals_the_library() -> None:
+    if libraries.missing():
+        pytest.skip("pydensecrf2 is not installed")
+    case = OPERATIONS["dense_crf_21_alive"].make(CPU, True)
+    assert measuring.mean_difference(dense_crf(**case.arguments), libraries.dense_crf(**case.arguments)) < 1e-5
+
+
+def test_advice_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hintseg.bench.libraries.find_spec", lambda name: None)
+    assert "pip install 'hintseg[bench]'" in (libraries.missing() or "")
 
 
 def test_memory_of_a_run_is_what_it_allocates() -> None:

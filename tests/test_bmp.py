@@ -94,7 +94,7 @@ def test_multi_scale_branches_equal_the_published_ones() -> None:
 
 def test_propagation_equals_the_published_one() -> None:
     data = reference("bmp_bsp")
-    spread = CropPar(data["img"] / 255, windows_of(data["box"]))
+    spread = CropPar(data["img"] / 255, windows_of(data["box"]), reach_of="fixed")
     background = data["background"]
     labels, best = background_aware(spread, data["cams"], background, data["cls"], keep_gain=True)
     torch.testing.assert_close(best[:, ::2, ::2], data["best"], rtol=1e-3, atol=1e-5)  # every second pixel
@@ -235,7 +235,8 @@ def test_propagation_equals_equations_12_and_13(kind: str) -> None:
             c += torch.maximum(maps[0], maps[1].flip(2))[1].relu()
         b_s, c = plain_stretch(b_s) if kind == "stretched" else b_s, plain_stretch(c)
         rgb = grow(images, (32, 32)) * 255
-        s_c = grow(par(torch.stack([b_s[0], c])[None], rgb), (64, 64))[0]  # Eq. 13
+        near = (1, 2, 3)  # 24 / 256 of half of the crop's 64 pixels is 3
+        s_c = grow(par(torch.stack([b_s[0], c])[None], rgb, dilations=near), (64, 64))[0]  # Eq. 13
     labels, found = method.label_photos(images, tags)
     torch.testing.assert_close(found[0], b_s, rtol=1e-4, atol=1e-5)
     assert (labels[0] == torch.tensor([0, 2])[s_c.argmax(dim=0)]).float().mean() > 0.999

@@ -23,7 +23,8 @@ from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import RunError
 from hintseg.features.cache import FeatureCache, place
 from hintseg.methods.method import Method
-from hintseg.nn.plain_vit import is_plain_vit
+from hintseg.nn.backbones import Backbone
+from hintseg.nn.plain_vit import PlainVit, is_plain_vit
 from hintseg.pipeline.kept import Kept, keep
 from hintseg.registry import METHODS, resolve
 from hintseg.training.watch import Watch
@@ -77,14 +78,23 @@ def image_of(photo: Photo) -> torch.Tensor:
     return torch.from_numpy(np.array(Image.open(photo.path))).permute(2, 0, 1)[None].float() / 255
 
 
+@torch.no_grad()
+def all_of(encoder: object, image: torch.Tensor) -> list[torch.Tensor]:
+    """The levels, and where the class token looks if there is one."""
+    if isinstance(encoder, PlainVit):
+        levels, attention = encoder.attended(image)
+        return [*levels, attention]
+    found: list[torch.Tensor] = of(Backbone, encoder)(image)
+    return found
+
+
 @pytest.mark.parametrize("backbone", [VIT, RESNET], ids=["vit", "resnet"])
 def test_what_is_kept_is_what_the_encoder_gives(photos: list[Photo], backbone: dict[str, Any]) -> None:
     method = build("cam", backbone)
     kept = kept_of(method, photos)
     for photo in photos:
         found, image = given(kept.read(photo)), image_of(photo)
-        with torch.no_grad():
-            levels, mirrored = method.backbone(image), method.backbone(image.flip(3))  # type: ignore[operator]
+        levels, mirrored = (all_of(method.backbone, side) for side in (image, image.flip(3)))
         for level, own, twin in zip(found, levels, mirrored, strict=True):
             assert level.dtype == torch.float16
             torch.testing.assert_close(level.float(), torch.cat([own, twin]), rtol=1e-3, atol=1e-3)

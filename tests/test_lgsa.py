@@ -312,9 +312,12 @@ def network(classes: int = 2, background: bool = True, awake: bool = True, **set
     return made
 
 
+PAPER: dict[str, Any] = {"walk_share": 1.0, "walk_start": 0.0, "walk_steps": 1}
+
+
 @pytest.mark.parametrize("walk_on", ["logits", "probabilities"])
 def test_losses_equal_equations_8_to_10(walk_on: str) -> None:
-    method, batch = network(walk_on=walk_on).eval(), dark_halves()
+    method, batch = network(walk_on=walk_on, **PAPER).eval(), dark_halves()
     assert batch.targets.pixels is not None
     features = method.scale(method.backbone(batch.images)[-1])
     labels = labels_on_grid(batch.targets.pixels, (8, 8)).flatten(1)

@@ -10,14 +10,16 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ConfigError, WeightsError
+from hintseg.methods.cam import Cam, CamConfig
 from hintseg.nn.encoders import build_encoder, encoder_groups
 from hintseg.nn.plain_vit import PlainVit, is_plain_vit
 from hintseg.registry import METHODS, resolve
 from hintseg.types import Progress
-from made import batch_of
+from made import batch_of, of
 
 SMALL = {"depth": 4, "embed_dim": 48, "num_heads": 3}
 FAMILIES = (
@@ -193,3 +195,46 @@ def test_every_method_stands_on_a_plain_vit(name: str) -> None:
     total = torch.stack(list(losses.values())).sum()
     assert total.isfinite()
     total.backward()
+
+
+@pytest.mark.parametrize(
+    "name", ["deit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2", "vit_base_patch16_clip_224"]
+)
+def test_the_class_token_looks_where_the_blocks_that_are_read_say(name: str) -> None:
+    torch.manual_seed(0)
+    net, images = vit(name, output_stride=16, blocks=(2, 3)).eval(), torch.rand(2, 3, 48, 80)
+    prefix, rows = int(net.net.num_prefix_tokens), []
+
+    def look(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        rows.append(inputs[0][:, :, 0, prefix:].mean(dim=1) * inputs[0].shape[3])
+
+    with torch.no_grad():
+        levels, attention = net.attended(images)
+        for block in list(net.net.blocks)[1:3]:
+            block.attn.fused_attn = False
+            block.attn.attn_drop.register_forward_pre_hook(look)
+        assert torch.allclose(net(images)[-1], levels[-1], atol=1e-5)
+    assert attention.shape == (2, 1, 3, 5)
+    assert torch.allclose(attention.flatten(1), torch.stack(rows).mean(dim=0), atol=1e-4)
+
+
+def test_class_maps_follow_the_class_token_where_it_is_frozen_and_there_is_a_background() -> None:
+    images = torch.rand(1, 3, 32, 48)
+
+    def cam(background: bool, **changes: Any) -> Cam:
+        torch.manual_seed(0)
+        return Cam(CamConfig(backbone=config(freeze="all"), **changes), 2, background).eval()
+
+    plain, looked = cam(True, attention=False), cam(True)
+    with torch.no_grad():
+        _, attention = of(PlainVit, plain.backbone).attended(images)
+        assert torch.allclose(looked.class_maps(images), plain.class_maps(images) * attention)
+        assert torch.equal(cam(False).class_maps(images), plain.class_maps(images))
+    assert not Cam(CamConfig(backbone=config(freeze="none")), 2, True).attends
+
+
+def test_attention_needs_a_class_token() -> None:
+    for name in ("resnet10t", "vit_base_patch16_siglip_224"):
+        with pytest.raises(ConfigError, match=f"'{name}' has no class token"):
+            Cam(CamConfig(backbone=config(name), attention=True), 2, True)
+        assert not Cam(CamConfig(backbone=config(name, freeze="all")), 2, True).attends

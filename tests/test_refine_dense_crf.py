@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,8 @@ import torch
 from hintseg.errors import ShapeError
 from hintseg.refine import DenseCrf, _lattice_numba, _lattice_torch, dense_crf, label_probabilities
 from hintseg.refine._lattice import coding, kernel
-from hintseg.refine._parallel import run
+from hintseg.refine._parallel import Job, run, run_all
+from hintseg.refine._vector import add, exp, fill, largest, load, multiply, multiply_add, store, total
 from made import of
 from published import reference
 
@@ -241,7 +243,7 @@ def test_photos_of_a_size_share_the_lattice_of_positions() -> None:
     fields = [DenseCrf(photos(2, 11, 13, seed=seed), gaussian=(2, 1))._mean_field for seed in (1, 2)]
     (first, second), (third, fourth) = (of(_lattice_numba.MeanField, field)._lattices[0] for field in fields)
     assert first is second is third is fourth
-    assert fields[0].vertices[0] == 2 * (len(first.start) - 1)
+    assert fields[0].vertices[0] == 2 * first.vertices
     other = of(_lattice_numba.MeanField, DenseCrf(photos(1, 11, 13), gaussian=(2.5, 1))._mean_field)._lattices[0][0]
     assert other is not first
 
@@ -347,6 +349,7 @@ def test_label_probabilities_share_the_rest() -> None:
         ((1, 2, 4, 4), (1, 3, 4, 4), {"bilateral": (64, 4)}, r"give \(sigma_px, sigma_rgb, weight\)"),
         ((1, 2, 4, 4), (1, 3, 4, 4), {"bilateral": (64, 5, -1)}, "a weight of 0 or more"),
         ((1, 2, 4, 4), (1, 3, 4, 4), {"bilateral": (1e-4, 1e-4, 1)}, "too fine for the lattice; give larger sigmas"),
+        ((1, 2, 4, 4), (1, 3, 4, 4), {"gaussian": (1e-7, 1), "bilateral": None}, "too fine for the lattice"),
     ],
 )
 def test_errors_say_what_is_needed(
@@ -367,6 +370,29 @@ def test_logits_and_bad_labels_are_refused() -> None:
         label_probabilities(torch.zeros(2, 2, dtype=torch.int64), 1)
 
 
+@pytest.mark.parametrize("lanes", [4, 8])
+def test_vectors_compute_as_numpy_does(lanes: int) -> None:
+    values = np.random.default_rng(lanes).uniform(-100, 0, (50, lanes)).astype(np.float32)
+    values[0, 0], values[1, 1] = 0, -np.inf
+    raised, sums = np.empty_like(values), np.empty((50, lanes), np.float32)
+    _vectors(values, raised, sums, (0,) * lanes)
+    expected = np.where(values <= -87, 0, np.exp(values.astype(np.float64)))
+    np.testing.assert_allclose(raised, expected, rtol=3e-7)
+    assert raised[0, 0] == 1
+    most = values.max(axis=1)
+    np.testing.assert_allclose(sums, (2 * expected + most[:, None] * expected.sum(axis=1)[:, None]), rtol=1e-5)
+
+
+@numba.njit  # type: ignore[untyped-decorator]
+def _vectors(values: np.ndarray, raised: np.ndarray, sums: np.ndarray, lanes: tuple[int, ...]) -> None:
+    for row in range(len(values)):
+        v = load(values, row, lanes)
+        e = exp(v)
+        store(raised, row, e)
+        product = fill(largest(v) * total(e), lanes)
+        store(sums, row, add(multiply_add(e, fill(np.float32(3), lanes), product), multiply(e, fill(-1, lanes))))
+
+
 def test_ranges_cover_all_items_once_and_errors_come_through(threads: Callable[[int], None]) -> None:
     threads(4)
     seen = np.zeros(1000, np.int64)
@@ -378,6 +404,14 @@ def test_ranges_cover_all_items_once_and_errors_come_through(threads: Callable[[
     run(count, 1000, grain=400)
     assert (seen == 2).all()
     run(count, 0)
+    other = np.zeros(3000, np.int64)
+
+    def count_in(begin: int, end: int, into: np.ndarray) -> None:
+        into[begin:end] += 1
+
+    run_all([Job(count_in, 1000, (seen,)), Job(count_in, 3000, (other,), 700)])
+    assert (seen == 3).all()
+    assert (other == 1).all()
     with pytest.raises(IndexError):
         run(lambda begin, end: [][begin], 8)
 

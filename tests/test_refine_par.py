@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hintseg.errors import ShapeError
 from hintseg.refine import ParAffinity, _par_numba, pamr, par
-from hintseg.refine.par import affinity, propagate
+from hintseg.refine.par import affinity, propagate, reach
 from published import reference
 
 
@@ -229,3 +229,17 @@ def test_normalised_or_integer_photos_are_refused(rgb: torch.Tensor, message: st
 def test_unknown_variant_is_refused() -> None:
     with pytest.raises(ShapeError, match="variant 'PAR' is unknown; give 'par' or 'pamr'"):
         ParAffinity(torch.zeros(1, 3, 2, 2), variant="PAR")  # type: ignore[arg-type]
+
+
+def test_reach_is_a_share_of_the_side_and_never_beyond_the_published_one() -> None:
+    for side in (2, 48, 64, 112, 256, 700):
+        share = min(side, 256) / 256
+        wanted = {max(1, round(share * d)) for d in (1, 2, 4, 8, 12, 24)}
+        assert reach(side) == tuple(sorted(wanted)), side
+
+
+def test_auto_takes_the_reach_of_the_shorter_side() -> None:
+    scores, rgb = random_scores(1, 2, 40, 70), random_photos(1, 3, 40, 70)
+    expected = par(scores, rgb, dilations=reach(40), iterations=3)
+    torch.testing.assert_close(par(scores, rgb, dilations="auto", iterations=3), expected)
+    assert not torch.allclose(par(scores, rgb, iterations=3), expected)

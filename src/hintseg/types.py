@@ -367,7 +367,7 @@ class Features:
     An encoder that is given features returns their levels. Whatever else needs pixels fails on them.
 
     Attributes:
-        levels: (B, c, h, w) float32 each, the finest first.
+        levels: (B, c, h, w) float32 each, the finest first; behind them what else that encoder keeps.
         size: (H, W) of the images, pixels.
         mirrored: Levels of the mirrored images, where they are at hand.
     """

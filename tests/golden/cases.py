@@ -51,18 +51,24 @@ PAPER_BMP = {
     "object_prior": "sigmoid",
     "start_bias": False,
 }
+LEARNED_WORDS: dict[str, object] = {"codebook": "learned", "temperature": 1.0, "frequency": "sum", "word_scale": False}
+WALK: dict[str, object] = {"walk_share": 1.0, "walk_start": 0.0, "walk_steps": 1}
+FIXED: dict[str, object] = {"par_reach": "fixed"}
 LOW = {"sigma_c": 0.1, "sigma_s": 0.1}  # untrained branches are sure of nothing
 CASES = {
     "cam": Case("cam", {"backbone": RESNET, "pooling": "gap"}),
     "cam-hspp": Case("cam", {"backbone": RESNET, "pooling": "hspp"}),
-    "vwe": Case("vwe", {"backbone": RESNET, "words": 16}),
+    "vwe": Case("vwe", {"backbone": RESNET, "words": 16} | LEARNED_WORDS),
+    "vwe-means": Case("vwe", {"backbone": RESNET, "words": 16}),
     "mctformer": Case("mctformer", {"backbone": VIT}),
     "mctformer-hybrid": Case("mctformer", {"backbone": VIT | {"stem": RESNET | {"levels": 5}}}),
     "csd-cam": Case(
         "cam", {"backbone": RESNET}, csd=PAPER_CSD | {"reliable": 0.0, "foreground": 1.0, "background": 1.0}
     ),
     "csd-vwe": Case(
-        "vwe", {"backbone": RESNET, "words": 16}, csd=PAPER_CSD | {"background": 0.1, "reliable": 0.3, "shift": 2}
+        "vwe",
+        {"backbone": RESNET, "words": 16} | LEARNED_WORDS,
+        csd=PAPER_CSD | {"background": 0.1, "reliable": 0.3, "shift": 2},
     ),
     "csd-mctformer": Case(
         "mctformer", {"backbone": VIT}, csd=PAPER_CSD | {"reliable": 0.0, "foreground": 1.0, "background": 1.0}
@@ -76,22 +82,24 @@ CASES = {
     "deeplabv2-no-background": Case("deeplabv2", {"backbone": RESNET}, background=False),
     "segformer_head": Case("segformer_head", {"backbone": RESNET, "width": 16}),
     "segformer_head-mit": Case("segformer_head", {"backbone": MIT, "width": 16}),
-    "lgsa": Case("lgsa", {"backbone": RESNET}),
-    "lgsa-probabilities": Case("lgsa", {"backbone": RESNET, "walk_on": "probabilities"}),
+    "lgsa": Case("lgsa", {"backbone": RESNET} | WALK),
+    "lgsa-probabilities": Case("lgsa", {"backbone": RESNET, "walk_on": "probabilities"} | WALK),
+    "lgsa-mass": Case("lgsa", {"backbone": RESNET, "attention_loss": "mass"}),
     "lgsa-non-local": Case("lgsa", {"backbone": RESNET, "attention": "non_local"}),
     "cfs": Case("cfs", {"backbone": RESNET | {"levels": 5}, "widths": (16, 16, 8, 8)}),
-    "afa-warm": Case("afa", {"backbone": MIT, "width": 16}, 5),
-    "afa-par": Case("afa", {"backbone": MIT, "width": 16}, 20),
-    "afa": Case("afa", {"backbone": MIT, "width": 16}),
-    "afa-timm": Case("afa", {"backbone": RESNET, "width": 16}),
-    "afa-no-background": Case("afa", {"backbone": MIT, "width": 16}, background=False),
-    "bmp-warm": Case("bmp", {"backbone": MIT, "width": 16} | PAPER_BMP | LOW, 5),
-    "bmp-par": Case("bmp", {"backbone": MIT, "width": 16} | PAPER_BMP | LOW, 15),
-    "bmp": Case("bmp", {"backbone": MIT, "width": 16} | PAPER_BMP | LOW),
-    "bmp-timm": Case("bmp", {"backbone": RESNET, "width": 16} | PAPER_BMP | LOW),
+    "afa-warm": Case("afa", {"backbone": MIT, "width": 16} | FIXED, 5),
+    "afa-par": Case("afa", {"backbone": MIT, "width": 16} | FIXED, 20),
+    "afa": Case("afa", {"backbone": MIT, "width": 16} | FIXED),
+    "afa-timm": Case("afa", {"backbone": RESNET, "width": 16} | FIXED),
+    "afa-no-background": Case("afa", {"backbone": MIT, "width": 16} | FIXED, background=False),
+    "afa-reach": Case("afa", {"backbone": MIT, "width": 16}),
+    "bmp-warm": Case("bmp", {"backbone": MIT, "width": 16} | FIXED | PAPER_BMP | LOW, 5),
+    "bmp-par": Case("bmp", {"backbone": MIT, "width": 16} | FIXED | PAPER_BMP | LOW, 15),
+    "bmp": Case("bmp", {"backbone": MIT, "width": 16} | FIXED | PAPER_BMP | LOW),
+    "bmp-timm": Case("bmp", {"backbone": RESNET, "width": 16} | FIXED | PAPER_BMP | LOW),
     "bmp-ours": Case("bmp", {"backbone": MIT, "width": 16, "sigma_c": 0.1, "sigma_s": 0.1}),
     "bmp-ours-no-background": Case("bmp", {"backbone": MIT, "width": 16, "sigma_s": 0.1}, background=False),
-    "bmp-no-background": Case("bmp", {"backbone": MIT, "width": 16} | PAPER_BMP | LOW, background=False),
+    "bmp-no-background": Case("bmp", {"backbone": MIT, "width": 16} | FIXED | PAPER_BMP | LOW, background=False),
 }
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hintseg.bench import libraries
 from hintseg.bench.operations import OPERATIONS, Operation
 from hintseg.pipeline.memory import reset_peak_memory
 
@@ -73,6 +74,9 @@ class Row:
         plain_peak: Its largest memory beside the arguments, bytes.
         ratio: `plain_seconds` / `seconds`.
         difference: Largest absolute difference of the results.
+        library_seconds: Median of the library beside ours; None where there is none or it is not installed.
+        library_ratio: `library_seconds` / `seconds`.
+        library_difference: Mean absolute difference of its result from ours.
     """
 
     name: str
@@ -92,6 +96,9 @@ class Row:
     plain_peak: int | None = None
     ratio: float | None = None
     difference: float | None = None
+    library_seconds: float | None = None
+    library_ratio: float | None = None
+    library_difference: float | None = None
 
 
 def measure(
@@ -105,9 +112,9 @@ def measure(
 ) -> Row:
     """Measure one operation with as many threads as `rates` were measured with.
 
-    Ours and the plain version take turns in this process, after a run of each that is not counted. Memory is measured
-    in a fresh process each: the high-water mark of the resident set during one run, less what was resident before it
-    (arguments, libraries); on an accelerator the allocator's own peak.
+    Ours, the plain version and the library take turns in this process, after a run of each that is not counted.
+    Memory is measured in a fresh process each: the high-water mark of the resident set during one run, less what was
+    resident before it (arguments, libraries); on an accelerator the allocator's own peak.
 
     Args:
         operation: The row.
@@ -138,14 +145,20 @@ def measure(
         del expected
         if first > PATIENCE:
             theirs = [first]
+    library = None if device.type != "cpu" or libraries.missing() else operation.library
+    other: list[float] = []
+    apart = None if library is None else mean_difference(result, library(**case.arguments))
     del result
     again = plain is not None and not theirs
     for _ in range(repeats):
         ours.append(seconds(operation.ours)[0])
         if again and plain is not None:
             theirs.append(seconds(plain)[0])
+        if library is not None:
+            other.append(seconds(library)[0])
     median = statistics.median(ours)
     plain_median = statistics.median(theirs) if theirs else None
+    library_median = statistics.median(other) if other else None
     return Row(
         name=operation.name,
         shape=case.shape,
@@ -164,6 +177,9 @@ def measure(
         plain_peak=None if plain is None else peak_memory(operation.name, device, rates.threads, plain=True, tiny=tiny),
         ratio=None if plain_median is None else plain_median / median,
         difference=difference,
+        library_seconds=library_median,
+        library_ratio=None if library_median is None else library_median / median,
+        library_difference=apart,
     )
 
 
@@ -191,6 +207,15 @@ def largest_difference(ours: Any, plain: Any) -> float:
         for value in (ours, plain)
     )
     return float(np.abs(first - second).max())
+
+
+def mean_difference(ours: Tensor, other: Tensor) -> float:
+    """Return the mean absolute difference.
+
+    Another library may round a pixel on the border of two simplices to the other one: that moves the largest
+    difference, and hardly the mean.
+    """
+    return float((ours.double() - other.double()).abs().mean())
 
 
 def peak_memory(name: str, device: torch.device, threads: int, *, plain: bool, tiny: bool) -> int:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, one_hot
 from torch.utils.flop_counter import FlopCounterMode
 
+from hintseg.bench import libraries
 from hintseg.cam import multi_scale
 from hintseg.evaluation.sweep import THRESHOLDS, SeedSweep
 from hintseg.methods.mctformer import MctConfig, MctFormer
@@ -62,6 +63,7 @@ class Operation:
         plain: Name of the plain version in `benchmarks/plain.py`.
         cuda: Whether it runs on an accelerator.
         slow: Whether the plain version takes a minute or more: it is then run on demand only.
+        library: The function of another library that is put beside ours on the CPU where it is installed.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Operation:
     plain: str
     cuda: bool = True
     slow: bool = False
+    library: Callable[..., Any] | None = None
 
 
 def photos(count: int, height: int, width: int) -> Tensor:
@@ -143,29 +146,50 @@ def walk_along_edges(scores: Tensor, edge: Tensor, radius: float, steps: int) ->
     return random_walk(scores, edge_transition(edge, radius=radius), steps=steps)
 
 
-def _crf(count: int, height: int, width: int, classes: int) -> Callable[[torch.device, bool], Case]:
+def noise(count: int, height: int, width: int) -> Tensor:
+    """Make photos (B, 3, H, W) uint8 of noise: nearly every pixel has lattice vertices of its own."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (count, 3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def _crf(
+    count: int,
+    height: int,
+    width: int,
+    classes: int,
+    present: int = 3,
+    make_photos: Callable[[int, int, int], Tensor] = photos,
+) -> Callable[[torch.device, bool], Case]:
     def make(device: torch.device, tiny: bool) -> Case:
         h, w = (13, 19) if tiny else (height, width)
-        present, iterations = 3, 10
+        iterations = 10
         probabilities = torch.zeros(count, classes, h, w)
         probabilities[:, [c * classes // present for c in range(present)]] = scores(count, present, h, w)
-        rgb = photos(count, h, w).to(device)
+        rgb = make_photos(count, h, w).to(device)
+        groups, lanes = (1, 4) if present <= 4 else (-(-present // 8), 8)
+        channels = groups * lanes  # those that are left over in the last group are computed, too
         moved = done = 0
         for dimensions, vertices in zip((2, 5), DenseCrf(rgb).vertices, strict=True):
             entries = count * h * w * (dimensions + 1)
             links = vertices * (dimensions + 1)
-            # Splat and slice read a weight and a place for every entry, blur two places for every link; values are
-            # four floats, read and written once a pass. Building the lattice is not counted.
-            passes = 16 * entries + 16 * (2 * count * h * w + vertices) + links * (8 + 32)
+            # Splat and slice read a weight and a place for every entry and group, blur a place for every link; values
+            # are read and written once a pass. Building the lattice is not counted.
+            passes = groups * (16 * entries + 4 * links)
+            passes += 4 * channels * (2 * count * h * w + vertices + 2 * links)
             moved += iterations * passes
             done += iterations * present * (4 * entries + 3 * links)
-        moved += iterations * 32 * count * h * w  # softmax
+        moved += iterations * 8 * channels * count * h * w  # softmax
         arguments = {"probabilities": probabilities.to(device), "rgb": rgb, "iterations": iterations}
         shape = f"{_times(count)}{h} x {w}, {classes} classes"
         shape += f" of which {present} present" if classes > present else ""
+        shape += ", noise" if make_photos is noise else ""
         return Case(f"{shape}, {iterations} iterations", count, arguments, moved, done)
 
     return make
+
+
+def _crf_row(name: str, make: Callable[[torch.device, bool], Case], slow: bool = True) -> Operation:
+    return Operation(name, make, dense_crf, "dense_crf", slow=slow, library=libraries.dense_crf)
 
 
 def _sweep(device: torch.device, tiny: bool) -> Case:
@@ -295,8 +319,11 @@ OPERATIONS = {
         Operation("pamr", _par(1, 321, 481), pamr, "pamr"),
         Operation("random_walk", _walk(81, 121), walk_along_edges, "random_walk", slow=True),
         Operation("random_walk_small", _walk(41, 61), walk_along_edges, "random_walk"),
-        Operation("dense_crf", _crf(1, 321, 481, 3), dense_crf, "dense_crf"),
-        Operation("dense_crf_21", _crf(1, 321, 481, 21), dense_crf, "dense_crf", slow=True),
+        _crf_row("dense_crf", _crf(1, 321, 481, 3), slow=False),
+        _crf_row("dense_crf_21", _crf(1, 321, 481, 21)),
+        _crf_row("dense_crf_21_alive", _crf(1, 321, 481, 21, present=21)),
+        _crf_row("dense_crf_noise", _crf(1, 321, 481, 3, make_photos=noise)),
+        _crf_row("dense_crf_noise_21_alive", _crf(1, 321, 481, 21, present=21, make_photos=noise)),
         Operation("lgsa_loss", _lgsa(4225), lgsa_step, "lgsa_loss"),
         Operation("lgsa_loss_small", _lgsa(1681), lgsa_step, "lgsa_loss"),
         Operation("mct_maps", _mct, mct_maps, "mct_maps"),
@@ -304,7 +331,7 @@ OPERATIONS = {
         Operation("multi_scale_cam", _multi_scale, multi_scale, "multi_scale_cam"),
         Operation("masks", _masks, write_and_read, "masks", cuda=False),
         Operation("par_512", _par(16, 512, 512), par, "par", slow=True),
-        Operation("dense_crf_512", _crf(16, 512, 512, 3), dense_crf, "dense_crf", slow=True),
+        _crf_row("dense_crf_512", _crf(16, 512, 512, 3)),
     )
 }
 """Rows of the table by name, in the order they are shown."""

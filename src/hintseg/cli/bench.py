@@ -27,6 +27,8 @@ def bench(
 ) -> None:
     """Measure refiners and maps on this machine against plain versions of the same mathematics.
 
+    DenseCRF is measured against the C++ library, too, where it is installed (pip install 'hintseg[bench]').
+
     Both take turns in one process after a warm-up; times are medians of 5. Peak memory is measured in a fresh process
     each, beside the arguments. Shares are the bytes and operations that ours moves and does, over what the machine
     reaches in a large copy and a large matrix product.
@@ -43,7 +45,7 @@ def bench(
     import torch
     from rich.console import Console
 
-    from hintseg.bench import OPERATIONS, machine_facts, measure, rates
+    from hintseg.bench import OPERATIONS, libraries, machine_facts, measure, rates
     from hintseg.bench.measuring import PLAIN
     from hintseg.cli.watch import Bars
     from hintseg.errors import ConfigError, did_you_mean
@@ -80,6 +82,9 @@ def bench(
     console.print(_speeds(rows))
     if any(row.plain_runs == 1 for row in rows):
         console.print("* one run only", highlight=False)
+    if any(row.library_seconds is not None for row in rows):
+        console.print("\nBeside the C++ library (pydensecrf2, always on one thread):", highlight=False)
+        console.print(_beside(rows))
     console.print("\nBytes and operations of ours, and which share of the machine's reach that is:", highlight=False)
     console.print(_work(rows))
     for rate in reached:
@@ -94,6 +99,9 @@ def bench(
         )
     elif not slow and any(row.slow for row in chosen):
         console.print("Where no plain time is shown it takes minutes: --slow runs it, too.", highlight=False)
+    advice = libraries.missing()
+    if advice and processor.type == "cpu" and any(row.library for row in chosen):
+        console.print(advice, highlight=False, markup=False)
     if left_out:
         console.print(f"Not on an accelerator: {', '.join(left_out)}.", highlight=False)
 
@@ -139,6 +147,22 @@ def _speeds(rows: list[Row]) -> Table:
             "-" if row.plain_peak is None else f"{row.plain_peak / 2**20:.0f} MiB",
             "-" if row.difference is None else f"{row.difference:.0e}",
         )
+    return table
+
+
+def _beside(rows: list[Row]) -> Table:
+    """Times of ours and of another library."""
+    from rich.table import Table
+
+    table = Table("operation", box=None)
+    for head in ("threads", "ours", "library", "ratio", "differ by (mean)"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        if row.library_seconds is not None:
+            ratio, difference = f"{row.library_ratio:.2f}x", f"{row.library_difference:.0e}"
+            table.add_row(
+                row.name, str(row.threads), _seconds(row.seconds), _seconds(row.library_seconds), ratio, difference
+            )
     return table
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import Field, create_model
 
 from hintseg.config.settings import (
+    Auto,
     BackboneConfig,
     Count,
     DataConfig,
@@ -65,12 +66,13 @@ class ParRefine(FunctionRefine):
     Attributes:
         method: `par` (colour and position) or `pamr` (colour alone).
         iterations: Steps of the propagation.
-        dilations: Distances of the eight neighbours, pixels.
+        dilations: Distances of the eight neighbours, pixels; `auto` are the published ones, made smaller where the
+            photo's shorter side is below 256 pixels (see `hintseg.refine.par.reach`).
     """
 
     method: Literal["par", "pamr"] = "par"
     iterations: Count = 10
-    dilations: tuple[Count, ...] = (1, 2, 4, 8, 12, 24)
+    dilations: tuple[Count, ...] | Auto = "auto"
 
 
 class AttentionRefine(FreeMethod):

@@ -21,7 +21,8 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 Levels = tuple[Tensor, ...]
-"""What an encoder gave of a photo and of its mirror image, (2, c, h, w) each, the finest first."""
+"""What an encoder gave of a photo and of its mirror image, (2, c, h, w) each, the finest first; behind them what else
+it gives to look through, of which nothing is learned."""
 
 
 class FeatureDataset(PhotoDataset):
@@ -82,7 +83,7 @@ class FeatureDataset(PhotoDataset):
             i = (index + step) % len(self.photos)
             levels = None if self._broken[i] else self.levels(self.photos[i])
             if levels is not None:
-                return self.photos[i], levels
+                return self.photos[i], levels[: len(self.finer)]
             self._broken[i] = True
         raise self.none_left()
 

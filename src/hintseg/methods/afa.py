@@ -76,7 +76,7 @@ class Afa(OneStage):
         walks = self.affinity_head is not None and config.lambda_aff > 0 and config.lambda_seg > 0
         walks = walks and done >= config.affinity_start
         look = self.look(images, affinity=walks)
-        par = CropPar(images, targets.windows, iterations=config.par_iterations)
+        par = CropPar(images, targets.windows, iterations=config.par_iterations, reach_of=config.par_reach)
         # The affinity always learns from PAR labels: from its own it would learn what it says already.
         colour = self.colour_labels(par, look.maps, targets)
         if not walks or look.affinity is None:

@@ -139,7 +139,7 @@ class Bmp(OneStage):
         if c2s_on or aff_on or looks_twice:
             look = self.look(images, decode=bsp_on or looks_twice)
             if c2s_on or aff_on:
-                par = CropPar(images, targets.windows, iterations=config.par_iterations)
+                par = CropPar(images, targets.windows, iterations=config.par_iterations, reach_of=config.par_reach)
                 if aff_on or not bsp_on:  # labels that this phase does not use are not made
                     colour = self.colour_labels(par, look.maps, targets)
                 y_c = self._spread(par, look, targets) if bsp_on else colour
@@ -184,7 +184,9 @@ class Bmp(OneStage):
         labels: dict[str, Tensor] = {}
         look = self.look(images, decode=bsp_on or s2c_on)
         if c2s_on:
-            par = CropPar(images, targets.windows, iterations=self.config.par_iterations)
+            par = CropPar(
+                images, targets.windows, iterations=self.config.par_iterations, reach_of=self.config.par_reach
+            )
             labels["y_c"] = self._spread(par, look, targets) if bsp_on else self.colour_labels(par, look.maps, targets)
         if s2c_on:
             s_s = look.logits

@@ -8,16 +8,18 @@ decides how much of an object it needs to see: the average (GAP) covers too much
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hintseg.config.settings import MethodConfig
+from hintseg.config.settings import Auto, MethodConfig
+from hintseg.errors import ConfigError
 from hintseg.losses.classification import tag_loss
 from hintseg.methods.method import Method
 from hintseg.nn.encoders import build_encoder, encoder_groups
+from hintseg.nn.plain_vit import PlainVit
 from hintseg.nn.pooling import POOLED_NORM, pool
 from hintseg.nn.prior import ClassPrior
 from hintseg.nn.scale import FeatureScale
@@ -32,13 +34,20 @@ class CamConfig(MethodConfig):
         gamma: Weight of the average within `hspp`; the paper uses 2.
         prior: Whether the score has a fixed offset for how often the class occurs (see `hintseg.nn.prior`). The
             published classifiers have none: with 140 photos of 20 classes their maps of the rare ones are empty.
+        attention: Whether class maps are multiplied by how much a vision transformer's class token looks at each cell
+            (Gao et al., "TS-CAM", ICCV 2021). `auto`: where its weights are frozen, so that its token still knows what
+            an object is, and where there is a background to tell objects from. On frozen DeiT-Tiny features of
+            voc12-animals seeds rise from 33.5 to 47.6 mIoU by it (nine frequent classes, oracle threshold).
     """
+
+    read_out: ClassVar[frozenset[str]] = frozenset({"attention"})
 
     task: ClassVar[Literal["localize", "refine", "segment", "propose"]] = "localize"
     method: Literal["cam"] = "cam"
     pooling: Literal["gap", "gmp", "hspp"] = "gap"
     gamma: Annotated[float, Field(ge=0)] = 2.0
     prior: bool = True
+    attention: bool | Auto = "auto"
 
 
 class Cam(Method):
@@ -54,11 +63,22 @@ class Cam(Method):
         Args:
             config: The settings.
             classes: K.
-            background: Not used: a classifier has no background class.
+            background: Whether pixels may belong to no class; a classifier has no such class itself.
+
+        Raises:
+            ConfigError: Attention is asked for, and the network has no class token.
         """
         super().__init__()
         self.config = config
         self.backbone = build_encoder(config.backbone)
+        able = isinstance(self.backbone, PlainVit) and self.backbone.has_class_token
+        if config.attention is True and not able:
+            raise ConfigError(
+                f"localize.attention=true: '{config.backbone.name}' has no class token that looks at an image; take a "
+                "vision transformer with one as backbone.name, such as deit_tiny_patch16_224"
+            )
+        auto = able and background and config.backbone.freeze == "all"
+        self.attends = auto if config.attention == "auto" else config.attention
         channels = self.backbone.channels[-1]
         self.feature_scale = FeatureScale(rms=POOLED_NORM / channels**0.5)
         self.prior = ClassPrior(classes)
@@ -88,7 +108,10 @@ class Cam(Method):
 
     def class_maps(self, images: Tensor) -> Tensor:
         """Return class maps (B, K, h, w), >= 0, not normalised."""
-        return torch.relu(self.raw_maps(images))
+        if not self.attends:
+            return torch.relu(self.raw_maps(images))
+        levels, attention = cast(PlainVit, self.backbone).attended(images)
+        return torch.relu(self.classifier(self.feature_scale(levels[-1]))) * attention
 
     def raw_maps(self, images: Tensor) -> Tensor:
         """Return the classifier's scores of every cell, (B, K, h, w), with a gradient."""

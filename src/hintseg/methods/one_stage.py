@@ -29,7 +29,7 @@ from hintseg.nn.pooling import gmp
 from hintseg.nn.prior import ClassPrior
 from hintseg.nn.resize import grow, resize
 from hintseg.nn.scale import FeatureScale
-from hintseg.refine.pseudo_labels import CropPar, background_aware, only_said, par_labels
+from hintseg.refine.pseudo_labels import CropPar, Reach, background_aware, only_said, par_labels
 from hintseg.run.schema import Show
 from hintseg.types import BACKGROUND, IGNORE, Batch, ParameterGroup, Prediction, Supervision, Targets
 
@@ -54,6 +54,8 @@ class OneStageConfig(MethodConfig):
         background_score: Background score where one number must do: Y^c of whole photos, where Branch-S's background
             does not stand in for it.
         par_iterations: Steps of PAR; AFA takes 10 for VOC and 15 for COCO.
+        par_reach: `crop`: PAR's distances follow the size of the crops; `fixed`: those of the papers, whose crops have
+            512 pixels. See `hintseg.refine.pseudo_labels.CropPar`.
         objectives: Losses of Branch-S beside the paper's own, from the first step on: blocks as for other segmenters
             (`hintseg list objectives`). They judge by what is said of pixels, such as the masks of `data.learn_masks`.
         curve_photos: Photos with a true mask on which both branches are measured during training (never learned from);
@@ -70,6 +72,7 @@ class OneStageConfig(MethodConfig):
     low: Share = 0.35
     background_score: Share = 0.45
     par_iterations: Count = 10
+    par_reach: Reach = "crop"
     objectives: MoreObjectives = ()
     curve_photos: Annotated[int, Field(ge=0)] = 40
 
@@ -256,7 +259,9 @@ class OneStage(Method):
         if background is None:
             background = self.constant_background(seen.maps)
         whole = images.new_tensor([[0, 0, images.shape[3], images.shape[2]]], dtype=torch.int64)
-        spread = CropPar(images, whole.expand(len(images), -1), iterations=self.config.par_iterations)
+        settings = self.config
+        windows = whole.expand(len(images), -1)
+        spread = CropPar(images, windows, iterations=settings.par_iterations, reach_of=settings.par_reach)
         return self.known(background_aware(spread, seen.maps, background, tags)[0]), background
 
     @property

@@ -71,6 +71,39 @@ def attend(query: Tensor, key: Tensor, value: Tensor, labels: Tensor | None = No
     return found
 
 
+def mass_loss(query: Tensor, key: Tensor, labels: Tensor) -> Tensor:
+    """Say how much of what labelled cells take from others comes from other classes: -log of their own class's share.
+
+    The mean over labelled cells i of -log(sum_{j in class of i} W_ij / sum_{j labelled} W_ij). Unlike the mean of
+    squared differences it does not shrink with the number of cells.
+
+    Args:
+        query: theta(X), (B, N, C').
+        key: phi(X), (B, N, C').
+        labels: Classes of the cells, (B, N) uint8, 255 ignore.
+
+    Returns:
+        A scalar >= 0; 0 where nothing is labelled.
+
+    Source:
+        Ours, in place of Eq. 7 of Xie et al., BMVC 2020.
+
+    Example:
+        >>> cells = torch.tensor([[[9.0, 0.0], [9.0, 0.0], [0.0, 9.0]]])
+        >>> mass_loss(cells, cells, torch.tensor([[1, 1, 2]], dtype=torch.uint8)).item() < 1e-6
+        True
+    """
+    wide = _wide(query[:0]).dtype
+    classes = labels.unique()
+    member = (labels[:, :, None] == classes[classes != IGNORE]).to(wide)
+    shares = attend(query, key, member)[0]
+    known = labels != IGNORE
+    own, all_known = (shares * member).sum(dim=2)[known], shares.sum(dim=2)[known]
+    tiny = torch.finfo(wide).tiny
+    lost: Tensor = all_known.clamp_min(tiny).log() - own.clamp_min(tiny).log()
+    return lost.sum() / known.sum().clamp_min(1)
+
+
 class _Attend(torch.autograd.Function):
     """`attend` and its gradient, both in blocks of rows."""
 
@@ -193,14 +226,15 @@ class Affinity:
     key: Tensor
     size: tuple[int, int]
 
-    def walk(self, values: Tensor) -> Tensor:
-        """Take one step of a random walk: every cell gets the mean of all cells weighted by its row of W.
+    def walk(self, values: Tensor, steps: int = 1) -> Tensor:
+        """Take steps of a random walk: in each, every cell gets the mean of all cells weighted by its row of W.
 
         Args:
             values: Logits or probabilities on the cells, (B, C, h, w).
+            steps: Number of steps; the paper takes one.
 
         Returns:
-            W values, (B, C, h, w), at least float32; no value leaves the range of `values` in its channel.
+            W^steps values, (B, C, h, w), at least float32; no value leaves the range of `values` in its channel.
 
         Raises:
             ShapeError: `values` is on another grid.
@@ -213,7 +247,10 @@ class Affinity:
             raise ShapeError(
                 f"values on {size} cells cannot walk on a map of {self.size} cells; resize them to the map's grid first"
             )
-        return _to_grid(attend(self.query, self.key, _wide(_to_cells(values)))[0], self.size)
+        cells = _wide(_to_cells(values))
+        for _ in range(steps):
+            cells = attend(self.query, self.key, cells)[0]
+        return _to_grid(cells, self.size)
 
     def rows(self, cells: Tensor) -> Tensor:
         """Return where single cells take their values from.
@@ -234,7 +271,7 @@ class Attended(NamedTuple):
     Attributes:
         features: Z, the shape of X.
         affinity: The map W of the last module.
-        loss: Eq. 7, summed over the modules, a scalar; 0 where nothing guides them.
+        loss: Eq. 7 or `mass_loss`, summed over the modules, a scalar; 0 where nothing guides them.
     """
 
     features: Tensor
@@ -294,9 +331,18 @@ class NonLocal(nn.Module):
 class Lgsa(NonLocal):
     """Loss-guided self-attention: a non-local module whose map learns to join cells of one class and part the others.
 
+    Args:
+        channels: C, of the features.
+        inner: As for `NonLocal`.
+        mass: Whether `mass_loss` guides it in place of Eq. 7.
+
     Source:
         Xie et al., BMVC 2020, section 3.3.
     """
+
+    def __init__(self, channels: int, inner: int | None = None, *, mass: bool = False) -> None:
+        super().__init__(channels, inner)
+        self.mass = mass
 
     def attend(self, features: Tensor, labels: Tensor | None = None) -> Attended:
         """Return Z, its map and, with labels, the affinity loss; see `hintseg.nn.attention.attend`.
@@ -305,7 +351,10 @@ class Lgsa(NonLocal):
             features: X, (B, C, h, w).
             labels: Masks on the grid of the features, (B, h, w) uint8, 255 ignore.
         """
-        return self._attend(features, labels)
+        if labels is None or not self.mass:
+            return self._attend(features, labels)
+        found = self._attend(features, None)
+        return found._replace(loss=mass_loss(found.affinity.query, found.affinity.key, labels.flatten(1)))
 
 
 def cascade(modules: Iterable[nn.Module], features: Tensor, labels: Tensor | None = None) -> Attended:

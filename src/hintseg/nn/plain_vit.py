@@ -137,7 +137,7 @@ class PlainVit(nn.Module):
             One tensor (B, channels[i], ~H / strides[i], ~W / strides[i]) per level.
         """
         if isinstance(images, Features):
-            return list(images.levels)
+            return list(images.levels[: len(self.channels)])
         inputs = (images - self.mean) / self.std
         if extra is not None:
             inputs = torch.cat([inputs, extra], dim=1)
@@ -154,6 +154,38 @@ class PlainVit(nn.Module):
             interpolate(level, scale_factor=finer, mode="bilinear", align_corners=False) if finer > 1 else level
             for level, finer in zip([*levels, last], self.finer, strict=True)
         ]
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether a token stands for the whole image, first among all; some networks pool instead."""
+        return getattr(self.net, "cls_token", None) is not None
+
+    def attended(self, images: Tensor | Features) -> tuple[list[Tensor], Tensor]:
+        """Return the levels, and how much the class token looks at each cell.
+
+        Queries and keys are those before rotary positions, as in `features`.
+
+        Args:
+            images: (B, 3, H, W) float32 RGB in 0..1; or features that were kept with that attention as a last level.
+
+        Returns:
+            The levels; (B, 1, h, w) float32 >= 0, the mean over heads and over the blocks that are read. 1 is what a
+            cell would get if all tokens were alike.
+        """
+        if isinstance(images, Features):
+            return self(images), images.levels[len(self.channels)]
+        blocks = [self.net.blocks[block].attn for block in self.blocks]
+        with ExitStack() as hooks:
+            seen: list[Tensor] = []
+            for norm in (norm for block in blocks for norm in (block.q_norm, block.k_norm)):
+                hooks.callback(norm.register_forward_hook(lambda _module, _inputs, out: seen.append(out)).remove)
+            levels: list[Tensor] = self(images)
+        prefix, total = int(self.net.num_prefix_tokens), []
+        for block, query, key in zip(blocks, seen[0::2], seen[1::2], strict=True):
+            scores = query[:, :, :1].float() @ key.float().transpose(2, 3) * block.scale  # (B, heads, 1, tokens)
+            total.append(scores.softmax(dim=3)[:, :, 0, prefix:].mean(dim=1) * scores.shape[3])
+        side = [max(1, round(size / self.config.output_stride)) for size in images.shape[-2:]]
+        return levels, torch.stack(total).mean(dim=0).unflatten(1, side)[:, None]
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Attention]:
         """Return the levels, and the attention of patches to patches of the last two blocks, as factors.
@@ -214,7 +246,7 @@ class PlainVit(nn.Module):
         extra = self.net.patch_embed.proj.in_channels - 3
         with torch.enable_grad():
             levels = self(torch.zeros(1, 3, PROBE_PX, PROBE_PX), torch.zeros(1, extra, PROBE_PX, PROBE_PX))
-        total = torch.stack([level.float().pow(2).sum() for level in levels]).sum()
+            total = torch.stack([level.float().pow(2).sum() for level in levels]).sum()
         gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
         return {name for name, gradient in zip(named, gradients, strict=True) if gradient is not None}
 

@@ -19,6 +19,7 @@ from hintseg.errors import PhotoError, RunError
 from hintseg.features.cache import FeatureCache
 from hintseg.methods.method import Method
 from hintseg.nn.encoders import Encoder
+from hintseg.nn.plain_vit import PlainVit
 from hintseg.pipeline.each_photo import BATCH, each_photo, looked
 from hintseg.training import machine
 from hintseg.training.watch import Watch
@@ -26,7 +27,7 @@ from hintseg.types import Features, Photo
 
 logger = logging.getLogger("hintseg")
 
-FORMAT = 1
+FORMAT = 2
 """Changes where what is kept changes."""
 
 
@@ -90,7 +91,7 @@ def keep(method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watc
 
     def make(group: list[Photo], pixels: Tensor) -> Iterator[list[Tensor]]:
         images = pixels.float() / 255
-        both = zip(encoder(images), encoder(images.flip(3)), strict=True)
+        both = zip(_seen(encoder, images), _seen(encoder, images.flip(3)), strict=True)
         levels = [torch.stack(pair, dim=1).half().cpu() for pair in both]
         return ([level[i] for level in levels] for i in range(len(group)))
 
@@ -129,6 +130,15 @@ def keep_to_look(
 def images_of(pixels: Tensor | Features) -> Tensor:
     """Return what a network is given: pixels (B, 3, H, W) uint8 as float32 in 0..1, or features as they are."""
     return pixels if isinstance(pixels, Features) else pixels.float() / 255  # type: ignore[return-value]
+
+
+def _seen(encoder: Encoder, images: Tensor) -> list[Tensor]:
+    """Return what is kept of images: the levels, and where the class token looks, if there is one."""
+    if isinstance(encoder, PlainVit) and encoder.has_class_token:
+        levels, attention = encoder.attended(images)
+        return [*levels, attention]
+    found: list[Tensor] = encoder(images)
+    return found
 
 
 def _seen_size(photo: Photo, longest: int) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -28,15 +28,27 @@ class Kernel(NamedTuple):
 
 def kernel(photos: Tensor, sigma_px: float, sigma_rgb: float | None = None) -> Kernel:
     """Make the kernel on the positions in photos (B, 3, H, W), and on their colours if `sigma_rgb` is given."""
-    height, width = photos.shape[2:]
-    y, x = torch.meshgrid(*(torch.arange(n, device=photos.device) for n in (height, width)), indexing="ij")
-    planes = (torch.stack([x, y]).float() / sigma_px).expand(len(photos), -1, -1, -1)
+    count, _, height, width = photos.shape
     extent = [(width - 1) / sigma_px, (height - 1) / sigma_px]
     if sigma_rgb is not None:
-        planes = torch.cat([planes, photos / sigma_rgb], dim=1)
         extent += [255 / sigma_rgb] * 3
+    features = torch.empty(count, height, width, len(extent), device=photos.device)
+    x, y = (torch.arange(n, device=photos.device).float() / sigma_px for n in (width, height))
+    into, colours = _plain(features), _plain(photos.movedim(1, -1))
+    into[..., 0] = _plain(x)
+    into[..., 1] = _plain(y)[:, None]
+    if sigma_rgb is not None:
+        into[..., 2:] = colours / sigma_rgb
     grid = None if sigma_rgb is not None else (height, width, sigma_px)
-    return Kernel(planes.flatten(2).transpose(1, 2).contiguous(), tuple(extent), grid)
+    return Kernel(features.flatten(1, 2), tuple(extent), grid)
+
+
+def _plain(values: Tensor) -> Tensor:
+    """Return values on a CPU as an array, to be used as the tensor is.
+
+    On a busy machine torch's threads wait for each other longer than the work on a few photos takes.
+    """
+    return cast(Tensor, values.numpy()) if values.device.type == "cpu" else values
 
 
 class MeanField(Protocol):
@@ -86,7 +98,7 @@ def coding(extent: Sequence[float], photos: int = 1) -> Coding:
         photos: Number of photos whose codes must fit one 64-bit integer beside each other.
 
     Raises:
-        ShapeError: The features span too many standard deviations for 64 bits.
+        ShapeError: The features span too many standard deviations for 64 bits, or for whole numbers in float32.
 
     Source:
         Adams, Baek and Davis, 2010, section 3: the rotation's columns, and a blur of standard deviation
@@ -105,7 +117,7 @@ def coding(extent: Sequence[float], photos: int = 1) -> Coding:
     strides = [1]
     for r in radix:
         strides.append(strides[-1] * r)
-    if strides[-1] * photos >= 2**63:
+    if strides[-1] * photos >= 2**63 or max(-low.min(), high.max()) >= 2**24:
         raise ShapeError(
             f"features spanning {', '.join(f'{e:.0f}' for e in extent)} standard deviations are too fine for the "
             "lattice; give larger sigmas"

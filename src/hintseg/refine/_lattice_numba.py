@@ -8,7 +8,10 @@ Every pixel has exactly one vertex of each class, and a step along a direction l
 So the classes are built side by side, each with a hash table of its own, without locks. Vertices gather their
 pixels through a sorted list, in pixel order: sums do not depend on the number of threads.
 
-Values are kept in groups of four channels, (G, N, 4): four running sums fit the registers, whatever C is.
+The vertices of a class are in the order of their codes. A step adds a constant to a code: along a direction the
+neighbours of one vertex after the other are in ascending order too, and a blur walks memory forwards.
+
+Values are kept in groups of 4 or 8 channels, (G, N, lanes): a vector in registers each, see `_vector`.
 """
 
 from __future__ import annotations
@@ -25,30 +28,36 @@ from torch import Tensor
 
 from hintseg.refine._compile import compiled
 from hintseg.refine._lattice import LEAST, Coding, Kernel, coding, kernel
-from hintseg.refine._parallel import run
+from hintseg.refine._parallel import Job, run, run_all
+from hintseg.refine._vector import add, exp, fill, larger, largest, load, multiply, multiply_add, store, total
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
 Codes = NDArray[np.int64]
+Lanes = tuple[int, ...]
 
 _GRAIN = 8192  # pixels or vertices that are worth a thread
+_TILE = 256  # pixels whose values stay in the nearest cache
 
 
 class Lattice(NamedTuple):
-    """The lattice of one photo with N pixels and M vertices in d dimensions; row M of values is always zero."""
+    """The lattice of one photo with N pixels and M vertices in d dimensions."""
 
     vertex: Indices
-    """Vertices of each pixel's simplex, (N, d + 1)."""
+    """Vertices of each pixel's simplex, one of each class, (d + 1, N)."""
     weight: Floats
-    """Barycentric weight of each of them, (N, d + 1), times the pixel's normalisation."""
-    neighbours: Indices
-    """The two neighbours of each vertex along each direction, (d + 1, M + 1, 2); M where there is none."""
-    start: Codes
-    """Where a vertex's pixels begin in `pixel`, (M + 1,)."""
-    pixel: Indices
-    """Pixels of each vertex in ascending order, (N * (d + 1),)."""
-    pixel_weight: Floats
-    """`weight`, in the order of `pixel`."""
+    """Barycentric weight of each of them, (d + 1, N), times the pixel's normalisation."""
+    first: Codes
+    """First vertex of each class, and M at the end, (d + 2,)."""
+    chains: list[Indices]
+    """For each of the d + 1 directions, the chains of neighbours along it, with an M before and after each chain.
+
+    Vertices without neighbours are in none: a blur leaves them as they are."""
+
+    @property
+    def vertices(self) -> int:
+        """M."""
+        return int(self.first[-1])
 
 
 def build(features: Floats, coding: Coding) -> Lattice:
@@ -60,37 +69,47 @@ def build(features: Floats, coding: Coding) -> Lattice:
     """
     size, dimensions = features.shape
     classes = dimensions + 1
-    weight = np.empty((size, classes), np.float32)
+    weight = np.empty((classes, size), np.float32)
     codes = np.empty((classes, size), np.int64)
     run(_embed, size, features, coding.scale, coding.low, coding.stride, weight, codes, grain=_GRAIN)
-    vertex = np.empty((size, classes), np.int32)
+    vertex = np.empty((classes, size), np.int32)
     counts = np.empty(classes, np.int64)
-    run(_number, classes, codes, vertex, counts)
+    places = np.empty((classes, size), np.int32)
+    run(_number_in_order, classes, codes, vertex, counts, places)
     first = np.concatenate([[0], np.cumsum(counts)])
-    start = np.full(first[-1] + 1, size * classes)
-    pixel = np.empty(size * classes, np.int32)
-    run(_sort_pixels, classes, first, vertex, start, pixel)
-    neighbours = np.full((classes, first[-1] + 1, 2), first[-1], np.int32)
-    run(_link, classes, codes, first, coding.step, neighbours)
-    return _weighted(Lattice(vertex, weight, neighbours, start, pixel, np.empty(0, np.float32)), weight)
+    run(_place, classes, first, places, vertex)
+    chains = np.empty((classes, 3 * first[-1] // 2 + 2), np.int32)
+    lengths = np.empty(classes, np.int64)
+    run(_chain, classes, codes, first, coding.step, chains, lengths)
+    rows = [chain[:length] for chain, length in zip(chains, lengths, strict=True)]
+    return Lattice(vertex, weight, first, rows)
+
+
+def _number_in_order(begin: int, end: int, codes: Codes, vertex: Indices, counts: Codes, places: Indices) -> None:
+    """Number the distinct codes of each class, sort them, and note the place of each number in that order."""
+    _number(begin, end, codes, vertex, counts)
+    for row, place, count in zip(codes[begin:end], places[begin:end], counts[begin:end], strict=True):
+        order = np.argsort(row[:count])
+        row[:count] = row[order]
+        place[order] = np.arange(count, dtype=np.int32)
 
 
 def normalise(lattice: Lattice) -> Lattice:
-    """Normalise the filter K of a lattice symmetrically: n K n with n = 1 / sqrt(K 1)."""
-    mass = filter_values(lattice, np.ones((1, len(lattice.vertex), 4), np.float32))[0, :, :1]
-    return _weighted(lattice, (lattice.weight / np.sqrt(mass)).astype(np.float32))
-
-
-def _weighted(lattice: Lattice, weight: Floats) -> Lattice:
-    pixel_weight = np.empty(weight.size, np.float32)
-    run(_sort_weights, weight.shape[1], weight, lattice.pixel, pixel_weight)
-    return lattice._replace(weight=weight, pixel_weight=pixel_weight)
+    """Normalise the filter K of a lattice symmetrically, in place: n K n with n = 1 / sqrt(K 1)."""
+    mass = filter_values(lattice, np.ones((1, lattice.vertex.shape[1], 4), np.float32))[0, :, 0]
+    lattice.weight[:] /= np.sqrt(mass)
+    return lattice
 
 
 def filter_values(lattice: Lattice, values: Floats) -> Floats:
-    """Filter values (G, N, 4); the constant factor of the lattice, which normalisation cancels, is left out."""
+    """Filter values (G, N, 4 or 8); the constant factor of the lattice, which normalisation cancels, is left out."""
+    rows = [_rows(lattice, values)]
+    _splat_and_blur([lattice], values, rows)
     out = np.zeros_like(values)
-    _add_filtered(lattice, 1.0, values, out, out, _rows(lattice))
+    lanes = (0,) * values.shape[2]
+    for group, target in zip(rows[0], out, strict=True):
+        one = np.float32(1)
+        run(_slice, len(target), lattice.vertex, lattice.weight, one, group, target, lanes, grain=_GRAIN)
     return out
 
 
@@ -100,17 +119,16 @@ class MeanField:
     def __init__(self, kernels: Sequence[Kernel]) -> None:
         """Build and normalise the lattices of all photos."""
         self._lattices = [_lattices(kernel) for kernel in kernels]
-        self.vertices = tuple(sum(len(lattice.start) - 1 for lattice in row) for row in self._lattices)
+        self.vertices = tuple(sum(lattice.vertices for lattice in row) for row in self._lattices)
 
     def __call__(self, probabilities: Tensor, present: Tensor, iterations: int, weights: Sequence[float]) -> Tensor:
         """Infer the marginals."""
-        marginals = torch.zeros_like(probabilities)
-        for b, channels in enumerate(row.nonzero().flatten() for row in present):
+        marginals = torch.from_numpy(np.zeros(probabilities.shape, np.float32))
+        for b, channels in enumerate(row.nonzero().flatten().numpy() for row in present):
             if len(channels):
                 lattices = [row[b] for row in self._lattices]
-                q = _infer(probabilities[b, channels].float().numpy(), lattices, weights, iterations)
-                marginals[b, channels] = torch.from_numpy(q).to(marginals.dtype)
-        return marginals
+                _infer(probabilities[b].float().numpy(), channels, lattices, weights, iterations, marginals[b].numpy())
+        return marginals.to(probabilities.dtype)
 
 
 def _lattices(kernel: Kernel) -> list[Lattice]:
@@ -122,111 +140,127 @@ def _lattices(kernel: Kernel) -> list[Lattice]:
 
 @lru_cache(maxsize=4)
 def _position(height: int, width: int, sigma: float) -> Lattice:
-    """Build the lattice of a kernel on position alone: photos of a size share it (50 bytes per pixel are kept)."""
+    """Build the lattice of a kernel on position alone: photos of a size share it (30 bytes per pixel are kept)."""
     made = kernel(torch.empty(1, 3, height, width), sigma)
     return normalise(build(made.features[0].numpy(), coding(made.extent)))
 
 
-def _infer(probabilities: Floats, lattices: Sequence[Lattice], weights: Sequence[float], iterations: int) -> Floats:
-    count, size = probabilities.shape
-    logarithms = np.zeros((-(-count // 4), size, 4), np.float32)
-    run(_logarithm, size, probabilities, logarithms, grain=_GRAIN)
-    q = logarithms.copy()
-    run(_softmax, size, q, count, grain=_GRAIN)
-    logits = np.empty_like(q)
-    rows = [_rows(lattice) for lattice in lattices]
-    for _ in range(iterations):
-        before = logarithms
-        for lattice, weight, row in zip(lattices, weights, rows, strict=True):
-            # Potts: a class pays for the others' mass, which is a constant less its own.
-            _add_filtered(lattice, weight, q, before, logits, row)
-            before = logits
-        if not lattices:
-            np.copyto(logits, logarithms)
-        run(_softmax, size, logits, count, grain=_GRAIN)
-        q, logits = logits, q
-    return q.transpose(0, 2, 1).reshape(-1, size)[:count]
-
-
-def _rows(lattice: Lattice) -> tuple[Floats, Floats]:
-    """Make room for the values of the vertices, twice; the last row stays zero."""
-    size = len(lattice.start)
-    return np.zeros((size, 4), np.float32), np.zeros((size, 4), np.float32)
-
-
-def _add_filtered(
-    lattice: Lattice, factor: float, values: Floats, before: Floats, out: Floats, rows: tuple[Floats, Floats]
+def _infer(
+    probabilities: Floats,
+    channels: Codes,
+    lattices: Sequence[Lattice],
+    weights: Sequence[float],
+    iterations: int,
+    marginals: Floats,
 ) -> None:
-    """Write before + factor * filtered values to `out`, all (G, N, 4)."""
-    vertices = len(lattice.start) - 1
-    now, after = rows
-    for group, base, target in zip(values, before, out, strict=True):
-        run(_splat, lattice.pixel.size, lattice.start, lattice.pixel, lattice.pixel_weight, group, now, grain=_GRAIN)
-        for direction in lattice.neighbours:
-            run(_blur, vertices, direction, now, after, grain=2 * _GRAIN)
-            now, after = after, now
-        run(_slice, len(group), lattice.vertex, lattice.weight, np.float32(factor), now, base, target, grain=_GRAIN)
+    """Write the marginals of some channels of a photo, (C, N)."""
+    size, count = probabilities.shape[1], len(channels)
+    lanes = (0,) * (4 if count <= 4 else 8)
+    logarithms = torch.empty(-(-count // len(lanes)), size, len(lanes)).numpy()
+    run(_logarithm, size, probabilities, channels, logarithms, grain=_GRAIN)
+    q = torch.empty(logarithms.shape).numpy()
+    run(_softmax, size, logarithms, q, lanes, grain=_GRAIN)
+    rows = tuple(_rows(lattice, q) for lattice in lattices)
+    vertices = tuple(lattice.vertex for lattice in lattices)
+    shares = tuple(lattice.weight for lattice in lattices)
+    factors = np.array(weights, np.float32)
+    for _ in range(iterations if lattices else 0):
+        _splat_and_blur(lattices, q, rows)
+        # Potts: a class pays for the others' mass, which is a constant less its own.
+        run(_update, size, vertices, shares, factors, rows, logarithms, q, lanes, grain=_GRAIN)
+    run(_unpack, size, q, channels, marginals, grain=_GRAIN)
+
+
+def _rows(lattice: Lattice, values: Floats) -> Floats:
+    """Make room for the values of the vertices, (G, M + 2, lanes): row M stays zero, row M + 1 is never read."""
+    rows = torch.empty(len(values), lattice.vertices + 2, values.shape[2]).numpy()  # torch's begin at a cache line
+    rows[:, -2] = 0
+    return rows
+
+
+def _splat_and_blur(lattices: Sequence[Lattice], values: Floats, rows: Sequence[Floats]) -> None:
+    """Add values (G, N, lanes) to the vertices of all lattices, and blur."""
+    lanes = (0,) * values.shape[2]
+    every = list(zip(lattices, rows, strict=True))
+    jobs = [
+        Job(_splat, len(one.vertex), (one.first, one.vertex, one.weight, group, target, lanes))
+        for one, room in every
+        for group, target in zip(values, room, strict=True)
+    ]
+    run_all(jobs)
+    for direction in range(max(len(one.chains) for one in lattices)):
+        jobs = [
+            Job(_blur, one.chains[direction].size, (one.chains[direction], target, lanes), _GRAIN)
+            for one, room in every
+            if direction < len(one.chains)
+            for target in room
+        ]
+        run_all(jobs)
 
 
 @compiled
 def _embed(
     begin: int, end: int, features: Floats, scale: Floats, low: Codes, stride: Codes, weight: Floats, codes: Codes
 ) -> None:
+    """Find the simplex of each pixel, tile by tile: the inner loops are over pixels, for vectors of them."""
     d = features.shape[1]
     share = np.float32(1 / (d + 1))
     ones = stride.sum()
-    elevated = np.empty(d + 1, np.float32)
-    remainder = np.empty(d + 1, np.int64)
-    rank = np.empty(d + 1, np.int64)
-    rest = np.empty(d + 1, np.float32)
-    barycentric = np.empty(d + 2, np.float32)
-    ranked_stride = np.empty(d + 1, np.int64)
-    for p in range(begin, end):
+    elevated = np.empty((d + 1, _TILE), np.float32)
+    base = np.empty((d + 1, _TILE), np.float32)
+    rest = np.empty((d + 1, _TILE), np.float32)
+    rank = np.empty((d + 1, _TILE), np.int32)
+    excess = np.empty(_TILE, np.int32)
+    ordered = np.empty((d + 1, _TILE), np.float32)
+    step = np.empty((d + 1, _TILE), np.int64)
+    for first in range(begin, end, _TILE):
+        size = min(_TILE, end - first)
         # Rotate into the plane whose coordinates sum to 0.
-        partial = np.float32(0)
+        partial = elevated[0]
+        partial[:] = 0
         for i in range(d, 0, -1):
-            feature = features[p, i - 1] * scale[i - 1]
-            elevated[i] = partial - np.float32(i) * feature
-            partial += feature
-        elevated[0] = partial
+            for t in range(size):
+                feature = features[first + t, i - 1] * scale[i - 1]
+                elevated[i, t] = partial[t] - np.float32(i) * feature
+                partial[t] += feature
         # The nearest point whose coordinates are multiples of d + 1; its sum may be off by whole steps.
-        excess = 0
+        excess[:] = 0
         for i in range(d + 1):
-            nearest = int(np.floor(elevated[i] * share + np.float32(0.5)))
-            remainder[i] = nearest * (d + 1)
-            rest[i] = elevated[i] - np.float32(remainder[i])
-            excess += nearest
+            for t in range(size):
+                nearest = np.floor(elevated[i, t] * share + np.float32(0.5))
+                base[i, t] = nearest * np.float32(d + 1)
+                rest[i, t] = elevated[i, t] - base[i, t]
+                excess[t] += np.int32(nearest)
         # Rank the coordinates by their distance to it, largest first: that is the simplex.
-        rank[:] = excess
+        for i in range(d + 1):
+            rank[i] = excess
         for i in range(d):
             for j in range(i + 1, d + 1):
-                if rest[i] < rest[j]:
-                    rank[i] += 1
-                else:
-                    rank[j] += 1
+                for t in range(size):
+                    less = np.int32(rest[i, t] < rest[j, t])
+                    rank[i, t] += less
+                    rank[j, t] += np.int32(1) - less
+        codes[0, first : first + size] = 0
         for i in range(d + 1):
-            if rank[i] < 0:
-                rank[i] += d + 1
-                remainder[i] += d + 1
-            elif rank[i] > d:
-                rank[i] -= d + 1
-                remainder[i] -= d + 1
-        barycentric[:] = 0
-        for i in range(d + 1):
-            part = (elevated[i] - np.float32(remainder[i])) * share
-            barycentric[d - rank[i]] += part
-            barycentric[d + 1 - rank[i]] -= part
-        barycentric[0] += np.float32(1) + barycentric[d + 1]
-        code = np.int64(0)
-        ranked_stride[rank[d]] = 0
-        for i in range(d):
-            code += (remainder[i] - low[i]) * stride[i]
-            ranked_stride[rank[i]] = stride[i]
-        for r in range(d + 1):
-            weight[p, r] = barycentric[r]
-            codes[r, p] = code
-            # The next class: 1 more in every coordinate, and d + 1 less in the one that ranks next from the end.
-            code += ones - (d + 1) * ranked_stride[d - r]
+            for t in range(size):
+                turns = np.int32(rank[i, t] < 0) - np.int32(rank[i, t] > d)
+                rank[i, t] += np.int32(d + 1) * turns
+                base[i, t] += np.float32((d + 1) * turns)
+                rest[i, t] = (elevated[i, t] - base[i, t]) * share
+            # The distances and the strides, by rank from the end.
+            for t in range(size):
+                ordered[d - rank[i, t], t] = rest[i, t]
+                step[d - rank[i, t], t] = stride[i] if i < d else 0
+            if i < d:
+                for t in range(size):
+                    codes[0, first + t] += (np.int64(base[i, t]) - low[i]) * stride[i]
+        for t in range(size):
+            weight[0, first + t] = ordered[0, t] + (np.float32(1) - ordered[d, t])
+        # The next class: 1 more in every coordinate, and d + 1 less in the one that ranks next from the end.
+        for r in range(1, d + 1):
+            for t in range(size):
+                weight[r, first + t] = ordered[r, t] - ordered[r - 1, t]
+                codes[r, first + t] = codes[r - 1, first + t] + (ones - (d + 1) * step[r - 1, t])
 
 
 @numba.njit(inline="always")  # type: ignore[untyped-decorator]
@@ -259,7 +293,7 @@ def _number(begin: int, end: int, codes: Codes, vertex: Indices, counts: Codes) 
         p = 0
         while p < codes.shape[1]:
             table, number = _fill(codes[r, :count], bits)
-            p, count = _number_until_full(codes[r], p, count, table, number, bits, vertex[:, r])
+            p, count = _number_until_full(codes[r], p, count, table, number, bits, vertex[r])
             bits += 1
         counts[r] = count
 
@@ -290,82 +324,94 @@ def _number_until_full(
 
 
 @compiled
-def _sort_pixels(begin: int, end: int, first: Codes, vertex: Indices, start: Codes, pixel: Indices) -> None:
-    """Turn numbers within a class into vertices, and list the pixels of each (counting sort)."""
-    size = vertex.shape[0]
+def _place(begin: int, end: int, first: Codes, places: Indices, vertex: Indices) -> None:
+    """Turn numbers within a class into vertices."""
     for r in range(begin, end):
-        place = np.zeros(first[r + 1] - first[r] + 1, np.int64)
-        for p in range(size):
-            place[vertex[p, r] + 1] += 1
-        place[0] = r * size
-        for v in range(1, place.size):
-            place[v] += place[v - 1]
-        start[first[r] : first[r + 1]] = place[:-1]
-        for p in range(size):
-            v = vertex[p, r]
-            pixel[place[v]] = p
-            place[v] += 1
-            vertex[p, r] = v + first[r]
+        for p in range(vertex.shape[1]):
+            vertex[r, p] = first[r] + places[r, vertex[r, p]]
 
 
 @compiled
-def _sort_weights(begin: int, end: int, weight: Floats, pixel: Indices, out: Floats) -> None:
-    size = weight.shape[0]
-    for r in range(begin, end):
-        for e in range(r * size, (r + 1) * size):
-            out[e] = weight[pixel[e], r]
-
-
-@compiled
-def _link(begin: int, end: int, codes: Codes, first: Codes, step: Codes, neighbours: Indices) -> None:
-    """Find the neighbours of all vertices: a step leads from class r + 1 to class r."""
+def _chain(begin: int, end: int, codes: Codes, first: Codes, step: Codes, chains: Indices, lengths: Codes) -> None:
+    """List the chains of neighbours along each direction: a step leads from class r + 1 to class r."""
     classes = codes.shape[0]
+    vertices = first[classes]
+    for j in range(begin, end):
+        following = np.full(vertices, -1, np.int32)
+        led = np.zeros(vertices, np.bool_)
+        for r in range(classes):
+            source = (r + 1) % classes
+            here, last = first[source], first[source + 1]
+            there, stop = first[r], first[r + 1]
+            while here < last and there < stop:
+                difference = codes[source, here - first[source]] + step[j] - codes[r, there - first[r]]
+                if difference == 0:
+                    following[here] = there
+                    led[there] = True
+                here += difference <= 0
+                there += difference >= 0
+        chain = chains[j]
+        chain[0] = vertices
+        length = 1
+        for v in range(vertices):
+            if not led[v] and following[v] >= 0:
+                chain[length] = v
+                length += 1
+                following_one = following[v]
+                while following_one >= 0:
+                    chain[length] = following_one
+                    length += 1
+                    following_one = following[following_one]
+                chain[length] = vertices
+                length += 1
+        lengths[j] = length
+
+
+@compiled
+def _splat(
+    begin: int, end: int, first: Codes, vertex: Indices, weight: Floats, values: Floats, out: Floats, lanes: Lanes
+) -> None:
+    """Add pixels to the vertices of some classes."""
+    size = vertex.shape[1]
+    quarter = size // 4
     for r in range(begin, end):
-        count = first[r + 1] - first[r]
-        bits = 1
-        while 1 << bits < 2 * count:
-            bits += 1
-        table, number = _fill(codes[r, :count], bits)
-        source = (r + 1) % classes
-        for n in range(first[source + 1] - first[source]):
-            for j in range(classes):
-                slot = _slot(table, bits, codes[source, n] + step[j])
-                if table[slot] != -1:
-                    here = first[source] + n
-                    there = first[r] + number[slot]
-                    neighbours[j, here, 0] = there
-                    neighbours[j, there, 1] = here
+        out[first[r] : first[r + 1]] = 0
+        # Pixels side by side share vertices, and a sum waits for the one before it: so four parts take turns.
+        for p in range(quarter):
+            _splat_one(r, p, vertex, weight, values, out, lanes)
+            _splat_one(r, p + quarter, vertex, weight, values, out, lanes)
+            _splat_one(r, p + 2 * quarter, vertex, weight, values, out, lanes)
+            _splat_one(r, p + 3 * quarter, vertex, weight, values, out, lanes)
+        for p in range(4 * quarter, size):
+            _splat_one(r, p, vertex, weight, values, out, lanes)
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def _splat_one(r: int, p: int, vertex: Indices, weight: Floats, values: Floats, out: Floats, lanes: Lanes) -> None:
+    v = vertex[r, p]
+    store(out, v, multiply_add(fill(weight[r, p], lanes), load(values, p, lanes), load(out, v, lanes)))
 
 
 @compiled
-def _splat(begin: int, end: int, start: Codes, pixel: Indices, weight: Floats, values: Floats, out: Floats) -> None:
-    # Ranges of pixels give like work: vertices hold between one pixel and most of the sky.
-    last = start.size - 1
-    for v in range(np.searchsorted(start[:last], begin), np.searchsorted(start[:last], end)):
-        s0 = s1 = s2 = s3 = np.float32(0)
-        for e in range(start[v], start[v + 1]):
-            p = pixel[e]
-            w = weight[e]
-            s0 += w * values[p, 0]
-            s1 += w * values[p, 1]
-            s2 += w * values[p, 2]
-            s3 += w * values[p, 3]
-        out[v, 0] = s0
-        out[v, 1] = s1
-        out[v, 2] = s2
-        out[v, 3] = s3
-
-
-@compiled
-def _blur(begin: int, end: int, neighbours: Indices, values: Floats, out: Floats) -> None:
-    half = np.float32(0.5)
-    for v in range(begin, end):
-        a = neighbours[v, 0]
-        b = neighbours[v, 1]
-        out[v, 0] = values[v, 0] + half * (values[a, 0] + values[b, 0])
-        out[v, 1] = values[v, 1] + half * (values[a, 1] + values[b, 1])
-        out[v, 2] = values[v, 2] + half * (values[a, 2] + values[b, 2])
-        out[v, 3] = values[v, 3] + half * (values[a, 3] + values[b, 3])
+def _blur(begin: int, end: int, chain: Indices, values: Floats, lanes: Lanes) -> None:
+    """Blur, in place, the chains that begin in a range."""
+    none = values.shape[0] - 2
+    while begin < end and chain[begin] != none:
+        begin += 1
+    if begin == end:
+        return
+    while end < chain.size and chain[end] != none:
+        end += 1
+    half = fill(np.float32(0.5), lanes)
+    before = now = fill(np.float32(0), lanes)
+    v = none
+    for k in range(begin + 1, min(end + 1, chain.size)):
+        after = load(values, chain[k], lanes)
+        # Between chains the row that is never read takes the result.
+        store(values, v + (v == none), multiply_add(half, add(before, after), now))
+        before = now
+        now = after
+        v = chain[k]
 
 
 @compiled
@@ -376,45 +422,71 @@ def _slice(
     weight: Floats,
     factor: np.float32,
     values: Floats,
-    before: Floats,
     out: Floats,
+    lanes: Lanes,
 ) -> None:
-    classes = vertex.shape[1]
-    for p in range(begin, end):
-        s0 = s1 = s2 = s3 = np.float32(0)
-        for r in range(classes):
-            v = vertex[p, r]
-            w = weight[p, r]
-            s0 += w * values[v, 0]
-            s1 += w * values[v, 1]
-            s2 += w * values[v, 2]
-            s3 += w * values[v, 3]
-        out[p, 0] = before[p, 0] + factor * s0
-        out[p, 1] = before[p, 1] + factor * s1
-        out[p, 2] = before[p, 2] + factor * s2
-        out[p, 3] = before[p, 3] + factor * s3
-
-
-@compiled
-def _logarithm(begin: int, end: int, probabilities: Floats, out: Floats) -> None:
-    """Write the logarithms of probabilities (C, N) in groups of four channels, (G, N, 4)."""
-    for c in range(probabilities.shape[0]):
+    """Add factor * sliced values to `out`."""
+    for r in range(len(vertex)):
         for p in range(begin, end):
-            out[c // 4, p, c % 4] = np.log(max(probabilities[c, p], np.float32(LEAST)))
+            w = fill(factor * weight[r, p], lanes)
+            store(out, p, multiply_add(w, load(values, vertex[r, p], lanes), load(out, p, lanes)))
 
 
 @compiled
-def _softmax(begin: int, end: int, logits: Floats, count: int) -> None:
-    """Replace the first `count` channels of (G, N, 4) by their softmax."""
+def _update(
+    begin: int,
+    end: int,
+    vertices: tuple[Indices, ...],
+    weights: tuple[Floats, ...],
+    factors: Floats,
+    rows: tuple[Floats, ...],
+    logarithms: Floats,
+    q: Floats,
+    lanes: Lanes,
+) -> None:
+    for g in range(len(q)):
+        q[g, begin:end] = logarithms[g, begin:end]
+        for i in range(len(rows)):
+            _slice(begin, end, vertices[i], weights[i], factors[i], rows[i][g], q[g], lanes)
+    _softmax(begin, end, q, q, lanes)
+
+
+@compiled
+def _logarithm(begin: int, end: int, probabilities: Floats, channels: Codes, out: Floats) -> None:
+    """Write the logarithms of channels of (C, N) in groups, (G, N, lanes); lanes that are left over get -inf."""
+    lanes = out.shape[2]
+    for first in range(begin, end, _TILE):
+        for c in range(out.shape[0] * lanes):
+            for p in range(first, min(first + _TILE, end)):
+                value = np.float32(-np.inf)
+                if c < channels.size:
+                    value = np.log(max(probabilities[channels[c], p], np.float32(LEAST)))
+                out[c // lanes, p, c % lanes] = value
+
+
+@compiled
+def _unpack(begin: int, end: int, values: Floats, channels: Codes, out: Floats) -> None:
+    """Write values (G, N, lanes) to channels of (C, N)."""
+    lanes = values.shape[2]
+    for first in range(begin, end, _TILE):
+        for c in range(channels.size):
+            for p in range(first, min(first + _TILE, end)):
+                out[channels[c], p] = values[c // lanes, p, c % lanes]
+
+
+@compiled
+def _softmax(begin: int, end: int, logits: Floats, out: Floats, lanes: Lanes) -> None:
+    """Write the softmax of (G, N, lanes) over groups and lanes."""
     for p in range(begin, end):
-        largest = logits[0, p, 0]
-        for c in range(1, count):
-            largest = max(largest, logits[c // 4, p, c % 4])
-        total = np.float32(0)
-        for c in range(count):
-            e = np.exp(logits[c // 4, p, c % 4] - largest)
-            logits[c // 4, p, c % 4] = e
-            total += e
-        share = np.float32(1) / total
-        for c in range(count):
-            logits[c // 4, p, c % 4] *= share
+        most = load(logits[0], p, lanes)
+        for g in range(1, len(logits)):
+            most = larger(most, load(logits[g], p, lanes))
+        shift = fill(-largest(most), lanes)
+        mass = fill(np.float32(0), lanes)
+        for g in range(len(logits)):
+            e = exp(add(load(logits[g], p, lanes), shift))
+            store(out[g], p, e)
+            mass = add(mass, e)
+        share = fill(np.float32(1) / total(mass), lanes)
+        for g in range(len(logits)):
+            store(out[g], p, multiply(load(out[g], p, lanes), share))

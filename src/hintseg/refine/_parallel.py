@@ -8,38 +8,54 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 
-def run(kernel: Callable[..., None], size: int, *arguments: Any, grain: int = 1) -> None:
-    """Call `kernel(begin, end, *arguments)` for ranges that cover range(size).
+class Job(NamedTuple):
+    """A kernel and what it works on."""
 
-    Args:
-        kernel: A function that releases the interpreter lock. What it writes for an item must not depend on the
-            range the item came in: then results do not depend on the number of threads.
-        size: Number of items.
-        arguments: Passed on.
-        grain: Smallest range worth a thread.
-    """
+    kernel: Callable[..., None]
+    """Called with (begin, end, *arguments); it releases the interpreter lock. What it writes for an item must not
+    depend on the range the item came in: then results do not depend on the number of threads."""
+    size: int
+    """Number of items."""
+    arguments: tuple[Any, ...]
+    """Passed on."""
+    grain: int = 1
+    """Smallest range worth a thread."""
+
+
+def run(kernel: Callable[..., None], size: int, *arguments: Any, grain: int = 1) -> None:
+    """Run one job: call `kernel(begin, end, *arguments)` for ranges that cover range(size)."""
+    run_all([Job(kernel, size, arguments, grain)])
+
+
+def run_all(jobs: Sequence[Job]) -> None:
+    """Run jobs that do not wait for each other, in ranges that cover the items of each."""
     threads = torch.get_num_threads()
-    # Four ranges a thread even out unequal work.
-    ranges = max(1, min(4 * threads, size // grain)) if threads > 1 else 1
-    waiting = deque((size * i // ranges, size * (i + 1) // ranges) for i in range(ranges))
+    # Four ranges a thread even out unequal work; many jobs are as good as many ranges.
+    most = max(2, 4 * threads // len(jobs)) if threads > 1 else 1
+    waiting = deque(
+        (job, job.size * i // ranges, job.size * (i + 1) // ranges)
+        for job in jobs
+        for ranges in [max(1, min(most, job.size // job.grain))]
+        for i in range(ranges)
+    )
 
     def work() -> None:
         while True:
             try:
-                begin, end = waiting.popleft()
+                job, begin, end = waiting.popleft()
             except IndexError:
                 return
-            kernel(begin, end, *arguments)
+            job.kernel(begin, end, *job.arguments)
 
-    helpers = [_pool(os.getpid()).submit(work) for _ in range(min(threads, ranges) - 1)]
+    helpers = [_pool(os.getpid()).submit(work) for _ in range(min(threads, len(waiting)) - 1)]
     work()
     for helper in helpers:
         # On a busy machine a helper may not have started when all is done.

@@ -64,7 +64,7 @@ def dense_crf(
     photos = 1 if rgb.device.type == "cpu" else max(1, len(rgb))
     pairs = zip(torch.split(probabilities, photos), torch.split(rgb, photos), strict=True)
     runs = [DenseCrf(photo, gaussian=gaussian, bilateral=bilateral).infer(p, iterations) for p, photo in pairs]
-    return torch.cat(runs)
+    return runs[0] if len(runs) == 1 else torch.cat(runs)
 
 
 class DenseCrf:
@@ -147,7 +147,7 @@ class DenseCrf:
                 "resize the probabilities to the photo first"
             )
         flat = probabilities.flatten(2)
-        low, high = flat.aminmax(dim=2)
+        low, high = flat.amin(dim=2), flat.amax(dim=2)  # many times as fast as aminmax
         if not bool(((low >= 0) & (high <= 1)).all()):
             raise ShapeError("probabilities have values outside 0..1 (or NaN); give a softmax or clipped scores")
         if iterations < 0:

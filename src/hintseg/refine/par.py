@@ -19,8 +19,32 @@ from hintseg.refine._checks import as_photos, check_scores
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 
+Dilations = Sequence[int] | Literal["auto"]
 
-def par(scores: Tensor, rgb: Tensor, *, dilations: Sequence[int] = DILATIONS, iterations: int = 10) -> Tensor:
+SIDE = 256
+"""Shorter side in pixels that the dilations are published for: half of a crop of 512."""
+
+
+def reach(side: int) -> tuple[int, ...]:
+    """Return dilations that reach as far on a photo, measured by its size, as the published ones on theirs.
+
+    On a photo of 64 pixels the published 24 join places that have nothing to do with each other, and small objects
+    dissolve. Photos larger than the published ones keep those.
+
+    Args:
+        side: Shorter side of the photo, pixels.
+
+    Returns:
+        Distances in pixels, rising, each >= 1.
+
+    Example:
+        >>> reach(256), reach(112)
+        ((1, 2, 4, 8, 12, 24), (1, 2, 4, 5, 10))
+    """
+    return tuple(sorted({max(1, round(distance * min(1.0, side / SIDE))) for distance in DILATIONS}))
+
+
+def par(scores: Tensor, rgb: Tensor, *, dilations: Dilations = DILATIONS, iterations: int = 10) -> Tensor:
     """Refine scores with pixel-adaptive refinement (PAR).
 
     Affinities sum to 1.01 as published, so a constant map grows by 1.01 at every iteration.
@@ -28,7 +52,7 @@ def par(scores: Tensor, rgb: Tensor, *, dilations: Sequence[int] = DILATIONS, it
     Args:
         scores: Scores or probabilities, (B, C, h, w), float; resized to the photo, bilinear with aligned corners.
         rgb: Photos, (B, 3, H, W), uint8, or float in 0..255.
-        dilations: Distances of the neighbours in pixels, each >= 1.
+        dilations: Distances of the neighbours in pixels, each >= 1; `auto`: `reach` of the photos' shorter side.
         iterations: Number of propagation steps, >= 0; AFA uses 10 for VOC and 15 for COCO.
 
     Returns:
@@ -53,7 +77,7 @@ def par(scores: Tensor, rgb: Tensor, *, dilations: Sequence[int] = DILATIONS, it
     return ParAffinity(rgb, dilations=dilations).propagate(scores, iterations)
 
 
-def pamr(scores: Tensor, rgb: Tensor, *, dilations: Sequence[int] = DILATIONS, iterations: int = 10) -> Tensor:
+def pamr(scores: Tensor, rgb: Tensor, *, dilations: Dilations = DILATIONS, iterations: int = 10) -> Tensor:
     """Refine scores with pixel-adaptive mask refinement (PAMR).
 
     The ancestor of `par`: distances are not squared and there is no position term, so affinities sum to 1.
@@ -61,7 +85,7 @@ def pamr(scores: Tensor, rgb: Tensor, *, dilations: Sequence[int] = DILATIONS, i
     Args:
         scores: Scores or probabilities, (B, C, h, w), float; resized to the photo, bilinear with aligned corners.
         rgb: Photos, (B, 3, H, W), uint8, or float in 0..255.
-        dilations: Distances of the neighbours in pixels, each >= 1.
+        dilations: Distances of the neighbours in pixels, each >= 1; `auto`: `reach` of the photos' shorter side.
         iterations: Number of propagation steps, >= 0.
 
     Returns:
@@ -106,19 +130,21 @@ class ParAffinity:
 
     @torch.no_grad()
     def __init__(
-        self, rgb: Tensor, *, dilations: Sequence[int] = DILATIONS, variant: Literal["par", "pamr"] = "par"
+        self, rgb: Tensor, *, dilations: Dilations = DILATIONS, variant: Literal["par", "pamr"] = "par"
     ) -> None:
         """Compute the affinities of a batch of photos.
 
         Args:
             rgb: Photos, (B, 3, H, W), uint8, or float in 0..255.
-            dilations: Distances of the neighbours in pixels, each >= 1.
+            dilations: Distances of the neighbours in pixels, each >= 1; `auto`: `reach` of the photos' shorter side.
             variant: Distance and normalisation: PAR's or PAMR's.
 
         Raises:
             ShapeError: `rgb` is no batch of photos, `dilations` is empty or holds a number below 1, or `variant` is
                 unknown.
         """
+        if dilations == "auto":
+            dilations = reach(min(rgb.shape[2:]))
         if not dilations or min(dilations) < 1:
             raise ShapeError(f"dilations are {tuple(dilations)}; give at least one, each 1 pixel or more")
         if variant not in ("par", "pamr"):
