@@ -100,7 +100,6 @@ _PAPER_BMP = (
     "segment.s2c_ramp=0.0",
     "segment.teacher=step",
     "segment.object_prior=sigmoid",
-    "segment.start_bias=false",
 )
 _STAGE_ONE = "csd.baseline={baseline}"
 _PAPER_WORDS = (

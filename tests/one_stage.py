@@ -29,7 +29,6 @@ PAPER = {  # what the recipe `bmp` does otherwise
     "s2c_ramp": 0.0,
     "teacher": "step",
     "object_prior": "sigmoid",
-    "start_bias": False,
 }
 
 

@@ -72,15 +72,6 @@ def test_stretched_prior_leaves_a_part_of_every_feature() -> None:
         torch.testing.assert_close(bare.segment(images)[:, 1:], expected)  # no background: off
 
 
-def test_last_layer_starts_at_how_much_each_class_may_cover() -> None:
-    method = bmp(start_bias=True)
-    data = batch()  # of two photos, one shows classes 1 and 3, one class 2
-    method.prepare([data])
-    share = torch.sigmoid(given(method.decoder.classify.bias))
-    torch.testing.assert_close(share.detach(), torch.tensor([0.5, 1 / 6, 1 / 6, 1 / 6]))
-    assert not given(method.decoder.classify.bias).isclose(given(bmp().decoder.classify.bias)).any()
-
-
 def test_feedback_comes_from_all_scales_and_rises() -> None:
     method, data = bmp(teacher="scales", confidence="logit", sigma_s=-9.0).eval(), batch()
     with torch.no_grad():

@@ -49,7 +49,6 @@ PAPER_BMP = {
     "s2c_ramp": 0.0,
     "teacher": "step",
     "object_prior": "sigmoid",
-    "start_bias": False,
 }
 LEARNED_WORDS: dict[str, object] = {"codebook": "learned", "temperature": 1.0, "frequency": "sum", "word_scale": False}
 WALK: dict[str, object] = {"walk_share": 1.0, "walk_start": 0.0, "walk_steps": 1}

@@ -18,7 +18,6 @@ Where the paper is silent, these readings hold; they are those of the authors' c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal, cast
 
@@ -85,8 +84,6 @@ class BmpConfig(OneStageConfig):
             object, and the stretched one is left out.
         detach_prior: Whether OFD's object prior passes no gradient to Branch-C. The paper does not say; the code
             detaches, so that Branch-C learns from L_cls and L_s2c alone.
-        start_bias: Whether Branch-S's last layer starts at the share of pixels that each class may have, by how often
-            it occurs and half of all for background; not in the paper.
         keep_gain: Whether PAR's growth of 1.01 per iteration stays in the scores that sigma_c is compared with, as in
             the code (up to 1.105 after 10).
     """
@@ -113,7 +110,6 @@ class BmpConfig(OneStageConfig):
     filter_feedback: bool = True
     object_prior: Literal["stretched", "sigmoid"] = "stretched"
     detach_prior: bool = True
-    start_bias: bool = True
     keep_gain: bool = False
 
 
@@ -237,16 +233,6 @@ class Bmp(OneStage):
         else:
             prior = torch.sigmoid(strongest)  # C^m as the probability that there is an object
         return [level * grow(prior, level.shape[2:]).to(level.dtype) for level in levels]  # Eq. 10
-
-    def prepare(self, batches: Iterable[Batch]) -> None:
-        """Measure what `OneStage` does, and start Branch-S's last layer at what each class may cover."""
-        super().prepare(batches)
-        if self.config.start_bias:
-            share = torch.sigmoid(self.prior.offset)
-            share = ((0.5 if self.background else 1.0) * share / share.sum()).clamp(1e-4, 1 - 1e-4)
-            bias = torch.logit(share)
-            with torch.no_grad():
-                self.decoder.classify.get_parameter("bias").copy_(pad(bias, (int(self.background), 0)))
 
     def background_of(self, logits: Tensor) -> Tensor:
         """Return B^s of one scale (Eq. 12), (B, C, h, w) -> (B, 1, h, w): a probability, or the raw logits."""
