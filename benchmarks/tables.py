@@ -98,6 +98,7 @@ _PAPER_BMP = (
     "segment.balance_s2c=false",
     "segment.floor_s2c=0.0",
     "segment.s2c_ramp=0.0",
+    "segment.s2c_reaches=encoder",
     "segment.teacher=step",
     "segment.object_prior=sigmoid",
 )
@@ -211,6 +212,11 @@ TABLES: dict[str, Table] = {
             "+ L_s2c": Row("bmp", (_NO_BSP, _NO_OFD)),
             "+ BSP": Row("bmp", (_NO_OFD,)),
             "+ OFD": Row("bmp", upper="true masks"),
+            "without L_s2c": Row("bmp", (_NO_S2C,)),
+            "L_s2c trains the encoder": Row("bmp", ("segment.s2c_reaches=encoder",)),
+            "L_c2s by soft margin": Row(
+                "bmp", ("segment.c2s_loss=soft_margin", "segment.confidence=logit", "segment.sigma_s=0.75")
+            ),
             "as in the paper": Row("bmp", _PAPER_BMP),
             "true masks": Row("full", ("segment.method=segformer_head",), without=("segment.", "maps.")),
         },

@@ -72,6 +72,20 @@ def test_stretched_prior_leaves_a_part_of_every_feature() -> None:
         torch.testing.assert_close(bare.segment(images)[:, 1:], expected)  # no background: off
 
 
+def test_feedback_may_train_the_classifier_alone() -> None:
+    found = {}
+    for reaches in ("encoder", "classifier"):
+        method = bmp(sigma_s=0.0, s2c_reaches=reaches)
+        loss = method.losses(batch(), Progress(50, 100))["loss_s2c"]
+        loss.backward()
+        found[reaches] = loss.detach(), given(method.classifier.weight.grad)
+        reached = method.get_parameter("backbone.block4.0.mlp.fc1.weight").grad
+        assert (reached is not None and bool(reached.any())) is (reaches == "encoder")
+        assert all(p.grad is None for p in method.decoder.parameters())
+    torch.testing.assert_close(found["encoder"], found["classifier"])  # the same loss, another reach
+    assert found["classifier"][1].any()
+
+
 def test_feedback_comes_from_all_scales_and_rises() -> None:
     method, data = bmp(teacher="scales", confidence="logit", sigma_s=-9.0).eval(), batch()
     with torch.no_grad():

@@ -47,6 +47,7 @@ PAPER_BMP = {
     "balance_s2c": False,
     "floor_s2c": 0.0,
     "s2c_ramp": 0.0,
+    "s2c_reaches": "encoder",
     "teacher": "step",
     "object_prior": "sigmoid",
 }

@@ -95,12 +95,14 @@ class Branches(NamedTuple):
         scores: Tag logits, (B, K).
         logits: Logits of Branch-S at the decoder's finest level, (B, C, h0, w0); None where the decoder was not asked.
         attention: Self-attention of the last two blocks; None where the encoder has none.
+        features: The last level, which `maps` are read from, (B, c, h, w).
     """
 
     maps: Tensor
     scores: Tensor
     logits: Tensor | None
     attention: Attention | None
+    features: Tensor
 
 
 class Look(NamedTuple):
@@ -170,13 +172,14 @@ class OneStage(Method):
         else:
             levels, attention = self.backbone.features(images)
         levels = [scale(levels[i]) for scale, i in zip(self.feature_scales, self.levels, strict=True)]
-        maps = self.classifier(levels[-1])
-        scores = self.prior(self.classifier(gmp(levels[-1])[:, :, None, None]).flatten(1))
+        features = levels[-1]
+        maps = self.classifier(features)
+        scores = self.prior(self.classifier(gmp(features)[:, :, None, None]).flatten(1))
         logits: Tensor | None = None
         if decode:
             levels = self.weigh(levels, maps, (images.shape[2], images.shape[3]))
             logits = with_background(self.decoder(levels), self.background)
-        return Branches(maps, scores, logits, attention)
+        return Branches(maps, scores, logits, attention, features)
 
     def weigh(self, levels: list[Tensor], maps: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """Return the levels as the decoder shall see them: as they are. BMP scales them by object priors."""
