@@ -67,16 +67,16 @@ class BmpConfig(OneStageConfig):
             photo, as the seeds C beside it are. It is the default, because both must be on one scale to compete: in
             small trials a probability lost all objects, or all background, within a few steps of BSP's start.
         c2s_loss: l_seg of L_c2s. The paper allows both, the authors' code takes `soft_margin`. On `msrc`
-            (MobileNetV2, 150 steps, one seed, labels of one quality) Branch-S was at 33.0 mIoU with cross entropy and
-            at 25.7 with soft margin, which hardly learns the rarer classes; AFA at 29.8.
+            (MobileNetV2, 150 steps, seed 0) Branch-S was at 33.0 mIoU with cross entropy and at 25.7 with soft margin,
+            which hardly learns the rarer classes, from labels of the same quality.
         balance_c2s: Whether background and objects weigh alike in L_c2s, as in AFA; not in the paper.
         balance_s2c: Whether the classes of Y^s weigh alike in L_s2c; not in the paper.
         floor_s2c: Share of the photos' pixels that L_s2c's sum is divided by at least. In the paper it is divided by
             the sure pixels alone: where there are a dozen, those pull as hard as whole photos.
         s2c_ramp: Share of all steps in which L_s2c rises to its weight; not in the paper.
         s2c_reaches: What L_s2c trains: Branch-C's classifier alone, or the `encoder` too, as in the paper. On `msrc`
-            (MobileNetV2, 150 steps, seeds 1 and 2) Branch-S was at 31.0 mIoU without L_s2c, at 30.3 with the first and
-            at 28.8 with the second: Y^s is three quarters of one class, and the features go along.
+            (MobileNetV2, 150 steps, seeds 0, 1, 2) Branch-S was at 32.1 mIoU without L_s2c, at 31.8 with the first and
+            at 30.5 with the second (AFA: 29.8): Y^s is three quarters of one class, and the features go along.
         teacher: What Y^s is read from: Branch-S at all `scales`, mirrored too, in evaluation mode, as the paper's
             pseudo annotations are and as Y^c is; or the pass of the training `step`, as in the authors' code. On `msrc`
             (MobileNetV2, frozen, 120 steps, one seed, `logit` 0.75) Y^s was right in 95 % against 64 % of its pixels.

@@ -49,8 +49,9 @@ class CsdConfig(WrapperConfig):
     Attributes:
         form: `scale_free`: scores in units of the source's largest, means over cells and pairs, and no loss pulls
             harder than `most`. `paper`: raw scores, and sums over a grid of 14 x 14 cells (on other grids scaled to
-            it). On `voc12-animals` (MobileNetV2, GAP, 120 steps, one seed) seeds of photos of several tags were at 16.6
-            mIoU without CSD, 15.1 with the first and 5.3 with the second, whose teacher is `online`.
+            it). On `voc12-animals` (MobileNetV2, GAP, 120 steps) seeds of photos of several tags were at 16.2 mIoU
+            without CSD and 15.4 with the first (three seeds), at 16.6, 15.1 and, with the second and a teacher that is
+            `online`, 5.3 in one of them.
         foreground: lambda_1, weight of the consistency of pasted objects; 0 leaves it out. The paper: 0.01.
         background: lambda_2, weight of the consistency of pasted background, in the scale-free form of its suppression;
             0 leaves it out. The paper has 0.1, and either one alone does harm there. In its form and with a classifier
