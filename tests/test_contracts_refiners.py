@@ -159,9 +159,7 @@ def test_a_recipe_says_all_a_refiner_takes_with_the_same_defaults(name: str) -> 
     taken = inspect.signature(resolve("refiner", name, REFINERS)).parameters.values()
     defaults = {p.name: p.default for p in taken if p.kind is p.KEYWORD_ONLY}
     if "dilations" in defaults:
-        defaults["dilations"] = (
-            "auto"  # the function's are the published ones, a recipe's follow the size of the photos
-        )
+        defaults["dilations"] = "auto"  # the function's are the published ones, a recipe's follow the photos' size
     assert config.model_dump(exclude={"method"}) == defaults
 
 

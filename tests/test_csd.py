@@ -422,6 +422,8 @@ def test_localizers_learn_from_pastes(
     )
     if kind is not MctFormer:  # which compares the maps of more layers than it reads out
         torch.testing.assert_close(wrapped.raw_maps(data.images).relu(), wrapped.class_maps(data.images))
+    plain = kind(config, 3, True).train()
+    plain.load_state_dict(wrapped.localizer.state_dict())  # before words follow the features
     with torch.autocast("cpu", torch.bfloat16, enabled=mixed):  # casts of weights are cached: the teacher's must not be
         losses = wrapped.losses(data, Progress(0, 1))
     assert losses["loss_fg"] > 0
@@ -429,8 +431,6 @@ def test_localizers_learn_from_pastes(
     (losses["loss_fg"] + losses["loss_bg"]).backward()
     moving = {name.split(".")[1] for name, p in wrapped.named_parameters() if p.grad is not None and p.grad.any()}
     assert moving == {"backbone", head}
-    plain = kind(config, 3, True).train()
-    plain.load_state_dict(wrapped.localizer.state_dict())
     own = plain.losses(data, Progress(0, 1))
     if not mixed:
         torch.testing.assert_close({name: losses[name] for name in own}, own)
