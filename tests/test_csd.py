@@ -318,7 +318,7 @@ def test_shifts_are_drawn_from_the_step_and_photos_and_need_whole_cells() -> Non
     ("kind", "config", "head"),
     [
         (Cam, CamConfig(backbone=SMALL), "classifier"),
-        (Vwe, VweConfig(backbone=SMALL, words=8), "image_classifier"),
+        (Vwe, VweConfig(backbone=SMALL, words=8, word_branch="none"), "image_classifier"),
         (MctFormer, MctConfig(backbone=TINY_VIT), "head"),
     ],
 )
@@ -338,6 +338,8 @@ def test_localizers_learn_from_pastes(
     )
     if kind is not MctFormer:  # which compares the maps of more layers than it reads out
         torch.testing.assert_close(wrapped.raw_maps(data.images).relu(), wrapped.class_maps(data.images))
+    plain = kind(config, 3, True).train()
+    plain.load_state_dict(wrapped.localizer.state_dict())  # before words follow the features
     with torch.autocast("cpu", torch.bfloat16, enabled=mixed):  # casts of weights are cached: the teacher's must not be
         losses = wrapped.losses(data, Progress(0, 1))
     assert losses["loss_fg"] > 0
@@ -345,8 +347,6 @@ def test_localizers_learn_from_pastes(
     (losses["loss_fg"] + losses["loss_bg"]).backward()
     moving = {name.split(".")[1] for name, p in wrapped.named_parameters() if p.grad is not None and p.grad.any()}
     assert moving == {"backbone", head}
-    plain = kind(config, 3, True).train()
-    plain.load_state_dict(wrapped.localizer.state_dict())
     own = plain.losses(data, Progress(0, 1))
     if not mixed:
         torch.testing.assert_close({name: losses[name] for name in own}, own)
@@ -658,6 +658,7 @@ def test_pictures_of_pairs_show_what_was_pasted(
 def test_without_background_objects_are_cut_to_where_the_maps_are_strong(pairable: Path, tmp_path: Path) -> None:
     settings = [w for w in QUICK if not w.startswith(("refine", "segment", "test"))]
     own = ["refine=null", "segment=null", "data.background=none", "csd={background: 0.1}", "localize.words=8"]
+    own.append("localize.word_branch=none")  # sums of both branches are strong everywhere before anything is learned
     run = hintseg.train(pairable, tmp_path / "run", recipe="vwe", settings=[*settings, *own])
     folder = RunFolder.open(run.path)
     split = make_plan(hintseg.hints.read_hints(pairable, background=False), folder.config)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hintseg.config.settings import BackboneConfig
 from hintseg.errors import ConfigError, WeightsError
 from hintseg.methods.cam import Cam, CamConfig
+from hintseg.methods.vwe import Vwe, VweConfig
 from hintseg.nn.encoders import build_encoder, encoder_groups
 from hintseg.nn.plain_vit import PlainVit, is_plain_vit
 from hintseg.registry import METHODS, resolve
@@ -218,23 +219,33 @@ def test_the_class_token_looks_where_the_blocks_that_are_read_say(name: str) -> 
     assert torch.allclose(attention.flatten(1), torch.stack(rows).mean(dim=0), atol=1e-4)
 
 
-def test_class_maps_follow_the_class_token_where_it_is_frozen_and_there_is_a_background() -> None:
+@pytest.mark.parametrize("method", ["cam", "vwe"])
+def test_class_maps_follow_the_class_token_where_it_is_frozen_and_there_is_a_background(method: str) -> None:
     images = torch.rand(1, 3, 32, 48)
 
-    def cam(background: bool, **changes: Any) -> Cam:
+    def localizer(background: bool, freeze: str = "all", **changes: Any) -> Cam | Vwe:
         torch.manual_seed(0)
-        return Cam(CamConfig(backbone=config(freeze="all"), **changes), 2, background).eval()
+        network = config(freeze=freeze)
+        made = (
+            Cam(CamConfig(backbone=network, **changes), 2, background)
+            if method == "cam"
+            else Vwe(VweConfig(backbone=network, words=4, **changes), 2, background)
+        )
+        return made.eval()
 
-    plain, looked = cam(True, attention=False), cam(True)
+    plain, looked = localizer(True, attention=False), localizer(True)
     with torch.no_grad():
         _, attention = of(PlainVit, plain.backbone).attended(images)
-        assert torch.allclose(looked.class_maps(images), plain.class_maps(images) * attention)
-        assert torch.equal(cam(False).class_maps(images), plain.class_maps(images))
-    assert not Cam(CamConfig(backbone=config(freeze="none")), 2, True).attends
+        maps = plain.class_maps(images)
+        assert maps.max() > 0
+        assert torch.allclose(looked.class_maps(images), maps * attention)
+        assert torch.equal(localizer(False).class_maps(images), maps)
+    assert not localizer(True, freeze="none").attends
 
 
 def test_attention_needs_a_class_token() -> None:
     for name in ("resnet10t", "vit_base_patch16_siglip_224"):
-        with pytest.raises(ConfigError, match=f"'{name}' has no class token"):
-            Cam(CamConfig(backbone=config(name), attention=True), 2, True)
-        assert not Cam(CamConfig(backbone=config(name, freeze="all")), 2, True).attends
+        for localizer, settings in ((Cam, CamConfig), (Vwe, VweConfig)):
+            with pytest.raises(ConfigError, match=f"'{name}' has no class token"):
+                localizer(settings(backbone=config(name), attention=True), 2, True)
+            assert not localizer(settings(backbone=config(name, freeze="all")), 2, True).attends

@@ -9,17 +9,19 @@ classifier tells tags from word frequencies (`loss_w2i`) and is what the codeboo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from hintseg.cam.maps import EPSILON
-from hintseg.config.settings import Count, MethodConfig, Positive
+from hintseg.config.settings import Auto, Count, MethodConfig, Positive
 from hintseg.losses.classification import multi_label_soft_margin, tag_loss
 from hintseg.methods.method import Method
+from hintseg.nn.class_token import uses_class_token
 from hintseg.nn.encoders import build_encoder, encoder_groups
+from hintseg.nn.plain_vit import PlainVit
 from hintseg.nn.pooling import POOLED_NORM, gap, pool
 from hintseg.nn.prior import ClassPrior
 from hintseg.nn.scale import FeatureScale
@@ -52,10 +54,12 @@ class VweConfig(MethodConfig):
         word_branch: How the class maps join the image branch and the word branch: their `sum`, since cells of both are
             shares of the log-odds of a tag; the larger (`max`, Eq. 12, each word map stretched to its image map); or
             `none`: the image branch alone (the released code).
+        attention: Whether class maps are multiplied by how much the class token looks at each cell (see
+            `hintseg.nn.class_token`).
     """
 
     task: ClassVar[Literal["localize", "refine", "segment", "propose"]] = "localize"
-    read_out: ClassVar[frozenset[str]] = frozenset({"word_branch"})
+    read_out: ClassVar[frozenset[str]] = frozenset({"word_branch", "attention"})
     method: Literal["vwe"] = "vwe"
     pooling: Literal["gap", "hspp"] = "hspp"
     gamma: Annotated[float, Field(ge=0)] = 2.0
@@ -66,6 +70,7 @@ class VweConfig(MethodConfig):
     frequency: Literal["norm", "mean", "sum"] = "norm"
     word_scale: bool = True
     word_branch: Literal["none", "sum", "max"] = "sum"
+    attention: bool | Auto = "auto"
 
 
 class Vwe(Method):
@@ -81,11 +86,15 @@ class Vwe(Method):
         Args:
             config: The settings.
             classes: K.
-            background: Not used: a classifier has no background class.
+            background: Whether pixels may belong to no class; a classifier has no such class itself.
+
+        Raises:
+            ConfigError: Attention is asked for, and the network has no class token.
         """
         super().__init__()
         self.config = config
         self.backbone = build_encoder(config.backbone)
+        self.attends = uses_class_token(config.attention, self.backbone, background=background)
         channels = self.backbone.channels[-1]
         self.feature_scale = FeatureScale(rms=POOLED_NORM / channels**0.5)
         self.prior = ClassPrior(classes)
@@ -141,16 +150,10 @@ class Vwe(Method):
 
     def class_maps(self, images: Tensor) -> Tensor:
         """Return class maps (B, K, h, w), >= 0, not normalised."""
-        features = self._features(images)
-        image_maps: Tensor = self.image_classifier(features)  # Eq. 10
-        if self.config.word_branch == "none":
-            return torch.relu(image_maps)
-        with torch.autocast(images.device.type, enabled=False):  # P may be flat: its pattern needs all digits
-            shares = self.encoder(features).probabilities - self.encoder.usual[:, None, None]
-            word_maps: Tensor = self.word_to_image(self.frequency_scale(shares))  # Eq. 11
-        if self.config.word_branch == "sum":
-            return torch.relu(image_maps + word_maps)
-        return combine_branches(torch.relu(image_maps), torch.relu(word_maps))
+        if not self.attends:
+            return self._maps(self._features(images))
+        levels, attention = cast(PlainVit, self.backbone).attended(images)
+        return self._maps(self.feature_scale(levels[-1])) * attention
 
     def raw_maps(self, images: Tensor) -> Tensor:
         """Return the image branch's scores of every cell (Eq. 10), (B, K, h, w), with a gradient."""
@@ -169,6 +172,18 @@ class Vwe(Method):
         """(B, 3, H, W) -> (B, d, h, w)."""
         scaled: Tensor = self.feature_scale(self.backbone(images)[-1])
         return scaled
+
+    def _maps(self, features: Tensor) -> Tensor:
+        """(B, d, h, w) -> (B, K, h, w), >= 0."""
+        image_maps: Tensor = self.image_classifier(features)  # Eq. 10
+        if self.config.word_branch == "none":
+            return torch.relu(image_maps)
+        with torch.autocast(features.device.type, enabled=False):  # P may be flat: its pattern needs all digits
+            shares = self.encoder(features).probabilities - self.encoder.usual[:, None, None]
+            word_maps: Tensor = self.word_to_image(self.frequency_scale(shares))  # Eq. 11
+        if self.config.word_branch == "sum":
+            return torch.relu(image_maps + word_maps)
+        return combine_branches(torch.relu(image_maps), torch.relu(word_maps))
 
     def _frequency(self, code: WordCode) -> Tensor:
         """Return word frequencies (B, k) as the classifier of tags sees them, before their scale."""
