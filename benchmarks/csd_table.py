@@ -12,7 +12,7 @@ from __future__ import annotations
 import hintseg
 from rows import arguments, data_of, print_cost, print_head, print_row
 
-PUBLISHED = ["csd.foreground=0.01", "csd.background=0.1"]
+PUBLISHED = ["csd.form=paper", "csd.teacher=online", "csd.foreground=0.01", "csd.background=0.1"]
 ROWS = {
     "baseline": ["csd=null"],
     "copy-paste": ["csd.resample=false"],

@@ -12,7 +12,8 @@ from pathlib import Path
 import hintseg
 from benchmarks import results
 from benchmarks.results import Result
-from benchmarks.tables import Row, Table
+from benchmarks.several_tags import several_tags
+from benchmarks.tables import SEVERAL, Row, Table
 from hintseg.run.folder import RunFolder
 
 
@@ -75,7 +76,8 @@ def _one(
     if table.rows[row].after and not place.exists():
         shutil.copytree(_place(out, name, table.rows[row].after, data_set, seed), place)
     recipe = table.rows[row].recipe
-    filled = [word.replace("{weights}", str(weights)) for word in words]
+    first = _place(out, name, table.baseline, data_set, seed) if table.baseline else place
+    filled = [word.replace("{weights}", str(weights)).replace("{baseline}", str(first)) for word in words]
     made = hintseg.train(data / data_set, place, recipe=recipe, settings=filled, resume=True)
     command = shlex.join(["hintseg", "train", data_set, "--recipe", recipe, *words])
 
@@ -90,7 +92,7 @@ def _one(
             metric=metric,
             value=value,
             protocol=protocol,
-            command=command.replace("{weights}", "WEIGHTS"),
+            command=command.replace("{weights}", "WEIGHTS").replace("{baseline}", "RUN"),
             version=version,
             machine=results.machine(),
             date=datetime.now(UTC).date().isoformat(),
@@ -104,6 +106,8 @@ def _one(
                 known = [iou for name in column.classes if (iou := one["iou"][name]) is not None]
                 value = statistics.mean(known) if column.classes else one["miou"]
                 found.append(result(column.title, "miou", value, column.split, one["protocol"]))
+        if column.kind == SEVERAL:
+            found.append(result(column.title, "miou", several_tags(RunFolder.open(place))[column.title], column.split))
     ended = {event.what: event for event in RunFolder.open(place).history if event.seconds is not None}
     found.append(result("seconds", "seconds", sum(event.seconds or 0 for event in ended.values())))
     found.append(result("peak_mib", "peak_mib", max(event.peak_memory_mb or 0 for event in ended.values())))

@@ -11,7 +11,8 @@ class Column:
 
     Attributes:
         title: Heading.
-        kind: Kind of result in metrics.json, such as `seed` or `segmentation`.
+        kind: Kind of result in metrics.json, such as `seed` or `segmentation`; `SEVERAL`: see
+            `benchmarks.several_tags`, whose names are the titles.
         split: `train` or `val`.
         oracle: Whether the threshold was swept on ground truth.
         classes: The classes whose mean it is; all where none is named. Data sets without them have no such column.
@@ -24,11 +25,15 @@ class Column:
     classes: tuple[str, ...] = ()
 
 
+SEVERAL = "several tags"
+
 SEEDS = Column("seeds", "seed", "train")
 ORACLE = Column("seeds, oracle threshold", "seed", "train", oracle=True)
 MASKS = Column("masks", "pseudo mask", "train")
 BRANCH_C = Column("Branch-C", "Branch-C", "val")
+TAGGED = Column("Branch-S with tags", "pseudo mask", "train")
 VAL = Column("segmentation", "segmentation", "val")
+APART = (Column("several tags", SEVERAL, "train"), Column("several tags, ceiling", SEVERAL, "train"))
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ class Row:
 
     Attributes:
         recipe: The recipe.
-        settings: Dotted settings, added to the table's and the data set's.
+        settings: Dotted settings, added to the table's and the data set's; `{baseline}` is the run of the table's
+            baseline on the same data with the same seed.
         after: Row whose run it goes on from: stages that its settings do not touch are not run again.
         without: Beginnings of the table's and the data set's settings that do not concern it.
         upper: Row that learns from true masks and is otherwise alike: the share of its `VAL` is shown.
@@ -82,6 +88,21 @@ FREQUENT_MASKS = Column("masks, frequent classes", "pseudo mask", "train", class
 FREQUENT_VAL = Column("segmentation, frequent classes", "segmentation", "val", classes=FREQUENT)
 
 _STOP = ("refine=null", "segment=null")
+_NO_S2C, _NO_BSP, _NO_OFD = "segment.lambda_s2c=0.0", "segment.bsp=false", "segment.ofd=false"
+_PAPER_BMP = (
+    "segment.sigma_c=0.75",
+    "segment.sigma_s=0.5",
+    "segment.c2s_loss=soft_margin",
+    "segment.confidence=softmax",
+    "segment.balance_c2s=false",
+    "segment.balance_s2c=false",
+    "segment.floor_s2c=0.0",
+    "segment.s2c_ramp=0.0",
+    "segment.s2c_reaches=encoder",
+    "segment.teacher=step",
+    "segment.object_prior=sigmoid",
+)
+_STAGE_ONE = "csd.baseline={baseline}"
 _PAPER_WORDS = (
     "localize.codebook=learned",
     "localize.temperature=1.0",
@@ -182,5 +203,56 @@ TABLES: dict[str, Table] = {
         rows=_networks(),
         data={"msrc": ("data.background=none",), "voc12-animals": ("data.longest=320",)},
         columns=(SEEDS, MASKS, VAL, FREQUENT_SEEDS, FREQUENT_MASKS, FREQUENT_VAL),
+    ),
+    "bmp": Table(
+        title="The BMP paper's Table VI with AFA beside it: two branches that learn from tags",
+        rows={
+            "AFA": Row("afa"),
+            "L_cls + L_c2s": Row("bmp", (_NO_S2C, _NO_BSP, _NO_OFD)),
+            "+ L_s2c": Row("bmp", (_NO_BSP, _NO_OFD)),
+            "+ BSP": Row("bmp", (_NO_OFD,)),
+            "+ OFD": Row("bmp", upper="true masks"),
+            "without L_s2c": Row("bmp", (_NO_S2C,)),
+            "L_s2c trains the encoder": Row("bmp", ("segment.s2c_reaches=encoder",)),
+            "L_c2s by soft margin": Row(
+                "bmp", ("segment.c2s_loss=soft_margin", "segment.confidence=logit", "segment.sigma_s=0.75")
+            ),
+            "as in the paper": Row("bmp", _PAPER_BMP),
+            "true masks": Row("full", ("segment.method=segformer_head",), without=("segment.", "maps.")),
+        },
+        data={"msrc": ("data.background=none",), "voc12-animals": ()},
+        columns=(VAL, TAGGED, BRANCH_C, Column("seeds of Branch-C", "seed", "train")),
+        settings=(
+            *_SMALL,
+            "segment.scales=[1.0,0.5]",
+            "segment.width=64",
+            "maps.scales=[1.0,0.5]",
+            "test.scales=[1.0]",
+        ),
+        baseline="AFA",
+    ),
+    "csd": Table(
+        title="CSD's components: seeds of photos of several tags, and what telling classes apart could give",
+        rows={
+            "GAP": Row("cam", ("localize.pooling=gap", *_STOP)),
+            "copy-paste": Row("csd_irn", (_STAGE_ONE, "csd.resample=false", *_STOP)),
+            "+ resampling": Row("csd_irn", (_STAGE_ONE, *_STOP)),
+            "+ background": Row("csd_irn", (_STAGE_ONE, "csd.background=1.0", *_STOP)),
+            "as in the paper": Row(
+                "csd_irn",
+                (
+                    _STAGE_ONE,
+                    "csd.form=paper",
+                    "csd.teacher=online",
+                    "csd.foreground=0.01",
+                    "csd.background=0.1",
+                    *_STOP,
+                ),
+            ),
+        },
+        data={"msrc": ("data.background=none",), "voc12-animals": ()},
+        columns=(*APART, SEEDS, ORACLE),
+        settings=(*_SMALL, "maps.scales=[1.0,0.5]"),
+        baseline="GAP",
     ),
 }

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from hintseg.config.settings import BackboneConfig
+from hintseg.losses.mutual import C2s
 from hintseg.methods.afa import Afa
-from hintseg.methods.bmp import Bmp
+from hintseg.methods.bmp import Bmp, BmpConfig
 from hintseg.types import Batch
 from made import batch_of, rand
 from published import afa_weights
 
 TINY = BackboneConfig(name="mit_tiny", weights="random")
+PAPER = {  # what the recipe `bmp` does otherwise
+    "sigma_c": 0.75,
+    "sigma_s": 0.5,
+    "confidence": "softmax",
+    "c2s_loss": "soft_margin",
+    "balance_c2s": False,
+    "balance_s2c": False,
+    "floor_s2c": 0.0,
+    "s2c_ramp": 0.0,
+    "s2c_reaches": "encoder",
+    "teacher": "step",
+    "object_prior": "sigmoid",
+}
 
 
 def windows_of(boxes: Tensor) -> Tensor:
@@ -62,3 +78,28 @@ def load_published(method: OneStage) -> OneStage:
 def normalised(method: Afa | Bmp, x: Tensor) -> Tensor:
     """Turn a normalised image into the 0..1 image that gives it."""
     return x * method.backbone.std + method.backbone.mean
+
+
+def grow(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def bmp(classes: int = 3, **settings: Any) -> Bmp:
+    torch.manual_seed(0)
+    return Bmp(BmpConfig.model_validate({"backbone": TINY, "width": 16} | PAPER | settings), classes, True)
+
+
+def labels_seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The labels that Branch-C gives to Branch-S from now on; they cost nothing."""
+    seen: list[Tensor] = []
+
+    def of(self: C2s, s_s: Tensor, y_c: Tensor, trust: Tensor | None) -> Tensor:
+        seen.append(y_c)
+        return s_s.sum() * 0
+
+    monkeypatch.setattr(C2s, "of", of)
+    return seen
+
+
+def plain_stretch(values: Tensor) -> Tensor:
+    return (values - values.min()) / ((values - values.min()).max() + 1e-5)

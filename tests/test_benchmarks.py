@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from benchmarks import render, results, runner
 from benchmarks.results import Result
-from benchmarks.tables import TABLES, Column, Row, Table
+from benchmarks.several_tags import several_tags
+from benchmarks.tables import APART, TABLES, Column, Row, Table
 
+import hintseg
 from hintseg.data.shapes import write_shapes
+from hintseg.evaluation.confusion import Confusion
+from hintseg.run.folder import RunFolder
+from hintseg.store.masks import read_label_png, write_mask
 
 TABLE = Table(
     title="Two seeds",
@@ -44,6 +51,51 @@ def test_a_table_is_run_once_and_goes_on_from_another_row(places: dict[str, Any]
     assert (two / "localize" / "model.safetensors").read_bytes() == weights.read_bytes()
     assert {one.column for one in both if one.row == "two"} == {"seeds", "masks", "seconds", "peak_mib"}
     assert results.read("t", places["folder"]) == sorted(both, key=lambda o: (o.data, o.row, o.seed, o.column))
+
+
+def test_a_row_takes_its_stage_one_from_the_baseline_and_photos_of_several_tags_are_measured(
+    tmp_path: Path, places: dict[str, Any]
+) -> None:
+    write_shapes(tmp_path / "many", train=30, val=2, size=48)
+    stop = ("refine=null", "segment=null")
+    table = replace(
+        TABLE,
+        rows={"plain": Row("cam", stop), "csd": Row("csd_irn", ("csd.baseline={baseline}", *stop))},
+        data={"many": TABLE.data["shapes"]},
+        columns=APART,
+        baseline="plain",
+    )
+    found = {(one.row, one.column): one for one in runner.run("t", table, **places)}
+    for row in table.rows:
+        seeds, ceiling = (found[row, column.title].value for column in APART)
+        assert 0 < seeds <= ceiling <= 1
+    assert not (places["out"] / "t" / "many-csd-0" / "baseline").exists()
+    assert "csd.baseline=RUN" in found["csd", "several tags"].command
+
+
+def test_the_ceiling_tells_apart_what_was_found_and_finds_nothing_more(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "data", train=4, val=2, size=48)
+    settings = [*TABLE.settings, *TABLE.data["shapes"], "refine=null", "segment=null"]
+    run = RunFolder.open(hintseg.train(tmp_path / "data", tmp_path / "run", recipe="cam", settings=settings).path)
+    found, ceiling = Confusion(len(run.classes)), Confusion(len(run.classes))
+    counted = 0
+    for photo in run.photos:
+        if photo.split != "train" or len(photo.tags or ()) < 2:
+            continue
+        counted += 1
+        truth = read_label_png(run.truth_path(photo.id))
+        mask = np.roll(truth, 7, axis=1)
+        mask[mask > 0] = min(photo.tags or (1,))
+        write_mask(run.stage("localize") / "masks" / f"{photo.id}.png", mask)
+        best = mask.copy()
+        for y, x in np.ndindex(*mask.shape):
+            if mask[y, x] and truth[y, x] not in (0, 255):
+                best[y, x] = truth[y, x]
+        found.add(truth, mask)
+        ceiling.add(truth, best)
+    assert counted
+    assert several_tags(run) == {"several tags": found.miou(), "several tags, ceiling": ceiling.miou()}
+    assert ceiling.miou() > found.miou()
 
 
 def test_versions_are_not_mixed(places: dict[str, Any]) -> None:

@@ -29,26 +29,28 @@ from hintseg.store.masks import read_label_png
 from hintseg.training.weights import load_weights
 from hintseg.types import Batch, Progress
 from made import batch_of, given, of, rand
-from one_stage import TINY, batch, load_published, normalised, windows_of
+from one_stage import (
+    PAPER,
+    TINY,
+    batch,
+    bmp,
+    grow,
+    labels_seen,
+    load_published,
+    normalised,
+    plain_stretch,
+    windows_of,
+)
 from published import reference
 from small_runs import ONE_STAGE, write_squares
 
-CODE = {  # what the authors' code does otherwise
+CODE = PAPER | {  # what the authors' code does otherwise
     "sigma_c": 0.5,
     "sigma_s": 0.75,
     "confidence": "logit",
     "filter_feedback": False,
     "keep_gain": True,
 }
-
-
-def bmp(classes: int = 3, **settings: Any) -> Bmp:
-    torch.manual_seed(0)
-    return Bmp(BmpConfig.model_validate({"backbone": TINY, "width": 16} | settings), classes, True)
-
-
-def grow(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
 def one_photo(tags: list[float], size: tuple[int, int] = (8, 8)) -> Batch:
@@ -196,6 +198,7 @@ def test_empty_masks_cost_nothing_and_give_no_gradient() -> None:
     empty = torch.full((1, 4, 4), 255, dtype=torch.uint8)
     s_s, s_c = rand(1, 3, 4, 4).requires_grad_(), rand(1, 2, 4, 4).requires_grad_()
     total = pixel_soft_margin(s_s, empty) + C2s(form="cross_entropy").of(s_s, empty, None) + s2c_loss(s_c, empty)
+    total = total + s2c_loss(s_c, empty, balance=True, least=4.0) + C2s(balance=True).of(s_s, empty, None)
     total.backward()
     assert total == 0
     assert not given(s_s.grad).any()
@@ -213,10 +216,6 @@ def test_decoding_equals_equations_9_to_11() -> None:
                 prior[0, 0, y, x] = torch.sigmoid(max(maps[0, k, y, x] for k in range(3)))  # Eq. 9
         scaled = [level * grow(prior, level.shape[2:]) for level in levels]  # Eq. 10
         torch.testing.assert_close(method.segment(images), method.decoder(scaled))  # Eq. 11
-
-
-def plain_stretch(values: Tensor) -> Tensor:
-    return (values - values.min()) / ((values - values.min()).max() + 1e-5)
 
 
 @pytest.mark.parametrize("kind", ["stretched", "softmax", "sigmoid"])
@@ -268,7 +267,8 @@ def test_terms_have_the_weights_of_equation_14() -> None:
         torch.testing.assert_close(doubled[name], 2 * single[name])
     config = BmpConfig()
     assert (config.lambda_c2s, config.lambda_s2c, config.lambda_aff) == (0.7, 0.1, 0.1)
-    assert (config.sigma_c, config.sigma_s) == (0.75, 0.5)
+    assert (config.sigma_c, config.sigma_s) == (0.5, 0.5)
+    assert (config.c2s_loss, config.confidence) == ("cross_entropy", "softmax")  # which go together
 
 
 @pytest.mark.parametrize("name", ["lambda_c2s", "lambda_s2c", "lambda_aff"])
@@ -298,18 +298,6 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, where: ModuleType, name: str) -
 
     monkeypatch.setattr(where, name, counted)
     return calls
-
-
-def labels_seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The labels that Branch-C gives to Branch-S from now on; they cost nothing."""
-    seen: list[Tensor] = []
-
-    def of(self: C2s, s_s: Tensor, y_c: Tensor, trust: Tensor | None) -> Tensor:
-        seen.append(y_c)
-        return s_s.sum() * 0
-
-    monkeypatch.setattr(C2s, "of", of)
-    return seen
 
 
 def test_labels_that_a_phase_does_not_use_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,7 +362,7 @@ def test_photos_without_any_class_are_background(monkeypatch: pytest.MonkeyPatch
 
 def test_without_background_the_classes_compete_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    method, data = Bmp(BmpConfig(backbone=TINY, width=16), 3, False), batch()
+    method, data = Bmp(BmpConfig.model_validate({"backbone": TINY, "width": 16} | PAPER), 3, False), batch()
     data.targets.tags[1] = 0
     seen = labels_seen(monkeypatch)
     for step in (15, 50):  # before and after BSP's start
@@ -436,8 +424,13 @@ def test_curves_report_and_predict(run: hintseg.Run, squares: Path, tmp_path: Pa
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == [0, 1]
     assert all(0 <= float(row[branch]) <= 1 for row in rows for branch in ("branch_c", "branch_s"))
+    labels = {f"{name}_{what}" for name in ("y_c", "y_s") for what in ("covered", "right", "top")}
+    assert labels <= set(rows[-1])
+    assert all(0 <= float(rows[-1][name]) <= 1 for name in labels)
+    assert float(rows[-1]["y_c_covered"]) > 0
     page = run.report().read_text()
     assert "Two branches" in page
+    assert "Labels that the branches teach each other" in page
     assert "background prior of" in page
     assert "in one stage" in page
     assert "From the true masks" not in page

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from rich.console import Console
 from torch import Tensor
 
 import hintseg
+from csd_pairs import Plain, pairs, plain_consistency
 from hintseg.cli.tables import check_tables
 from hintseg.config.loader import load_config
 from hintseg.config.run import RunConfig
@@ -43,8 +43,8 @@ from hintseg.reporting.pictures import Panel, write_panels
 from hintseg.run.folder import RunFolder
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
-from hintseg.types import IGNORE, Batch, Hints, HintSet, ParameterGroup, Photo, Progress, Tags
-from hintseg.wrappers.consistency import consistency, covered, with_dummy
+from hintseg.types import IGNORE, Batch, Hints, HintSet, Photo, Progress, Tags
+from hintseg.wrappers.consistency import covered
 from hintseg.wrappers.csd import Csd, CsdConfig, make_pastes, reliable
 from hintseg.wrappers.decoupling import Decoupling, check_data
 from made import batch_of, given, of, rand, with_targets
@@ -52,44 +52,6 @@ from published import reference
 
 TINY_VIT = VitConfig(weights="random", output_stride=8, depth=2, width=24, heads=3, drop_path=0.0)
 SMALL = BackboneConfig(name="test_resnet", weights="random", freeze="norm")
-
-
-def blocks(count: int, side: int = 8, seed: int = 0, values: tuple[int, int, int, int] = (0, 1, 2, 255)) -> Tensor:
-    """Random masks of blocks of two pixels, (count, side, side) uint8."""
-    rng = np.random.default_rng(seed)
-    small = rng.choice(np.array(values, np.uint8), (count, side // 2, side // 2))
-    return torch.from_numpy(small.repeat(2, axis=1).repeat(2, axis=2))
-
-
-def pairs() -> Batch:
-    """Three photos of 8 pixels and 3 classes; the first and the last have two tags, and sources of classes 2 and 1."""
-    source = batch_of(rand(2, 3, 8, 8, seed=1), torch.tensor([[0.0, 1, 0], [1, 0, 0]]), blocks(2, seed=2))
-    tags = torch.tensor([[1.0, 1, 0], [0, 0, 1], [0, 1, 1]])
-    return batch_of(rand(3, 3, 8, 8), tags, blocks(3, seed=3, values=(0, 0, 1, 2)), source=source)
-
-
-class Plain(Method):
-    """A localizer whose maps are a mix of the colours of 2 x 2 pixels; it notes how its maps are asked for."""
-
-    config = MethodConfig(method="plain")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mix = torch.nn.Parameter(torch.randn(3, 3, generator=torch.Generator().manual_seed(5)) * 3)
-        self.asked: list[tuple[int, bool, bool]] = []
-
-    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        return {"loss_own": self.raw_maps(batch.images).square().mean()}
-
-    def raw_maps(self, images: Tensor) -> Tensor:
-        self.asked.append((len(images), self.training, torch.is_grad_enabled()))
-        return torch.einsum("kc,bchw->bkhw", self.mix, torch.nn.functional.avg_pool2d(images, 2))
-
-    def class_maps(self, images: Tensor) -> Tensor:
-        return self.raw_maps(images).relu()
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        return [ParameterGroup(list(self.parameters()))]
 
 
 # --- Eq. 1 and resampling -------------------------------------------------------------------------------------------
@@ -156,52 +118,6 @@ def test_all_sources_are_alike_without_resampling_and_where_classes_tell_nothing
 # --- Eqs. 2-6 -------------------------------------------------------------------------------------------------------
 
 
-def softmax(scores: list[float]) -> list[float]:
-    exponentials = [math.exp(s - max(scores)) for s in scores]
-    return [e / sum(exponentials) for e in exponentials]
-
-
-def plain_consistency(teacher: Tensor, student: Tensor, cells: Tensor) -> tuple[float, Tensor]:
-    """Value and gradient (to the student) of the KL divergence, cell by cell."""
-    photos, _, height, width = teacher.shape
-    scale = 196 / (height * width) / photos
-    value, gradient = 0.0, torch.zeros_like(student)
-    for b in range(photos):
-        for y in range(height):
-            for x in range(width):
-                if cells[b, y, x]:
-                    p, q = softmax(teacher[b, :, y, x].tolist()), softmax(student[b, :, y, x].tolist())
-                    value += scale * sum(i * math.log(i / j) for i, j in zip(p, q, strict=True))
-                    gradient[b, :, y, x] = scale * (torch.tensor(q) - torch.tensor(p))
-    return value, gradient
-
-
-def test_consistency_equals_the_equation() -> None:
-    teacher, student = rand(2, 3, 4, 5) * 6 - 3, (rand(2, 3, 4, 5, seed=1) * 6 - 3).requires_grad_()
-    teacher.requires_grad_()
-    cells = rand(2, 4, 5, seed=2) > 0.5
-    loss = consistency(teacher, student, cells)
-    loss.backward()
-    value, gradient = plain_consistency(teacher.detach(), student.detach(), cells)
-    assert loss.item() == pytest.approx(value, rel=1e-5)
-    torch.testing.assert_close(student.grad, gradient, rtol=1e-4, atol=1e-5)
-    assert teacher.grad is None
-
-
-def test_background_map_has_two_channels() -> None:
-    maps = rand(2, 3, 2, 2)
-    two = with_dummy(maps, 0.1)
-    assert two.shape == (2, 2, 2, 2)
-    torch.testing.assert_close(two[:, 0], maps[:, 0] + maps[:, 1] + maps[:, 2])
-    assert (two[:, 1] == 0.1).all()
-
-
-def test_loss_does_not_depend_on_the_grid() -> None:
-    teacher, student, cells = rand(2, 3, 4, 4), rand(2, 3, 4, 4, seed=1), rand(2, 4, 4, seed=2) > 0.5
-    fine = [t.repeat_interleave(3, dim=-1).repeat_interleave(3, dim=-2) for t in (teacher, student, cells)]
-    torch.testing.assert_close(consistency(teacher, student, cells), consistency(*fine))
-
-
 def plain_pastes(data: Batch, offsets: Tensor) -> list[Tensor]:
     """Both pastes, pixel by pixel; also which pixels were pasted."""
     several = [i for i, row in enumerate(data.targets.tags.tolist()) if sum(row) > 1]
@@ -256,7 +172,7 @@ def test_reliable_cells_are_those_the_teacher_sees() -> None:
 @pytest.mark.parametrize("shift", [0, 2])
 def test_losses_equal_the_equations(shift: int) -> None:
     data, progress = pairs(), Progress(3, 10)
-    settings = CsdConfig(foreground=0.3, background=0.7, dummy=0.2, reliable=0.7, shift=shift)
+    settings = CsdConfig(form="paper", foreground=0.3, background=0.7, dummy=0.2, reliable=0.7, shift=shift)
     wrapped = Csd(Plain(), settings).train()
     losses = wrapped.losses(data, progress)
     offsets = wrapped._offsets(data, 2, progress)
@@ -535,11 +451,12 @@ def csd_of(config: RunConfig) -> CsdConfig:
 def test_settings() -> None:
     config = load_config("csd_irn", ["csd.shift=1"], data={"path": "photos"})
     csd = csd_of(config)
-    assert (csd.foreground, csd.background, csd.shift, csd.resample) == (0.01, 0.0, 1, True)
+    assert (csd.foreground, csd.background, csd.shift, csd.resample) == (1.0, 0.0, 1, True)
     assert csd == CsdConfig(shift=1)  # what the recipe has and what `csd={}` adds to another are the same
-    for recipe in ("csd_mct", "paper/csd-irn-voc12", "paper/csd-mct-voc12"):
+    for recipe in ("paper/csd-irn-voc12", "paper/csd-mct-voc12"):
         published = csd_of(load_config(recipe, data={"path": "photos"}))
         assert (published.foreground, published.background) == (0.01, 0.1)
+        assert (published.form, published.teacher) == ("paper", "online")
     assert csd_of(load_config("vwe", ["csd={}"], data={"path": "photos"})) == CsdConfig()
     assert load_config("csd_irn", ["csd=null"], data={"path": "photos"}).wrapper is None
     for recipe, word, part in (

@@ -13,6 +13,7 @@ from hintseg.errors import LabelError, ShapeError
 from hintseg.evaluation.boundary import BoundaryIou
 from hintseg.evaluation.confusion import Confusion
 from hintseg.evaluation.folders import evaluate_folders
+from hintseg.evaluation.labels import LabelQuality
 from hintseg.evaluation.sweep import THRESHOLDS, SeedSweep
 from hintseg.store.maps import write_maps
 from hintseg.store.masks import MaskStore, write_mask
@@ -330,3 +331,23 @@ def test_class_maps_are_swept_in_the_same_pass(folders: tuple[Path, Path], tmp_p
         full = torch.nn.functional.interpolate(torch.from_numpy(maps)[None], (40, 50), mode="bilinear")[0]
         best.add(blobs(i), np.array([1, 3], np.uint8)[full.argmax(0).numpy()])
     assert plain.miou == pytest.approx(best.miou(), abs=2e-3)
+
+
+def test_quality_of_labels_pixel_by_pixel() -> None:
+    rng = np.random.default_rng(0)
+    quality, known, said, right = LabelQuality(), 0, [0] * 256, 0
+    for _ in range(3):
+        truth, labels = rng.choice(np.array([0, 1, 2, 3, 255], np.uint8), (2, 5, 7))
+        quality.add(truth, labels)
+        for t, found in zip(truth.flatten().tolist(), labels.flatten().tolist(), strict=True):
+            if t != 255:
+                known += 1
+                right += t == found
+                said[found] += 1
+    labelled = known - said[255]
+    assert quality.covered == labelled / known
+    assert quality.right == right / labelled
+    assert quality.top_class == max(said[:255]) / labelled
+    empty = LabelQuality()
+    empty.add(truth, np.full_like(truth, 255))
+    assert (empty.covered, empty.right, empty.top_class) == (0, 0, 0)

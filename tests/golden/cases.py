@@ -39,6 +39,18 @@ class Case(NamedTuple):
     csd: dict[str, object] | None = None
 
 
+PAPER_CSD = {"form": "paper", "teacher": "online", "foreground": 0.01}
+PAPER_BMP = {
+    "confidence": "softmax",
+    "c2s_loss": "soft_margin",
+    "balance_c2s": False,
+    "balance_s2c": False,
+    "floor_s2c": 0.0,
+    "s2c_ramp": 0.0,
+    "s2c_reaches": "encoder",
+    "teacher": "step",
+    "object_prior": "sigmoid",
+}
 LEARNED_WORDS: dict[str, object] = {"codebook": "learned", "temperature": 1.0, "frequency": "sum", "word_scale": False}
 WALK: dict[str, object] = {"walk_share": 1.0, "walk_start": 0.0, "walk_steps": 1}
 FIXED: dict[str, object] = {"par_reach": "fixed"}
@@ -50,11 +62,18 @@ CASES = {
     "vwe-means": Case("vwe", {"backbone": RESNET, "words": 16}),
     "mctformer": Case("mctformer", {"backbone": VIT}),
     "mctformer-hybrid": Case("mctformer", {"backbone": VIT | {"stem": RESNET | {"levels": 5}}}),
-    "csd-cam": Case("cam", {"backbone": RESNET}, csd={"reliable": 0.0, "foreground": 1.0, "background": 1.0}),
-    "csd-vwe": Case(
-        "vwe", {"backbone": RESNET, "words": 16} | LEARNED_WORDS, csd={"background": 0.1, "reliable": 0.3, "shift": 2}
+    "csd-cam": Case(
+        "cam", {"backbone": RESNET}, csd=PAPER_CSD | {"reliable": 0.0, "foreground": 1.0, "background": 1.0}
     ),
-    "csd-mctformer": Case("mctformer", {"backbone": VIT}, csd={"reliable": 0.0, "foreground": 1.0, "background": 1.0}),
+    "csd-vwe": Case(
+        "vwe",
+        {"backbone": RESNET, "words": 16} | LEARNED_WORDS,
+        csd=PAPER_CSD | {"background": 0.1, "reliable": 0.3, "shift": 2},
+    ),
+    "csd-mctformer": Case(
+        "mctformer", {"backbone": VIT}, csd=PAPER_CSD | {"reliable": 0.0, "foreground": 1.0, "background": 1.0}
+    ),
+    "csd-scale-free": Case("cam", {"backbone": RESNET}, csd={"reliable": 0.0, "background": 1.0}),
     "irn": Case("irn", {"backbone": RESNET}),
     "irn-edges": Case("irn", {"backbone": RESNET, "displacement": False}),
     "affinitynet": Case("affinitynet", {"backbone": RESNET, "cell": 4}),
@@ -74,11 +93,13 @@ CASES = {
     "afa-timm": Case("afa", {"backbone": RESNET, "width": 16} | FIXED),
     "afa-no-background": Case("afa", {"backbone": MIT, "width": 16} | FIXED, background=False),
     "afa-reach": Case("afa", {"backbone": MIT, "width": 16}),
-    "bmp-warm": Case("bmp", {"backbone": MIT, "width": 16} | FIXED | LOW, 5),
-    "bmp-par": Case("bmp", {"backbone": MIT, "width": 16} | FIXED | LOW, 15),
-    "bmp": Case("bmp", {"backbone": MIT, "width": 16} | FIXED | LOW),
-    "bmp-timm": Case("bmp", {"backbone": RESNET, "width": 16} | FIXED | LOW),
-    "bmp-no-background": Case("bmp", {"backbone": MIT, "width": 16} | FIXED | LOW, background=False),
+    "bmp-warm": Case("bmp", {"backbone": MIT, "width": 16} | FIXED | PAPER_BMP | LOW, 5),
+    "bmp-par": Case("bmp", {"backbone": MIT, "width": 16} | FIXED | PAPER_BMP | LOW, 15),
+    "bmp": Case("bmp", {"backbone": MIT, "width": 16} | FIXED | PAPER_BMP | LOW),
+    "bmp-timm": Case("bmp", {"backbone": RESNET, "width": 16} | FIXED | PAPER_BMP | LOW),
+    "bmp-ours": Case("bmp", {"backbone": MIT, "width": 16, "sigma_c": 0.1, "sigma_s": 0.1}),
+    "bmp-ours-no-background": Case("bmp", {"backbone": MIT, "width": 16, "sigma_s": 0.1}, background=False),
+    "bmp-no-background": Case("bmp", {"backbone": MIT, "width": 16} | FIXED | PAPER_BMP | LOW, background=False),
 }
 
 

@@ -22,7 +22,7 @@ from hintseg.methods.segmenter import judge
 from hintseg.nn.affinity import spread
 from hintseg.nn.resize import grow
 from hintseg.refine.pseudo_labels import CropPar, affinity_labels, only_said
-from hintseg.types import Batch, Progress
+from hintseg.types import Batch, Progress, Targets
 
 
 class AfaConfig(OneStageConfig):
@@ -58,18 +58,7 @@ class Afa(OneStage):
             said = self.prediction(seen, images, affinity=False)
             return judge(said, config.objectives, batch, progress, {"loss_cls": tag_loss(seen.scores, targets)})
 
-        walks = use_affinity and config.lambda_seg > 0 and progress.fraction >= config.affinity_start
-        look = self.look(images, affinity=walks)
-        par = CropPar(images, targets.windows, iterations=config.par_iterations, reach_of=config.par_reach)
-        # The affinity always learns from PAR labels: from its own it would learn what it says already.
-        colour = self.colour_labels(par, look.maps, targets)
-        labels = colour
-        if walks and look.affinity is not None:
-            grid = grow(look.maps, look.grid)
-            walk = partial(spread, affinity=look.affinity)
-            labels = affinity_labels(par, grid, targets.possible, targets.windows, walk, **self.cuts)
-            labels = self.known(only_said(labels, targets))
-
+        labels, colour = self.labels(images, targets, progress.fraction)
         seen = self.branches(images, decode=config.lambda_seg > 0 or bool(config.objectives))
         losses = {"loss_cls": tag_loss(seen.scores, targets)}
         said = self.prediction(seen, images, affinity=use_affinity)
@@ -80,3 +69,23 @@ class Afa(OneStage):
             l_aff = WindowAffinity(weight=config.lambda_aff)
             losses |= l_aff(said, replace(targets, pixels=colour), images, progress)
         return judge(said, config.objectives, batch, progress, losses)
+
+    def labels(self, images: Tensor, targets: Targets, done: float) -> tuple[Tensor, Tensor]:
+        """Return the labels of the segmentation head, and those of the affinity, (B, H, W) uint8 each."""
+        config = self.config
+        walks = self.affinity_head is not None and config.lambda_aff > 0 and config.lambda_seg > 0
+        walks = walks and done >= config.affinity_start
+        look = self.look(images, affinity=walks)
+        par = CropPar(images, targets.windows, iterations=config.par_iterations, reach_of=config.par_reach)
+        # The affinity always learns from PAR labels: from its own it would learn what it says already.
+        colour = self.colour_labels(par, look.maps, targets)
+        if not walks or look.affinity is None:
+            return colour, colour
+        grid = grow(look.maps, look.grid)
+        walk = partial(spread, affinity=look.affinity)
+        labels = affinity_labels(par, grid, targets.possible, targets.windows, walk, **self.cuts)
+        return self.known(only_said(labels, targets)), colour
+
+    def taught(self, images: Tensor, targets: Targets, done: float) -> dict[str, Tensor]:
+        """Return ``y_c``, the labels of the segmentation head: see `OneStage.taught`."""
+        return {"y_c": self.labels(images, targets, done)[0]}

@@ -95,12 +95,14 @@ class Branches(NamedTuple):
         scores: Tag logits, (B, K).
         logits: Logits of Branch-S at the decoder's finest level, (B, C, h0, w0); None where the decoder was not asked.
         attention: Self-attention of the last two blocks; None where the encoder has none.
+        features: The last level, which `maps` are read from, (B, c, h, w).
     """
 
     maps: Tensor
     scores: Tensor
     logits: Tensor | None
     attention: Attention | None
+    features: Tensor
 
 
 class Look(NamedTuple):
@@ -109,12 +111,14 @@ class Look(NamedTuple):
     Attributes:
         maps: Class maps, stretched to 0..1, (B, K, H, W).
         background: Branch-S's background, the mean over the scales, (B, 1, H, W); None where the decoder was not asked.
+        logits: Branch-S's logits, the mean over the scales, (B, C, H, W); None where the decoder was not asked.
         affinity: Affinity of the cells at the largest scale, (B, S, N); None where not asked for.
         grid: (h, w) of the affinity's cells.
     """
 
     maps: Tensor
     background: Tensor | None
+    logits: Tensor | None
     affinity: Tensor | None
     grid: tuple[int, int]
 
@@ -168,13 +172,14 @@ class OneStage(Method):
         else:
             levels, attention = self.backbone.features(images)
         levels = [scale(levels[i]) for scale, i in zip(self.feature_scales, self.levels, strict=True)]
-        maps = self.classifier(levels[-1])
-        scores = self.prior(self.classifier(gmp(levels[-1])[:, :, None, None]).flatten(1))
+        features = levels[-1]
+        maps = self.classifier(features)
+        scores = self.prior(self.classifier(gmp(features)[:, :, None, None]).flatten(1))
         logits: Tensor | None = None
         if decode:
             levels = self.weigh(levels, maps, (images.shape[2], images.shape[3]))
             logits = with_background(self.decoder(levels), self.background)
-        return Branches(maps, scores, logits, attention)
+        return Branches(maps, scores, logits, attention, features)
 
     def weigh(self, levels: list[Tensor], maps: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """Return the levels as the decoder shall see them: as they are. BMP scales them by object priors."""
@@ -200,6 +205,7 @@ class OneStage(Method):
         largest = max(self.config.scales)
         maps = images.new_zeros((), dtype=torch.float32)
         background: list[Tensor] = []
+        logits: list[Tensor] = []
         found: Tensor | None = None
         grid = (0, 0)
         with frozen(self):
@@ -210,12 +216,27 @@ class OneStage(Method):
                 maps = maps + torch.relu(merge_twins(seen.maps, size, "max"))
                 if seen.logits is not None:
                     background.append(merge_twins(self.background_of(seen.logits), size, "mean"))
+                    logits.append(merge_twins(seen.logits.float(), size, "mean"))
                 if affinity and scale == largest and seen.attention is not None and self.affinity_head is not None:
                     own = Attention(*(part[: len(images)] for part in seen.attention))  # the twins' is not used
                     grid = (seen.maps.shape[2], seen.maps.shape[3])
                     found = self.affinity_head(own, grid)
-        merged = torch.stack(background).mean(dim=0) if background else None
-        return Look(stretch(maps), merged, found, grid)
+        merged, said = (torch.stack(part).mean(dim=0) if part else None for part in (background, logits))
+        return Look(stretch(maps), merged, said, found, grid)
+
+    def taught(self, images: Tensor, targets: Targets, done: float) -> dict[str, Tensor]:
+        """Return the labels that the branches teach each other at this stage of the training, by name.
+
+        Args:
+            images: (B, 3, H, W), RGB in 0..1.
+            targets: Tags and windows.
+            done: Share of all steps taken, 0..1.
+
+        Returns:
+            ``y_c``, those of Branch-C, and where Branch-S teaches too ``y_s``; (B, H, W) uint8, 255 where nothing is
+            taught.
+        """
+        raise NotImplementedError
 
     def class_maps(self, images: Tensor) -> Tensor:
         """Return the class maps of Branch-C, (B, K, h, w), >= 0, not normalised."""

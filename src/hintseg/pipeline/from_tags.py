@@ -13,6 +13,7 @@ What it writes, all below ``RUN/segment``:
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from hintseg.cam import choose_threshold, grow, multi_scale, normalise, seeds
 from hintseg.config.run import RunConfig
@@ -29,9 +31,11 @@ from hintseg.data.inference import size_groups
 from hintseg.data.photos import photo_size
 from hintseg.errors import RunError
 from hintseg.evaluation.confusion import Confusion
+from hintseg.evaluation.labels import LabelQuality
 from hintseg.files.atomic import whole_file
 from hintseg.hints.masks import read_taught
 from hintseg.methods.method import Method, frozen
+from hintseg.methods.one_stage import OneStage
 from hintseg.pipeline.each_photo import BATCH, looked
 from hintseg.pipeline.extras import write_extras
 from hintseg.pipeline.maps import choose, cut_maps, record, score, tag_rows, write_class_maps
@@ -41,7 +45,7 @@ from hintseg.run.schema import Show
 from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import Photo
+from hintseg.types import Photo, Targets
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -57,6 +61,21 @@ CURVES = Show(
     "a few photos with a truth after some epochs: one scale, no flips. The truth is judged with, never learned.",
     kind="curve",
     labels={"branch_c": "Branch-C, seeds", "branch_s": "Branch-S, segmentation"},
+)
+
+
+LABELS = Show(
+    folder="curves.csv",
+    title="Labels that the branches teach each other",
+    note="Y^c teaches the segmentation branch, Y^s, once it has begun, the classification branch. On the same "
+    "photos, tags known: how many pixels are labelled, how many of those rightly, and the share of the labels that the "
+    "commonest class has. A share near 100 % says that one class takes everything.",
+    kind="curve",
+    labels={
+        f"{name}_{what}": f"{title}, {words}"
+        for name, title in (("y_c", "Y^c"), ("y_s", "Y^s"))
+        for what, words in (("covered", "labelled"), ("right", "right"), ("top", "commonest class"))
+    },
 )
 
 
@@ -103,7 +122,7 @@ def segment_from_tags(
     rows += score(run, "segment", "segmentation", "val", f"{how}; no tags at test time", None, photos=val)
     record(run, "segment", rows)
     labels_shown = [Show(folder=name, title=made.kind, kind="mask") for name, made in method.extra_labels.items()]
-    run.update_stage("segment", shows=(SEEDS, *method.shows, *labels_shown, CURVES))
+    run.update_stage("segment", shows=(SEEDS, *method.shows, *labels_shown, CURVES, LABELS))
 
 
 def _curves(
@@ -120,20 +139,24 @@ def _curves(
 
     def measure(method: Method, epoch: int, step: int) -> None:
         every = -(-int(method.config.fit.epochs) // CURVE_POINTS)
-        if (epoch + 1) % every:
+        if (epoch + 1) % every or not isinstance(method, OneStage):
             return
-        miou_c, miou_s = measure_branches(run, method, chosen, config)
+        done = (epoch + 1) / int(method.config.fit.epochs)
+        found = measure_branches(run, method, chosen, config, done)
         rows = [row for row in read_curves(path) if int(row["step"]) < step]
-        rows.append({"step": step, "epoch": epoch, "branch_c": round(miou_c, 4), "branch_s": round(miou_s, 4)})
+        rows.append({"step": step, "epoch": epoch} | {name: round(value, 4) for name, value in found.items()})
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
         with whole_file(path) as file:
-            lines = [",".join(map(str, row.values())) for row in rows]
-            file.write("\n".join(["step,epoch,branch_c,branch_s", *lines, ""]).encode())
+            file.write(text.getvalue().encode())
 
     return measure
 
 
 def read_curves(path: Path) -> list[dict[str, float | int]]:
-    """Return the rows of curves.csv; none where there is no file.
+    """Return the rows of curves.csv; none where there is no file. Cells that are empty are left out.
 
     Raises:
         RunError: The file was edited or damaged.
@@ -144,39 +167,67 @@ def read_curves(path: Path) -> list[dict[str, float | int]]:
         with path.open(newline="", encoding="utf-8") as file:
             return [
                 {name: int(row[name]) for name in ("step", "epoch")}
-                | {name: float(row[name]) for name in ("branch_c", "branch_s")}
+                | {name: float(value) for name, value in row.items() if name not in ("step", "epoch") and value}
                 for row in csv.DictReader(file)
             ]
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise RunError(f"{path} cannot be read ({error}); restore the file, or delete it") from error
 
 
-def measure_branches(run: RunFolder, method: Method, photos: Sequence[Photo], config: RunConfig) -> tuple[float, float]:
-    """Return the mIoU of seeds (Branch-C, tags known) and of the segmentation (Branch-S) on a few photos.
+def measure_branches(
+    run: RunFolder, method: OneStage, photos: Sequence[Photo], config: RunConfig, done: float
+) -> dict[str, float]:
+    """Return what both branches and the labels that they make are worth on a few photos.
 
     One scale and no flips; the seeds' threshold is chosen without the truth, as for a localizer.
+
+    Args:
+        run: The run.
+        method: The network.
+        photos: Photos with tags and a truth.
+        config: Its settings.
+        done: Share of all steps taken, 0..1: what of its labels has begun.
+
+    Returns:
+        ``branch_c``, mIoU of the seeds, tags known; ``branch_s``, that of the segmentation, without tags; and for each
+        of `OneStage.taught` how many pixels are labelled, how many of those are right and what share the commonest
+        label has, ``NAME_covered``, ``NAME_right`` and ``NAME_top``. All are 0..1.
     """
 
-    def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Tensor, Bytes]]:
+    def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Tensor, Bytes, dict[str, Bytes]]]:
         images = pixels.float() / 255
         tags = tag_rows(group, len(run.classes)).to(pixels.device)
         merged = multi_scale(method.class_maps, images, scales=(1.0,), flip="none")
         maps = normalise(merged, tags, background=run.background).cpu()
-        masks = grow(method.segment(images), photo_size(group[0].path)).argmax(dim=1).byte().cpu().numpy()
-        return ((m[_class_ids(photo) - 1], mask) for photo, m, mask in zip(group, maps, masks, strict=True))
+        size = photo_size(group[0].path)
+        masks = grow(method.segment(images), size).argmax(dim=1).byte().cpu().numpy()
+        whole = images.new_tensor([[0, 0, images.shape[3], images.shape[2]]], dtype=torch.int64)
+        targets = Targets(tags, torch.ones_like(tags, dtype=torch.bool), whole.expand(len(images), -1))
+        taught = {
+            name: interpolate(labels[:, None], size)[:, 0].cpu().numpy()
+            for name, labels in method.taught(images, targets, done).items()
+        }
+        for i, photo in enumerate(group):
+            yield maps[i, _class_ids(photo) - 1], masks[i], {name: labels[i] for name, labels in taught.items()}
 
     groups, device = size_groups(photos, BATCH), next(method.parameters()).device
     with frozen(method):
         found = list(looked(groups, make, device, config, cast=True, longest=config.data.longest))
     threshold = config.maps.threshold if run.background else None
     if isinstance(threshold, str):
-        threshold = choose_threshold((maps for _, (maps, _) in found), area=config.maps.area)
+        threshold = choose_threshold((maps for _, (maps, _, _) in found), area=config.maps.area)
     branch_c, branch_s = (Confusion(len(run.classes), background=run.background) for _ in range(2))
-    for photo, (maps, mask) in found:
+    qualities: dict[str, LabelQuality] = {}
+    for photo, (maps, mask, taught) in found:
         truth = read_label_png(run.path / "truth" / f"{photo.id}.png")
         branch_c.add(truth, seeds(grow(maps[None], truth.shape)[0], _class_ids(photo), threshold).numpy())
         branch_s.add(truth, mask)
-    return branch_c.miou(), branch_s.miou()
+        for name, labels in taught.items():
+            qualities.setdefault(name, LabelQuality()).add(truth, labels)
+    result = {"branch_c": branch_c.miou(), "branch_s": branch_s.miou()}
+    for name, quality in qualities.items():
+        result |= {f"{name}_covered": quality.covered, f"{name}_right": quality.right, f"{name}_top": quality.top_class}
+    return result
 
 
 def _class_ids(photo: Photo) -> Tensor:

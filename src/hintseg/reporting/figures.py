@@ -146,7 +146,7 @@ def measured_curves(steps: Sequence[float], curves: Mapping[str, Sequence[float]
 
     Args:
         steps: Optimiser steps.
-        curves: mIoU 0..1 at each, by name.
+        curves: Shares at each, such as mIoU, 0..1, by name.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 2.6), layout="constrained")
@@ -155,7 +155,7 @@ def measured_curves(steps: Sequence[float], curves: Mapping[str, Sequence[float]
             colour = COLOURS[index % 8]
             axes.plot(steps, [100 * v for v in values], "o-", markersize=3, color=colour, label=_short(name))
         axes.set_xlabel("step")
-        axes.set_ylabel("mIoU, %")
+        axes.set_ylabel("%")
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color="#eeeeee")
         axes.legend()

@@ -24,6 +24,7 @@ from hintseg.run.schema import Shown
 from hintseg.store.maps import read_maps
 from hintseg.store.masks import read_label_png
 from hintseg.training import machine
+from hintseg.training.weights import load_weights
 from hintseg.types import IGNORE, Photo
 from hintseg.wrappers.csd import Csd, CsdConfig, check_wrappable, make_pastes
 from hintseg.wrappers.wrapper import Wrapper
@@ -54,6 +55,7 @@ class Decoupling(Wrapper):
         """
         self.run, self.config, self.photos, self.settings = run, config, photos, settings_of(config)
         baseline, made = open_baseline(self.settings.baseline or run.path / BASELINE, config, photos, run.classes)
+        self.baseline = baseline
         self.read = _mask_reader(baseline, made, config, photos)
         alone = [photo for photo in photos if len(photo.hints.tags or ()) == 1]
         found = [p for p in alone if (m := self.read(p)) is not None and np.isin(m, list(p.hints.tags or ())).any()]
@@ -71,7 +73,9 @@ class Decoupling(Wrapper):
 
     def wrap(self, method: Method) -> Method:
         """Return the localizer with CSD's losses beside its own."""
-        return Csd(method, self.settings)
+        if self.settings.teacher == "online":
+            return Csd(method, self.settings)
+        return Csd(method, self.settings, load_weights(self.baseline.stage("localize") / "model.safetensors")[0])
 
     def draw(self, method: Method) -> None:
         """Write a few pairs: see `draw_pairs`."""
