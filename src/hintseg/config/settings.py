@@ -181,6 +181,10 @@ def _several(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+USUAL_LONGEST = 640
+"""What `data.longest=auto` is where nothing speaks for more, pixels."""
+
+
 class DataConfig(Settings):
     """Which photos, which labels.
 
@@ -199,7 +203,9 @@ class DataConfig(Settings):
         colours: Table of what the colours of colour masks mean, where none lies beside them: a CSV `name,r,g,b`, or a
             `labelmap.txt`.
         longest: Photos with a longer side than this, pixels, are reduced to it when read; masks come back at the
-            photo's own size. It bounds time and memory, and makes objects about as large as networks expect.
+            photo's own size. It bounds time and memory, and makes objects about as large as networks expect. `auto`:
+            640; where every hint has a place, as much larger as small marked objects need. Photos larger than
+            `test.tile` are then segmented in tiles.
     """
 
     path: Path
@@ -212,7 +218,12 @@ class DataConfig(Settings):
     unlabelled: Annotated[int, Field(ge=0, le=255)] | None = None
     missing: Literal["error", "skip"] = "error"
     colours: Path | None = None
-    longest: Annotated[int, Field(ge=64)] = 640
+    longest: Annotated[int, Field(ge=64)] | Auto = "auto"
+
+    @property
+    def longest_side(self) -> int:
+        """`longest` as a number, pixels: what `auto` is where nothing speaks for more."""
+        return USUAL_LONGEST if self.longest == "auto" else self.longest
 
 
 class TrainerConfig(Settings):

@@ -24,6 +24,7 @@ from hintseg.pipeline.from_tags import segment_from_tags
 from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
 from hintseg.pipeline.plan import Plan
 from hintseg.pipeline.propose import propose
+from hintseg.pipeline.reading_size import settle_longest
 from hintseg.pipeline.stages import wrapper_class
 from hintseg.reporting import write_pictures, write_report
 from hintseg.run.folder import BASELINE, RunFolder
@@ -64,7 +65,9 @@ def run_recipe(
     first = machine.rank() == 0
     if first:  # the others find its choice in the run folder
         begun = resume and (out / "config.yaml").is_file()
-        config, reasons = settle(config, RunFolder.open(out).config if begun else None)
+        before = RunFolder.open(out).config if begun else None
+        config, reasons = settle(config, before)
+        config, of_size = settle_longest(config, hint_set, before)
     plan = make_plan(hint_set, config)
     if config.wrapper is not None:
         wrapper_class(config.wrapper.name).check(config, plan.tagged, hint_set.classes)
@@ -73,7 +76,7 @@ def run_recipe(
     if not first:  # a process that Lightning or torchrun started beside the first one
         machine.barrier()
         run = RunFolder.open(out)
-        config, _ = settle(config, run.config)
+        config, _ = settle_longest(settle(config, run.config)[0], hint_set, run.config)
         with owned(out, "run", alone=False):
             _run(run, config, plan, watch)
         machine.barrier()
@@ -85,6 +88,8 @@ def run_recipe(
         watch.line(f"data: {facts}, from {data.path}")
         for reason in reasons:
             watch.line(f"backbone: {reason}")
+        for reason in of_size:
+            watch.line(f"size: {reason}")
         for sentence in plan.sentences:
             watch.line(f"plan: {sentence}")
         for note in hint_set.notes:

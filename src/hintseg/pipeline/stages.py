@@ -278,10 +278,10 @@ def train_on_photos(
         kept = keep(method, photos, config, watch) if wrapper is None else None
         if kept is not None:
             return FeatureDataset(photos, classes, kept.read, kept.strides, crop, labels, trust=trust, seed=seed)
-        transform = TrainingTransform(crop, fit.scale, fit.jitter, config.data.longest)  # type: ignore[arg-type]
+        transform = TrainingTransform(crop, fit.scale, fit.jitter, config.data.longest_side)  # type: ignore[arg-type]
         return PhotoDataset(photos, classes, transform, labels, trust=trust, sources=sources, seed=seed)
 
-    side = _median_side(photos, config.data.longest)
+    side = _median_side(photos, config.data.longest_side)
     return learn(
         run,
         stage,
