@@ -24,6 +24,7 @@ from hintseg.types import Photo
 if TYPE_CHECKING:
     from hintseg.evaluation.folders import Scores
     from hintseg.exporting import ExportReport
+    from hintseg.pipeline.study import Cell
     from hintseg.training.watch import Watch
 
 # Each verb imports its own rooms when called: checking or evaluating should not wait for torch.
@@ -386,6 +387,61 @@ def demo(
     if kind_of(data) != "photos":
         write_shapes(data)
     return train(data, out, recipe="demo", settings=settings, resume=resume, overwrite=overwrite, watch=watch)
+
+
+def study(
+    data: Path | str,
+    out: Path | str,
+    *,
+    kinds: Sequence[str] = (),
+    shares: Sequence[float] = (0.125, 0.25, 0.5, 1.0),
+    seeds: Sequence[int] = (0,),
+    seconds: Mapping[str, float] | None = None,
+    labels: Labels | None = None,
+    format: str = "auto",
+    background: bool = True,
+    settings: Settings = (),
+    watch: Watch | None = None,
+) -> list[Cell]:
+    """Train on shares of the photos with each kind of hint, and say what more labels would buy.
+
+    Args:
+        data: Folder of photos; the split `val` needs full masks.
+        out: Folder to make, or to go on with: a run for each cell, ``study.json``, ``study.csv``, ``curves.svg``.
+        kinds: Of tags, points, scribbles, boxes and masks, or two of them joined by `+`; none: what the data has.
+        shares: Of the training photos, above 0, at most 1.
+        seeds: Of the runs.
+        seconds: What one hint of a kind takes a person, where it is not what the literature says.
+        labels: As for `train`.
+        format: As for `train`.
+        background: As for `train`.
+        settings: Dotted settings of all runs.
+        watch: Told about the progress.
+
+    Returns:
+        The cells: what was learned from, what it takes to say it, and the mIoU on the split `val`.
+
+    Raises:
+        HintsegError: Anything the user can mend.
+    """
+    from hintseg.pipeline.study import SECONDS
+    from hintseg.pipeline.study import study as run_study
+
+    if unknown := (seconds or {}).keys() - SECONDS.keys():
+        raise ConfigError(f"no hint is called '{min(unknown)}'; costs can be given for {', '.join(SECONDS)}")
+    block: dict[str, Any] = {"labels": None if labels is None else label_paths(labels), "format": format}
+    block |= {} if background else {"background": "none"}
+    return run_study(
+        Path(data),
+        Path(out),
+        kinds=kinds,
+        shares=shares,
+        seeds=seeds,
+        seconds=SECONDS | dict(seconds or {}),
+        settings=_words(settings),
+        block=block,
+        watch=watch,
+    )
 
 
 def _segmenter(run: RunFolder) -> Path:

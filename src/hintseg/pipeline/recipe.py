@@ -10,6 +10,7 @@ from pathlib import Path
 from hintseg import signals
 from hintseg.config.loader import parse_config
 from hintseg.config.run import STAGES, AttentionRefine, RunConfig
+from hintseg.config.settings import DataConfig
 from hintseg.errors import PhotoError
 from hintseg.files.owned import owned
 from hintseg.formats.colours import read_colours
@@ -33,7 +34,7 @@ from hintseg.run.schema import Stage
 from hintseg.store.masks import write_mask
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import Photo
+from hintseg.types import HintSet, Photo
 
 logger = logging.getLogger("hintseg")
 
@@ -41,19 +42,13 @@ LOOKED_AT = 500
 """Photos that are opened before training, to say what `hintseg check` says of all of them."""
 
 
-def run_recipe(
-    config: RunConfig, out: Path, *, resume: bool = False, overwrite: bool = False, watch: Watch | None = None
-) -> RunFolder:
-    """Read the hints, make or reopen the run folder, run every stage that is not done, write the report.
+def read_data(data: DataConfig) -> HintSet:
+    """Read the data set that the settings name.
 
     Raises:
-        HintsegError: Anything the user can mend: labels, settings, the folder.
+        LabelError: Labels that cannot be read.
     """
-    watch = watch or Watch()
-    machine.check(config.trainer)
-    machine.join()
-    data = config.data
-    hint_set = read_hints(
+    return read_hints(
         data.path,
         data.labels,
         format=data.format,
@@ -62,6 +57,34 @@ def run_recipe(
         missing=data.missing,
         colours={} if data.colours is None else read_colours(data.colours),
     )
+
+
+def run_recipe(
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+    hint_set: HintSet | None = None,
+) -> RunFolder:
+    """Read the hints, make or reopen the run folder, run every stage that is not done, write the report.
+
+    Args:
+        config: The settings.
+        out: The run folder.
+        resume: Go on with the run that is there.
+        overwrite: Start it afresh.
+        watch: Told about the progress.
+        hint_set: The data set, where it was read before; None: `config.data` is read.
+
+    Raises:
+        HintsegError: Anything the user can mend: labels, settings, the folder.
+    """
+    watch = watch or Watch()
+    machine.check(config.trainer)
+    machine.join()
+    data, hint_set = config.data, hint_set or read_data(config.data)
     first = machine.rank() == 0
     if first:  # the others find its choice in the run folder
         begun = resume and (out / "config.yaml").is_file()
