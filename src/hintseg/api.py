@@ -90,7 +90,7 @@ def train(
     out: Path | str,
     *,
     labels: Labels | None = None,
-    recipe: str | Path = "vwe",
+    recipe: str | Path = "auto",
     format: str = "auto",
     unlabelled: int | None = None,
     background: bool = True,
@@ -107,7 +107,8 @@ def train(
         data: Folder of the photos.
         out: Run folder to make.
         labels: Label file or folder, where it is not found below `data` by itself; or several, which are put together.
-        recipe: A built-in recipe's name or a YAML file.
+        recipe: A built-in recipe's name or a YAML file; `auto`: the one that fits the hints, or that of the run that is
+            gone on with.
         format: Label format; `auto` recognises it.
         unlabelled: Value of scribble images that means "nothing known here", 0..255.
         background: Whether pixels may belong to no class.
@@ -125,7 +126,8 @@ def train(
         HintsegError: Anything the user can mend; nothing is half-written.
     """
     from hintseg.config.loader import load_config
-    from hintseg.pipeline.recipe import run_recipe
+    from hintseg.pipeline.choose_recipe import AUTO, choose_recipe, recipe_of
+    from hintseg.pipeline.recipe import read_data, run_recipe
 
     block: dict[str, Any] = {
         "path": str(data),
@@ -139,8 +141,17 @@ def train(
         "colours": None if colours is None else str(colours),
     }
     block |= {name: value for name, value in given.items() if value is not None}  # else settings may say it
-    config = load_config(recipe, _words(settings), data=block)
-    return Run(run_recipe(config, Path(out), resume=resume, overwrite=overwrite, watch=watch).path)
+    words, hint_set = _words(settings), None
+    why: Sequence[str] = ()
+    if recipe == AUTO and resume:
+        recipe = recipe_of(Path(out)) or AUTO
+    if recipe == AUTO:
+        said = load_config("quick", [word for word in words if word.startswith("data.")], data=block).data
+        hint_set = read_data(said)
+        recipe, *why = choose_recipe(hint_set, said)
+    config = load_config(recipe, words, data=block)
+    run = run_recipe(config, Path(out), resume=resume, overwrite=overwrite, watch=watch, hint_set=hint_set, why=why)
+    return Run(run.path)
 
 
 def masks_from_boxes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def run_recipe(
     overwrite: bool = False,
     watch: Watch | None = None,
     hint_set: HintSet | None = None,
+    why: Sequence[str] = (),
 ) -> RunFolder:
     """Read the hints, make or reopen the run folder, run every stage that is not done, write the report.
 
@@ -77,6 +79,7 @@ def run_recipe(
         overwrite: Start it afresh.
         watch: Told about the progress.
         hint_set: The data set, where it was read before; None: `config.data` is read.
+        why: Why this recipe was chosen, in sentences, where nobody named it.
 
     Raises:
         HintsegError: Anything the user can mend: labels, settings, the folder.
@@ -109,6 +112,8 @@ def run_recipe(
         _write_truth(run, [photo for photo in every.values() if photo.truth is not None])
         facts = f"{len(plan.train)} photos to learn from, {len(plan.val)} to validate, {len(hint_set.classes)} classes"
         watch.line(f"data: {facts}, from {data.path}")
+        for reason in why:
+            watch.line(f"recipe: {reason}")
         for reason in reasons:
             watch.line(f"backbone: {reason}")
         for reason in of_size:

@@ -98,7 +98,7 @@ def study(
         if not 0 < share <= 1:
             raise ConfigError(f"share {share:g} given, shares of the training photos are above 0 and at most 1")
     of_data = [word for word in settings if word.startswith("data.")]
-    base = load_config("full", of_data, data={"path": str(data), "learn_masks": "all"} | dict(block))
+    base = load_config("quick", of_data, data={"path": str(data)} | dict(block))
     hint_set = read_data(base.data)
     train, val = _split(hint_set)
     kinds = kinds or _found(train)
