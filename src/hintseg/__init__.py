@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hintseg import cam, refine
-    from hintseg.api import Run, check, demo, evaluate, export, load, masks, masks_from_boxes, predict, report, train
+    from hintseg.api import Run, check, demo, evaluate, export, load, masks, masks_from, predict, report, train
     from hintseg.errors import HintsegError
 
 _API = (
@@ -22,7 +22,7 @@ _API = (
     "export",
     "load",
     "masks",
-    "masks_from_boxes",
+    "masks_from",
     "predict",
     "report",
     "simulate",
@@ -42,7 +42,7 @@ __all__ = [
     "export",
     "load",
     "masks",
-    "masks_from_boxes",
+    "masks_from",
     "predict",
     "refine",
     "report",

@@ -90,6 +90,7 @@ LABELLERS: dict[str, Entry] = {
     "filled": Entry("hintseg.labellers.filled:Filled", "boxes: each is its object's mask, the baseline"),
     "grabcut": Entry("hintseg.labellers.grabcut:GrabCut", "boxes: each object cut out by its colours"),
     "cfs": Entry("hintseg.labellers.cfs:CfsLabeller", "boxes: a network that learned from GrabCut of all of them"),
+    "strokes": Entry("hintseg.labellers.strokes:Strokes", "scribbles, points: each pixel takes the nearest, by colour"),
     "cam": Entry("hintseg.labellers.cam:CamLabeller", "tags: class maps of the stage localize", "localize"),
 }
 """What makes labels of a photo's hints: `propose.method`, but `cam`, whose localizer is chosen by `localize.method`."""
