@@ -397,7 +397,8 @@ def test_a_labeller_of_points_is_one_new_file(
         mask = read_label_png(run.path / "propose" / "masks" / f"p{number}.png")
         assert set(np.unique(mask)) == {0, 1, 2}, "a judged mask has a label in every pixel"
         trust = read_label_png(run.path / "trust" / f"p{number}.png")
-        assert set(np.unique(trust[label != 255])) == {128}
+        assert set(np.unique(trust[label != 255])) == {128, 255}
+        assert trust[18, 12] == trust[24, 33] == 255, "what was clicked on is known"
     assert seen
     assert all({round(v, 2) for v in given(one).unique().tolist()} <= {0.0, 0.5, 1.0} for one in seen)
     out = hintseg.masks(run.path, tmp_path / "masks")

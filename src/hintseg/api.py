@@ -166,8 +166,8 @@ def masks_from(
 ) -> Path:
     """Turn the boxes, strokes or clicks of a data set into masks of each photo, and of each object in a box.
 
-    Runs the recipe of that name without its segmenter on all photos that have such hints, in ``OUT/run``, and writes its
-    masks. Boxes train a small network; strokes and clicks train nothing.
+    Runs the recipe of that name without its segmenter on all photos that have such hints, in ``OUT/run``, and writes
+    its masks. Boxes train a small network; strokes and clicks train nothing.
 
     Args:
         hints: What to make masks from. Strokes and clicks of a photo are both used, whichever is named.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from hintseg.config.settings import CLICK_PX
 from hintseg.formats.index_image import read_checked
 from hintseg.formats.layout import MAX_CLASSES
 from hintseg.geometry.rasterise import pixels
@@ -15,9 +16,6 @@ from hintseg.types import BACKGROUND, IGNORE, Box, Click, Hints, Shape, Stroke
 Labels = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
-
-CLICK_PX = 2.0
-"""Radius of the disc that a click stands for, in pixels of a photo whose longer side is `SIDE`."""
 
 SIDE = 500
 """Longer side, pixels, of the photos that pens and clicks are measured on: larger photos have larger ones."""
