@@ -173,7 +173,7 @@ def test_photos_without_marks_are_left_out_and_said(data: Path, tmp_path: Path) 
     kept = [row for row in rows if row[0] not in ("train_0000.png", "train_0001.png", "train_0002.png")]
     with (data / "shapes" / "tags.csv").open(newline="") as file:
         tags = [row for row in csv.reader(file) if row[0] in ("train_0000.png", "train_0001.png")]
-    files = {"points.csv": [header, *kept], "tags.csv": [*tags, ("train_0002.png",)]}
+    files: dict[str, list[list[str]]] = {"points.csv": [header, *kept], "tags.csv": [*tags, ["train_0002.png"]]}
     for name, content in files.items():
         with (tmp_path / name).open("w", newline="") as file:
             csv.writer(file).writerows(content)

@@ -19,7 +19,7 @@ from hintseg.errors import ConfigError, LabelError, RunError, did_you_mean, join
 from hintseg.files.atomic import whole_file, write_json
 from hintseg.files.owned import OwnedFolder, owned, refuse_inputs
 from hintseg.formats.problems import Problems, read_text
-from hintseg.pipeline.plan import Kind, Plan, direct, labelled_by, needs_of, sentences, words
+from hintseg.pipeline.plan import PLACED, Kind, Plan, direct, labelled_by, needs_of, sentences, words
 from hintseg.registry import methods, resolve
 from hintseg.run.fingerprint import broken
 from hintseg.run.folder import RunFolder
@@ -160,9 +160,8 @@ def begin(
         partly = [[id, sorted(one.said)] for id, one in tags if len(one.said) < len(hint_set.classes)]
         teaching = [row for row in photos if row["split"] == "train"]
         hints = [hint_set.classes, hint_set.background, teaching, partly]
-        if rest := [
-            [p.id, _digest(said)] for p in plan.train if (said := _beyond_row(p.hints, plan.needs | direct(config)))
-        ]:
+        read = plan.needs | (PLACED if config.segment is not None else frozenset())
+        if rest := [[p.id, _digest(said)] for p in plan.train if (said := _beyond_row(p.hints, read))]:
             hints.append(rest)
         digests = {"hints": _digest(hints), "judges": _digest([row for row in photos if row["split"] == "val"])}
         if config.data.learn_masks not in (None, "all", *hint_set.splits):  # a file, which may change

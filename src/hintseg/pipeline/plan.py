@@ -2,9 +2,9 @@
 
 Photos may differ in what is said of them. A photo whose mask may be learned from is labelled by that; else one with the
 hints that the labeller of the stage `propose` needs by that stage, where the recipe has one; else one whose tags are
-known by `localize` and `refine`, or by the segmenter itself where it learns from tags; else one with what the objectives
-of the segmenter learn from directly: the pixels under strokes and clicks, boxes or tags. What several say of one photo
-is put together by `combine`, in which what a person said of pixels wins.
+known by `localize` and `refine`, or by the segmenter itself where it learns from tags; else one with what the
+segmenter's objectives learn from directly: the pixels under strokes and clicks, boxes or tags. What several say of one
+photo is put together by `combine`, in which what a person said of pixels wins.
 """
 
 from __future__ import annotations
