@@ -225,3 +225,27 @@ def test_unlabelled_images_contribute_nothing_to_the_mean() -> None:
     expected = -grow(logits, (8, 8))[0, :, 2, 2:5].log_softmax(dim=0)[1].mean()
     torch.testing.assert_close(loss, expected)
     assert not torch.autograd.grad(loss, logits)[0][1].any()
+
+
+def test_boxes_teach_directly_where_objectives_learn_from_them(data: Path, tmp_path: Path) -> None:
+    words = [*TINY, "segment.objectives=[{name: projection}, {name: pairwise}, {name: image_level}]"]
+    run = hintseg.train(data / "shapes", tmp_path / "run", recipe="strokes", format="voc", settings=words)
+    folder = RunFolder.open(run.path)
+    assert folder.data.plan == ("12 photos teach by boxes (segformer_head)",)
+    assert folder.manifest.learns_from == "boxes"
+    assert next(row["protocol"] for row in run.metrics).startswith("trained on boxes and tags alone")
+    with (run.path / "segment" / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("projection", "pairwise", "image_level"):
+        assert all(float(row[name]) >= 0 for row in rows)
+        assert float(rows[-1][name]) > 0
+
+
+@pytest.mark.parametrize("name", ["dense_crf_loss", "gated_crf", "tree_energy"])
+def test_a_regulariser_is_one_line_of_a_recipe(name: str, data: Path, tmp_path: Path) -> None:
+    words = [*TINY, "segment.fit.epochs=1", f"segment.objectives=[{{name: cross_entropy}}, {{name: {name}}}]"]
+    labels = data / "points" / "points.csv"
+    run = hintseg.train(data / "shapes", tmp_path / "run", recipe="points", labels=labels, settings=words)
+    with (run.path / "segment" / "log.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert float(row["dense_crf" if name == "dense_crf_loss" else name]) > 0
