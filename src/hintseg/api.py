@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -154,7 +154,12 @@ def train(
     return Run(run.path)
 
 
-def masks_from_boxes(
+_FROM = {"boxes": (), "strokes": ("propose.method=strokes",), "points": ("propose.method=strokes",)}
+"""What the recipes that are named after hints need beside, to make masks of those."""
+
+
+def masks_from(
+    hints: Literal["boxes", "strokes", "points"],
     data: Path | str,
     out: Path | str,
     *,
@@ -171,11 +176,13 @@ def masks_from_boxes(
     overwrite: bool = False,
     watch: Watch | None = None,
 ) -> Path:
-    """Turn the boxes of a data set into masks of each object and of each photo.
+    """Turn the boxes, strokes or clicks of a data set into masks of each photo, and of each object in a box.
 
-    Runs the recipe `boxes` without its segmenter on all photos that have boxes, in ``OUT/run``, and writes its masks.
+    Runs the recipe of that name without its segmenter on all photos that have such hints, in ``OUT/run``, and writes
+    its masks. Boxes train a small network; strokes and clicks train nothing.
 
     Args:
+        hints: What to make masks from. Strokes and clicks of a photo are both used, whichever is named.
         data: Folder of the photos.
         out: Folder to write to.
         labels: Label file or folder, where it is not found below `data` by itself; or several, which are put together.
@@ -204,13 +211,13 @@ def masks_from_boxes(
             data,
             Path(out) / "run",
             labels=labels,
-            recipe="boxes",
+            recipe=hints,
             format=format,
             unlabelled=unlabelled,
             background=background,
             missing=missing,
             colours=colours,
-            settings=["segment=null", "data.train=all", *_words(settings)],
+            settings=["segment=null", "data.train=all", *_FROM[hints], *_words(settings)],
             resume=resume,
             overwrite=overwrite,
             watch=watch,

@@ -13,6 +13,9 @@ Auto = Literal["auto"]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
+CLICK_PX = 2.0
+"""Radius of the disc that a click stands for, in pixels of a photo whose longer side is 500."""
+
 
 class Settings(BaseModel):
     """Base of every settings class: frozen, unknown keys refused, defaults validated."""
@@ -202,6 +205,8 @@ class DataConfig(Settings):
         missing: What happens where labels name photos that are not there: `error`, or `skip` them.
         colours: Table of what the colours of colour masks mean, where none lies beside them: a CSV `name,r,g,b`, or a
             `labelmap.txt`.
+        click_px: Radius of the disc of pixels that a click says something of, in pixels of a photo whose longer side is
+            500; larger photos have larger discs. 0: the pixel it lies in.
         longest: Photos with a longer side than this, pixels, are reduced to it when read; masks come back at the
             photo's own size. It bounds time and memory, and makes objects about as large as networks expect. `auto`:
             640; where every hint has a place, as much larger as small marked objects need. Photos larger than
@@ -218,6 +223,7 @@ class DataConfig(Settings):
     unlabelled: Annotated[int, Field(ge=0, le=255)] | None = None
     missing: Literal["error", "skip"] = "error"
     colours: Path | None = None
+    click_px: Annotated[float, Field(ge=0)] = CLICK_PX
     longest: Annotated[int, Field(ge=64)] | Auto = "auto"
 
     @property
