@@ -69,6 +69,7 @@ def read_marks(
         LabelError: The image of strokes cannot be read, or does not fit.
 
     Example:
+        >>> from hintseg.types import Mark
         >>> marks = (Mark(1, Click(1.5, 0.5)), Mark(2, Stroke((3.5, 0.5, 5.5, 0.5))), Mark(0, Click(5.5, 0.5)))
         >>> read_marks(Hints(marks=marks), (1, 8)).pixels.tolist()
         [[255, 1, 255, 2, 2, 255, 255, 255]]

@@ -20,6 +20,9 @@ from hintseg.types import BACKGROUND, IGNORE, Hints, Supervision
 FAR = 1e6
 """Stands for an infinite distance, which cannot be interpolated."""
 
+SMALL = 1e-6
+"""Distances below are none."""
+
 
 class Strokes(Labeller):
     """Give each pixel the label of the mark that is nearest to it along the photo's colours. Nothing is learned.
@@ -67,16 +70,20 @@ class Strokes(Labeller):
         if BACKGROUND not in labels:
             nothing = np.full((1, *distances.shape[1:]), self.reach * distances.min(axis=0).mean())
             labels, distances = np.append(labels, np.uint8(IGNORE)), np.concatenate([distances, nothing])
-        near = np.stack([_grown(distance, size) for distance in np.minimum(distances, FAR)])
-        best = near.argmin(axis=0)
-        first = np.take_along_axis(near, best[None], axis=0)[0]
-        np.put_along_axis(near, best[None], np.inf, axis=0)
-        second = near.min(axis=0)
-        lead = np.divide(second - first, second + first, out=np.ones(size, np.float32), where=np.isfinite(second))
-        mean = np.ones(size, np.float32) if marked.trust is None else marked.trust
-        least = np.array([mean[marked.pixels == label].min(initial=1) for label in labels], np.float32)
-        trust = np.where(known, mean, np.nan_to_num(lead, nan=0).clip(0, 1) * least[best]).astype(np.float32)
-        pixels = np.where(known, marked.pixels, labels[best])
+        best = np.full(size, IGNORE, np.uint8)
+        first, second = np.full(size, np.inf, np.float32), np.full(size, np.inf, np.float32)
+        for label, distance in zip(labels, np.minimum(distances, FAR), strict=True):  # all at once may be gigabytes
+            near = _grown(distance, size)
+            closer = near < first
+            second = np.where(closer, first, np.minimum(second, near))
+            first, best[closer] = np.minimum(first, near), label
+        lead = np.ones(size, np.float32) if len(labels) < 2 else (second - first) / np.maximum(second + first, SMALL)
+        own = np.ones(size, np.float32) if marked.trust is None else marked.trust
+        least = np.ones(IGNORE + 1, np.float32)
+        for label in labels[labels != IGNORE]:
+            least[label] = own[marked.pixels == label].min()
+        trust = np.where(known, own, lead * least[best])
+        pixels = np.where(known, marked.pixels, best)
         pixels[marked.ignored] = IGNORE
         return Evidence(pixels, trust)
 
