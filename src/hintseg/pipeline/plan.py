@@ -21,7 +21,6 @@ from hintseg.errors import join
 from hintseg.hints.implied import shown
 from hintseg.hints.marks import Marked
 from hintseg.labellers.labeller import Evidence, labeller_class
-from hintseg.methods.segmenter import SegmenterConfig
 from hintseg.types import BACKGROUND, IGNORE, Hints, MaskFile, Photo, Supervision
 
 Kind = str
@@ -81,6 +80,8 @@ def direct(config: RunConfig) -> frozenset[Supervision]:
         >>> sorted(direct(load_config("strokes", data={"path": "photos"})))
         [<Supervision.POINTS: 'points'>, <Supervision.SCRIBBLES: 'scribbles'>]
     """
+    from hintseg.methods.segmenter import SegmenterConfig  # needs torch, and who combines masks should not wait for it
+
     if not isinstance(config.segment, SegmenterConfig):
         return frozenset()
     wanted = config.segment.needs
