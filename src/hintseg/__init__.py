@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hintseg import cam, refine
-    from hintseg.api import Run, check, demo, evaluate, export, load, masks, masks_from, predict, report, train
+    from hintseg.api import (
+        Run,
+        check,
+        demo,
+        evaluate,
+        export,
+        load,
+        masks,
+        masks_from,
+        predict,
+        report,
+        study,
+        train,
+    )
     from hintseg.errors import HintsegError
 
 _API = (
@@ -26,6 +39,7 @@ _API = (
     "predict",
     "report",
     "simulate",
+    "study",
     "train",
 )
 _WHERE = dict.fromkeys(_API, "hintseg.api") | {"HintsegError": "hintseg.errors"}
@@ -47,6 +61,7 @@ __all__ = [
     "refine",
     "report",
     "simulate",
+    "study",
     "train",
 ]
 

@@ -97,6 +97,9 @@ LABELLERS: dict[str, Entry] = {
     "grabcut": Entry("hintseg.labellers.grabcut:GrabCut", "boxes: each object cut out by its colours"),
     "cfs": Entry("hintseg.labellers.cfs:CfsLabeller", "boxes: a network that learned from GrabCut of all of them"),
     "strokes": Entry("hintseg.labellers.strokes:Strokes", "scribbles, points: each pixel takes the nearest, by colour"),
+    "marks": Entry(
+        "hintseg.labellers.marks:Marks", "boxes, scribbles, points: by GrabCut and by colour, whichever there are"
+    ),
     "cam": Entry("hintseg.labellers.cam:CamLabeller", "tags: class maps of the stage localize", "localize"),
 }
 """What makes labels of a photo's hints: `propose.method`, but `cam`, whose localizer is chosen by `localize.method`."""

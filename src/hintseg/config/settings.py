@@ -184,6 +184,10 @@ def _several(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+USUAL_LONGEST = 640
+"""What `data.longest=auto` is where nothing speaks for more, pixels."""
+
+
 class DataConfig(Settings):
     """Which photos, which labels.
 
@@ -204,7 +208,9 @@ class DataConfig(Settings):
         click_px: Radius of the disc of pixels that a click says something of, in pixels of a photo whose longer side is
             500; larger photos have larger discs. 0: the pixel it lies in.
         longest: Photos with a longer side than this, pixels, are reduced to it when read; masks come back at the
-            photo's own size. It bounds time and memory, and makes objects about as large as networks expect.
+            photo's own size. It bounds time and memory, and makes objects about as large as networks expect. `auto`:
+            640; where every hint has a place, as much larger as small marked objects need. Photos larger than
+            `test.tile` are then segmented in tiles.
     """
 
     path: Path
@@ -218,7 +224,12 @@ class DataConfig(Settings):
     missing: Literal["error", "skip"] = "error"
     colours: Path | None = None
     click_px: Annotated[float, Field(ge=0)] = CLICK_PX
-    longest: Annotated[int, Field(ge=64)] = 640
+    longest: Annotated[int, Field(ge=64)] | Auto = "auto"
+
+    @property
+    def longest_side(self) -> int:
+        """`longest` as a number, pixels: what `auto` is where nothing speaks for more."""
+        return USUAL_LONGEST if self.longest == "auto" else self.longest
 
 
 class TrainerConfig(Settings):

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from hintseg.config.settings import USUAL_LONGEST
 from hintseg.errors import HintsegError, join
 from hintseg.files.images import deep_levels, depth, open_image
 from hintseg.formats.photos import photo_size
@@ -23,6 +24,7 @@ from hintseg.geometry.rasterise import pixels
 from hintseg.hints.against import Against, compare, some, verdicts
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
 from hintseg.hints.masks import read_mask, read_scribbles
+from hintseg.hints.sizes import object_sides
 from hintseg.types import BACKGROUND, IGNORE, Box, Click, HintSet, MaskFile, Photo, Stroke, Supervision
 
 ALIKE = 0.85
@@ -42,6 +44,9 @@ FILLED = 0.6
 
 DARK = 24
 """A photo of 8 bits without a brighter level, of 255, is named: it is black to any eye."""
+
+CELL_PX = 16
+"""Pixels that a feature cell of most networks covers."""
 
 SAME_PLACE_IOU = 0.5
 SAME_PLACE_SHARE = 0.3
@@ -385,6 +390,7 @@ def _place_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
             f"in most of their photos these classes fill the picture: {some(filling)}: there is little background to "
             "learn from; add photos that show them smaller, or check the background threshold"
         )
+    verdicts += _size_verdicts(hint_set)
     boxes: Counter[int] = Counter()
     met: Counter[tuple[int, int]] = Counter()
     for photo in hint_set.photos:
@@ -403,6 +409,26 @@ def _place_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
                 f"{SAME_PLACE_IOU}): boxes do not tell them apart; give points or outlines, or merge the classes"
             )
     return verdicts
+
+
+def _size_verdicts(hint_set: HintSet) -> list[str]:
+    """Say which marked objects become smaller than a cell where photos are reduced as those of tags are."""
+    sides: dict[int, list[float]] = {}
+    for label, share in object_sides(hint_set):
+        sides.setdefault(label, []).append(share * USUAL_LONGEST)
+    small = {label: sum(side < CELL_PX for side in found) for label, found in sorted(sides.items())}
+    named = [
+        f"{hint_set.classes[label - 1]} ({count} of {len(sides[label])})"
+        for label, count in small.items()
+        if count > len(sides[label]) / 4
+    ]
+    if not named:
+        return []
+    return [
+        f"with photos reduced to {USUAL_LONGEST} pixels these objects are smaller than a cell of {CELL_PX} pixels: "
+        f"{some(named)}: tags cannot find them there; learn from boxes, strokes or points, for which photos are read "
+        "larger, or set data.longest"
+    ]
 
 
 def _stroke_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:

@@ -219,7 +219,7 @@ def measure_branches(
 
     groups, device = size_groups(photos, BATCH), next(method.parameters()).device
     with frozen(method):
-        found = list(looked(groups, make, device, config, cast=True, longest=config.data.longest))
+        found = list(looked(groups, make, device, config, cast=True, longest=config.data.longest_side))
     threshold = config.maps.threshold if run.background else None
     if isinstance(threshold, str):
         threshold = choose_threshold((maps for _, (maps, _, _) in found), area=config.maps.area)

@@ -80,7 +80,7 @@ def direct(config: RunConfig) -> frozenset[Supervision]:
         >>> sorted(direct(load_config("strokes", data={"path": "photos"})))
         [<Supervision.POINTS: 'points'>, <Supervision.SCRIBBLES: 'scribbles'>]
     """
-    from hintseg.methods.segmenter import SegmenterConfig  # needs torch, and who combines masks should not wait for it
+    from hintseg.methods.segmenter import SegmenterConfig  # with torch, which masks are written without
 
     if not isinstance(config.segment, SegmenterConfig):
         return frozenset()

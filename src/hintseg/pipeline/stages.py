@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +46,7 @@ from hintseg.pipeline.maps import (
 )
 from hintseg.pipeline.plan import combine, direct, placed, shows_nothing
 from hintseg.pipeline.rounds import Rounds
+from hintseg.pipeline.tiles import strongest_grown, tiled
 from hintseg.refine import dense_crf
 from hintseg.registry import REFINERS, WRAPPERS, resolve
 from hintseg.run.folder import RunFolder
@@ -238,7 +239,7 @@ def predict_photos(
     """
     test = config.test
 
-    def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Bytes, float]]:
+    def read(group: list[Photo], pixels: Tensor) -> Tensor:
         images = pixels.float() / 255
         logits = multi_scale_logits(method.segment, images, scales=test.scales, flip=test.flip, merge=test.merge)
         if tagged is not None:
@@ -247,9 +248,15 @@ def predict_photos(
         probabilities = logits.float().softmax(dim=1)
         if test.crf is not None:
             probabilities = dense_crf(probabilities, pixels, **test.crf.model_dump(exclude={"method"}))
-        best, mask = grow(probabilities, photo_size(group[0].path)).max(dim=1)
-        sure = (min(1.0, one) for one in best.mean(dim=(1, 2)).tolist())
-        return zip(mask.to(torch.uint8).cpu().numpy(), sure, strict=True)
+        return probabilities
+
+    def make(group: list[Photo], pixels: Tensor) -> Iterable[tuple[Bytes, float]]:
+        size = photo_size(group[0].path)
+        if max(pixels.shape[-2:]) <= test.tile:
+            return (strongest_grown(probabilities, size) for probabilities in read(group, pixels))
+        return (
+            tiled(partial(read, [photo]), own, size, tile=test.tile) for photo, own in zip(group, pixels, strict=True)
+        )
 
     return each_photo(
         "predicting", photos, make, lambda photo, made: write(photo, *made), config, watch, network=method
@@ -283,11 +290,11 @@ def train_on_photos(
         kept = keep(method, photos, config, watch) if wrapper is None else None
         if kept is not None:
             return FeatureDataset(photos, classes, kept.read, kept.strides, crop, labels, trust=trust, seed=seed)
-        transform = TrainingTransform(crop, fit.scale, fit.jitter, config.data.longest)  # type: ignore[arg-type]
+        transform = TrainingTransform(crop, fit.scale, fit.jitter, config.data.longest_side)  # type: ignore[arg-type]
         boxes = isinstance(settings, SegmenterConfig) and Supervision.BOXES in settings.needs
         return PhotoDataset(photos, classes, transform, labels, trust=trust, sources=sources, boxes=boxes, seed=seed)
 
-    side = _median_side(photos, config.data.longest)
+    side = _median_side(photos, config.data.longest_side)
     return learn(
         run,
         stage,
