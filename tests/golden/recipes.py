@@ -37,6 +37,7 @@ STAGES = {  # the stages of each recipe, and its own settings
     "demo": (("localize", "refine", "segment"), []),
     "full": (("segment",), []),
     "mctformer": (("localize", "refine", "segment"), ["refine.cell=4"]),
+    "mixed": (("localize", "segment"), []),
     "points": (("segment",), []),
     "quick": (("localize", "segment"), []),
     "strokes": (("segment",), []),
