@@ -161,7 +161,7 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
     taught = sum(photo.hints.mask is not None for photo in photos)
     made = [found for found in (by_marks, by_tags) if found is not None]
     marked = sum(placed(photo.hints) and photo.hints.mask is None for photo in photos)
-    if not made and not taught and not direct(config):
+    if not (made or taught or marked or direct(config) & {Supervision.BOXES, Supervision.TAGS}):
         raise RunError(
             f"there are no masks in {run.path} to learn from, and true masks teach only where data.learn_masks says "
             "so; set it, or choose a recipe with a stage that makes masks"
