@@ -30,7 +30,10 @@ from hintseg.store.masks import read_label_png
 from hintseg.types import Box, Hints, Mark, Photo, Prediction, Progress, Stroke, Tags, Targets
 from made import given, rand
 
+DIRECT = "propose=null"
+
 TINY = [
+    DIRECT,
     *("backbone.name=resnet10t", "backbone.weights=random", "backbone.output_stride=8", "trainer.workers=0"),
     *("trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.pictures=0", "test.scales=[1.0]"),
     *("segment.fit.epochs=2", "segment.fit.batch_size=4", "segment.fit.crop=48", "seed=0"),
@@ -149,6 +152,20 @@ def test_marks_alone_teach_a_model(kind: str, data: Path, tmp_path: Path) -> Non
         np.testing.assert_array_equal(label, given(read_marks(train[name].hints, (64, 64))).pixels)
         assert 0.5 < (label == 255).mean() < 1
     assert [row["kind"] for row in run.metrics] == ["segmentation"]
+
+
+@pytest.mark.parametrize("kind", ["strokes", "points"])
+def test_the_recipes_spread_marks_first(kind: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HINTSEG_CACHE", str(tmp_path / "cache"))
+    words = [*(word for word in TINY if word != DIRECT), "backbone.output_stride=8", "segment.fit.epochs=1"]
+    own = labels_of(data, kind)
+    run = hintseg.train(data / "shapes", tmp_path / "run", recipe=kind, settings=words, **own)  # type: ignore[arg-type]
+    folder = RunFolder.open(run.path)
+    assert folder.data.plan[0] == "12 photos teach by points or scribbles (strokes, segformer_head)"
+    labels = [read_label_png(path) for path in (run.path / "labels").glob("*.png")]
+    assert len(labels) == 12
+    assert np.mean([(label != 255).mean() for label in labels]) > 0.9
+    assert len(list((run.path / "trust").glob("*.png"))) == 12
 
 
 def test_kept_features_learn_from_marks(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
