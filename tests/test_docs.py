@@ -1,0 +1,90 @@
+"""Pages that the code says itself are as it says; pages that people write name what there is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "PROVENANCE.md"))])
+
+
+@pytest.fixture(scope="module")
+def make() -> ModuleType:
+    """docs/make.py."""
+    spec = spec_from_file_location("docs_make", DOCS / "make.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_settings_and_heads_are_as_the_code_says(make: ModuleType) -> None:
+    assert make.write(check=True) == [], "run `python docs/make.py`"
+
+
+def test_a_page_keeps_what_people_wrote(make: ModuleType, tmp_path: Path) -> None:
+    make.write(docs=tmp_path)
+    page = tmp_path / "methods" / "par.md"
+    page.write_text("old" + page.read_text() + "\nBy a person.\n")
+    assert make.write(check=True, docs=tmp_path) == ["methods/par.md"]
+    assert page.read_text().startswith("old")
+    assert make.write(docs=tmp_path) == ["methods/par.md"]
+    assert page.read_text().endswith("\nBy a person.\n")
+    assert make.write(docs=tmp_path) == []
+
+
+def test_every_method_page_says_where_and_why(make: ModuleType) -> None:
+    for names in make.PAGES.values():
+        for name in names:
+            written = (DOCS / "methods" / f"{name}.md").read_text().partition(make.END)[2]
+            heads = re.findall(r"^## (.*)$", written, re.MULTILINE)
+            assert [head.split()[0] for head in heads] == ["The", "Where", "Where", "Results"], name
+
+
+def names() -> Iterator[tuple[str, str]]:
+    """Yield each name of our code in the pages: `hintseg.room.file.Thing`."""
+    for page in PAGES:
+        for found in re.finditer(r"`(hintseg(?:\.\w+)+)`", page.read_text(encoding="utf-8")):
+            yield page.name, found[1]
+
+
+def test_code_that_pages_name_is_there() -> None:
+    wrong = [f"{page}: {name}" for page, name in names() if not there(name)]
+    assert not wrong, "\n".join(wrong)
+
+
+ENTRY_POINTS = {"hintseg.methods", "hintseg.objectives", "hintseg.labellers", "hintseg.formats"}
+
+
+def there(name: str) -> bool:
+    """Return whether a module, or an attribute of one, is called so."""
+    if name in ENTRY_POINTS:
+        return True
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found: object = import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
