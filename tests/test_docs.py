@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from importlib import import_module
@@ -88,3 +89,24 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def constants() -> list[str]:
+    """Return every text in the code, the constant parts of those with placeholders each by itself."""
+    found = []
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_errors_are_called_what_the_code_says() -> None:
+    """The headings of the page are texts of the code; X stands for what differs."""
+    texts = constants()
+    headings = re.findall(r"^### `(.*)`$", (DOCS / "errors.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(headings) > 30
+    for heading in headings:
+        parts = [part.strip() for part in re.split(r"\bX\b", heading) if part.strip("' ()")]
+        missing = [part for part in parts if not any(part in text for text in texts)]
+        assert not missing, f"'{heading}': no such text in the code: {missing}"
