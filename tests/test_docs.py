@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -110,3 +113,25 @@ def test_errors_are_called_what_the_code_says() -> None:
         parts = [part.strip() for part in re.split(r"\bX\b", heading) if part.strip("' ()")]
         missing = [part for part in parts if not any(part in text for text in texts)]
         assert not missing, f"'{heading}': no such text in the code: {missing}"
+
+
+def test_the_site_builds_without_a_warning_and_asks_the_network_for_nothing(tmp_path: Path) -> None:
+    shutil.copytree(DOCS, tmp_path / "docs")
+    for name in ("mkdocs.yml", "CONTRIBUTING.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = [sys.executable, "-m", "zensical", "build", "--strict"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 40
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        asked = re.findall(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"?((?:https?:)?//[^\"\s>]+)", text)
+        assert not asked, f"{page.name} loads {asked}"
+    assert "Add something in one file" in (tmp_path / "site" / "contributing.html").read_text(encoding="utf-8")
+
+
+def test_every_page_has_a_place_in_the_site() -> None:
+    named = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    there = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    assert named == there
