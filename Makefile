@@ -47,7 +47,7 @@ docs: install
 	$(BIN)/zensical build --strict
 
 notebook: install
-	$(BIN)/python docs/notebook.py
+	$(BIN)/python docs/run_notebook.py
 
 package: install
 	$(BIN)/hatchling build -t sdist -t wheel
