@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hintseg.config.describe import BLOCKS, Description, Setting, describe, recipe_settings
-from hintseg.config.loader import recipe_names, summary
+from hintseg.config.describe import BLOCKS, Description, Setting, describe
+from hintseg.config.loader import read_recipe, recipe_names, summary
 from hintseg.registry import LABELLERS, METHODS, OBJECTIVES, REFINERS, WRAPPERS
 
 DOCS = Path(__file__).parent
@@ -106,10 +106,8 @@ def head(found: Description) -> str:
 
 def uses(recipe: str, name: str) -> bool:
     """Return whether a recipe names a method."""
-    settings = [(key, value) for key, value, _ in recipe_settings(recipe)]
-    return any(value == name for key, value in settings if key.endswith(".method")) or any(
-        key.partition(".")[0] == name for key, _ in settings
-    )
+    blocks = read_recipe(recipe)
+    return name in blocks or any(block.get("method") == name for block in blocks.values() if isinstance(block, dict))
 
 
 def index_page() -> str:

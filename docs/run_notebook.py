@@ -1,7 +1,7 @@
 """Make notebooks of the scripts in docs/notebooks, run them, and keep them with their pictures.
 
-    python docs/run_notebook.py            into docs/notebooks
-    python docs/run_notebook.py FOLDER     into another folder
+python docs/run_notebook.py            into docs/notebooks
+python docs/run_notebook.py FOLDER     into another folder
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def run(script: Path, out: Path) -> Path:
     notebook = nbformat.from_dict(notebook)  # of this format's own kind
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # the same every time
-    NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", record_timing=False).execute(cwd=str(script.parent))
+    NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", record_timing=False).execute(
+        cwd=str(script.parent)
+    )
     file = out / script.with_suffix(".ipynb").name
     nbformat.write(notebook, file)
     return file

@@ -13,6 +13,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+import jupytext
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -135,3 +137,11 @@ def test_every_page_has_a_place_in_the_site() -> None:
     named = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     there = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
     assert named == there
+
+
+def test_notebooks_are_those_of_their_scripts() -> None:
+    for script in (DOCS / "notebooks").glob("*.py"):
+        cells = [cell.source for cell in jupytext.read(script).cells]
+        notebook = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
+        assert [cell.source for cell in notebook.cells] == cells, "run `make notebook`"
+        assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")

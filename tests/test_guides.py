@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,19 @@ def test_what_the_page_shows_runs(page: Path, desk: Path) -> None:
         assert sorted(file.stem for file in (desk / "predictions" / "png").glob("*.png")) == [
             f"photo {i}" for i in (10, 11, 8, 9)
         ]
+
+
+def test_the_notebook_runs(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells, as the script that it is made from; `make notebook` runs it whole, in a kernel."""
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setenv("TMPDIR", str(desk))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    script = ROOT / "docs" / "notebooks" / "tags_to_masks.py"
+    code = script.read_text(encoding="utf-8").replace("train=64, val=8", "train=8, val=2")
+    names: dict[str, Any] = {"__name__": "notebook"}
+    exec(compile(code, script.name, "exec"), names)
+    assert len(names["files"]) == 6
+    assert {row["kind"] for row in names["run"].metrics} >= {"seed", "pseudo mask", "segmentation"}
 
 
 def test_a_command_that_is_shown_and_wrong_is_found(desk: Path) -> None:

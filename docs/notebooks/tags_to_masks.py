@@ -13,12 +13,17 @@
 # %% [markdown]
 # # From tags to masks
 #
-# Small made photos, and of each only what is in it. This notebook trains for a minute, so its masks are rough; `hintseg demo` takes
-# its time and gives better ones. It is generated from `docs/notebooks/tags_to_masks.py` and run by `make notebook`.
+# Small made photos, and of each only what is in it. This notebook trains for a minute, so its masks are rough;
+# `hintseg demo` takes its time and gives better ones.
+# It is generated from `docs/notebooks/tags_to_masks.py` and run by `make notebook`.
 
 # %%
+import logging
 import tempfile
+import warnings
 from pathlib import Path
+
+warnings.filterwarnings("ignore", module="tqdm")  # it asks for widgets
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,6 +33,7 @@ import hintseg
 from hintseg.data.shapes import write_shapes
 from hintseg.files.palette import voc_palette
 
+logging.getLogger("hintseg").setLevel(logging.ERROR)  # what it warns of is printed below
 desk = Path(tempfile.mkdtemp())
 write_shapes(desk / "photos", train=64, val=8, size=64)
 
