@@ -129,6 +129,7 @@ def _networks() -> dict[str, Row]:
     for title, (name, file) in _NETWORKS.items():
         network: tuple[str, ...] = (f"backbone.name={name}", f"backbone.weights={{weights}}/{file}.safetensors", *kept)
         network += ("backbone.output_stride=16", "backbone.levels=4") if name == "resnetv2_50" else ()
+        network += () if "vit" in name or "deit" in name else ("segment.finest=16",)  # as coarse as the transformers
         for recipe in ("quick", "full", "cam", "vwe"):
             upper = "" if recipe == "full" else f"full, {title}"
             rows[f"{recipe}, {title}"] = Row(recipe, network, upper=upper)

@@ -118,7 +118,7 @@ def test_a_photo_that_breaks_off_costs_its_overlay_only(tmp_path: Path, caplog: 
     photo = next((data / "images").glob("p1.*"))
     Image.open(photo).convert("RGB").save(tmp_path / "whole.jpg")
     photo.write_bytes((tmp_path / "whole.jpg").read_bytes()[:-400])  # its size can be read, not its pixels
-    out = hintseg.masks_from_boxes(data, tmp_path / "out", settings=["propose.method=filled"])
+    out = hintseg.masks_from("boxes", data, tmp_path / "out", settings=["propose.method=filled"])
     assert {path.stem for path in (out / "png").glob("*.png")} == {"p1", "p2"}
     assert {path.stem for path in (out / "overlays").iterdir()} == {"p2"}
     assert (out / "coco.json").is_file()
@@ -128,7 +128,7 @@ def test_a_photo_that_breaks_off_costs_its_overlay_only(tmp_path: Path, caplog: 
 def test_photos_and_masks_do_not_share_a_folder(data: Path, tmp_path: Path) -> None:
     before = sorted(path.name for path in data.iterdir())
     with pytest.raises(RunError, match="holds files that hintseg did not write there"):
-        hintseg.masks_from_boxes(data, data, settings=["propose.method=filled"])
+        hintseg.masks_from("boxes", data, data, settings=["propose.method=filled"])
     assert sorted(path.name for path in data.iterdir()) == before
 
 
@@ -229,4 +229,4 @@ def test_mistakes_say_what_to_do(data: Path, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "a.png")
     (tmp_path / "tags.csv").write_text("a.png,cow\n")
     with pytest.raises(LabelError, match="has boxes, which recipe 'boxes' learns from"):
-        hintseg.masks_from_boxes(tmp_path / "photos", tmp_path / "out", labels=tmp_path / "tags.csv")
+        hintseg.masks_from("boxes", tmp_path / "photos", tmp_path / "out", labels=tmp_path / "tags.csv")

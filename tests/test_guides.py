@@ -51,14 +51,22 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             shutil.copy(made / kind / f"photo {i}.png", tmp_path / name / f"photo {i}.png")
     tags = [line for line in (made / "tags.csv").read_text().splitlines() if int(line.split(",")[0][6:]) < 8]
     (tmp_path / "tags.csv").write_text("\n".join(tags) + "\n")
-    boxes = ["filename,x0,y0,x1,y1,label"]
+    boxes, points = ["filename,x0,y0,x1,y1,label"], ["filename,x,y,label"]
+    (tmp_path / "strokes").mkdir()
+    (tmp_path / "strokes" / "classes.txt").write_text("red\nblue\n")
     for i in range(4):
         mask = np.asarray(Image.open(made / "SegmentationClass" / f"photo {i}.png"))
         for label, name in ((1, "red"), (2, "blue")):
             y, x = np.nonzero(mask == label)
             if len(y):
                 boxes.append(f"photo {i}.png,{x.min()},{y.min()},{x.max() + 1},{y.max() + 1},{name}")
+                points.append(f"photo {i}.png,{x[len(x) // 2]},{y[len(y) // 2]},{name}")
+        points.append(f"photo {i}.png,1,1,background")
+        stroke = np.full_like(mask, 255)
+        stroke[22], stroke[1] = np.where(mask[22], mask[22], 255), 0
+        Image.fromarray(stroke).save(tmp_path / "strokes" / f"photo {i}.png")
     (tmp_path / "boxes.csv").write_text("\n".join(boxes) + "\n")
+    (tmp_path / "points.csv").write_text("\n".join(points) + "\n")
     shutil.rmtree(made)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HINTSEG_CACHE", str(tmp_path / "cache"))

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from hintseg.hints.check import CheckReport, check
-from hintseg.types import Box, Click, Hints, HintSet, Mark, MaskFile, Photo, Tags
+from hintseg.types import Box, Click, Hints, HintSet, Mark, MaskFile, Photo, Stroke, Tags
 
 
 def report_on(
@@ -222,3 +222,35 @@ def test_photos_that_are_nearly_black_and_photos_of_fewer_bits(tmp_path: Path) -
     assert said(report("twelve"), "1 photo kept in 16 bits, of which they use fewer (bits used: 12 by 1)")
     assert said(report("twelve", "ten"), "(bits used: 10 by 1 and 12 by 1)", "are stretched differently")
     assert not said(report("sixteen", "bright"), "bits")
+
+
+def test_marks_on_what_the_mask_calls_something_else(tmp_path: Path) -> None:
+    mask = np.zeros((70, 80), np.uint8)
+    mask[:, 40:], mask[:10] = 2, 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    drawn = np.full((70, 80), 255, np.uint8)
+    drawn[30, 20:60], drawn[50, 42:50] = 2, 1  # half of the first one is right
+    Image.fromarray(drawn).save(tmp_path / "s.png")
+    marks = (
+        *(Mark(2, Click(60, 30)), Mark(1, Click(60, 30)), Mark(1, Click(60, 3))),
+        *(Mark(0, Stroke((2, 20, 30, 20))), Mark(0, Stroke((30, 20, 70, 20))), Mark(255, Click(3, 30))),
+    )
+    strokes = MaskFile(tmp_path / "s.png", 255, shows=frozenset({1, 2}))
+    hints = [
+        Hints(Tags(frozenset({1, 2})), marks, mask=MaskFile(tmp_path / "m.png")),
+        Hints(Tags(frozenset({1, 2})), scribbles=strokes, mask=MaskFile(tmp_path / "m.png")),
+    ]
+    report = report_on(tmp_path, hints)
+    assert said(report, "3 clicks or strokes lie on what the true mask calls something else (0, 1)", "move them")
+    assert not said(report_on(tmp_path, [Hints(hints[0].tags, marks[:1], mask=hints[0].mask)]), "clicks or strokes")
+
+
+def test_a_class_with_a_stroke_of_one_pixel(tmp_path: Path) -> None:
+    speck, line = Mark(1, Stroke((20.5, 20.5))), Mark(2, Stroke((3, 4, 30, 40)))
+    report = report_on(tmp_path, [Hints(Tags(frozenset({1, 2})), (speck, line))])
+    assert said(report, "the strokes of ant touch a single pixel in all photos", "take the class out")
+    assert not said(report, "the strokes of bee"), "nor with a click beside"
+    again = report_on(tmp_path, [Hints(Tags(frozenset({1})), (speck,)), Hints(Tags(frozenset({1})), (speck,))])
+    assert not said(again, "touch a single pixel")
+    clicked = report_on(tmp_path, [Hints(Tags(frozenset({1})), (speck, Mark(1, Click(5, 5))))])
+    assert not said(clicked, "touch a single pixel")

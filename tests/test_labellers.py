@@ -36,7 +36,7 @@ from hintseg.run.fingerprint import broken
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png, write_mask
 from hintseg.training.watch import Watch
-from hintseg.types import Batch, Box, Click, Hints, Mark, Photo, Progress, Supervision, Tags
+from hintseg.types import Batch, Box, Click, Hints, Mark, Photo, Progress, Stroke, Supervision, Tags
 from made import THINGS, given, of, two_things
 
 SIZE = (40, 56)
@@ -56,6 +56,8 @@ def build(name: str) -> Labeller | CfsLabeller | CamLabeller:
 HINTS = {
     Supervision.BOXES: Hints(Tags.complete({1, 2}, 3), marks=THINGS),
     Supervision.TAGS: Hints(Tags.complete({1, 2}, 3)),
+    Supervision.SCRIBBLES: Hints(marks=(Mark(1, Stroke((8, 10, 16, 26))), Mark(0, Stroke((2, 38, 50, 38))))),
+    Supervision.POINTS: Hints(marks=(Mark(1, Click(12, 18)), Mark(2, Click(33, 24)))),
 }
 names = pytest.mark.parametrize("name", LABELLERS)
 
@@ -90,10 +92,13 @@ def test_equal_photos_and_hints_give_equal_evidence(name: str) -> None:
 
 
 @names
-@pytest.mark.parametrize("hints", [Hints(), Hints(marks=(Mark(1, Click(3, 3)),))])
-def test_a_photo_without_what_is_needed_is_refused(name: str, hints: Hints) -> None:
-    with pytest.raises(LabelError, match=rf"labeller '{name}' labels by (boxes|tags), and of this photo"):
-        build(name).label(two_things(), hints)
+def test_a_photo_without_what_is_needed_is_refused(name: str) -> None:
+    labeller = build(name)
+    kinds = set(HINTS) - labeller.needs
+    for hints in (Hints(), *(HINTS[kind] for kind in kinds if not HINTS[kind].kinds & labeller.needs)):
+        by = " or ".join(sorted(labeller.needs))
+        with pytest.raises(LabelError, match=rf"labeller '{name}' labels by {by}, and of this photo"):
+            labeller.label(two_things(), hints)
 
 
 @pytest.mark.parametrize("name", [name for name in LABELLERS if name != "cam"])
@@ -390,9 +395,10 @@ def test_a_labeller_of_points_is_one_new_file(
         for value, centre in ((1, (12, 18)), (2, (33, 24))):
             np.testing.assert_array_equal(label == value, (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < 25)
         mask = read_label_png(run.path / "propose" / "masks" / f"p{number}.png")
-        assert set(np.unique(mask)) == {1, 2}, "a judged mask has a label in every pixel"
+        assert set(np.unique(mask)) == {0, 1, 2}, "a judged mask has a label in every pixel"
         trust = read_label_png(run.path / "trust" / f"p{number}.png")
-        assert set(np.unique(trust[label != 255])) == {128}
+        assert set(np.unique(trust[label != 255])) == {128, 255}
+        assert trust[18, 12] == trust[24, 33] == 255, "what was clicked on is known"
     assert seen
     assert all({round(v, 2) for v in given(one).unique().tolist()} <= {0.0, 0.5, 1.0} for one in seen)
     out = hintseg.masks(run.path, tmp_path / "masks")

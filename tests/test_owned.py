@@ -314,11 +314,11 @@ def test_masks_that_were_mended_by_hand_are_not_replaced_unasked(run: Path, tmp_
 
 def test_masks_from_boxes_keep_their_run_and_foreign_files(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "masks"
-    hintseg.masks_from_boxes(shapes, out, settings=FILLED)
+    hintseg.masks_from("boxes", shapes, out, settings=FILLED)
     (out / "run" / "notes.txt").write_text("theirs")
     (out / "png" / "mine.png").write_bytes(b"theirs")
-    hintseg.masks_from_boxes(shapes, out, settings=FILLED, resume=True)
-    hintseg.masks_from_boxes(shapes, out, settings=FILLED, overwrite=True)
+    hintseg.masks_from("boxes", shapes, out, settings=FILLED, resume=True)
+    hintseg.masks_from("boxes", shapes, out, settings=FILLED, overwrite=True)
     assert (out / "run" / "notes.txt").read_text() == "theirs"
     assert (out / "png" / "mine.png").read_bytes() == b"theirs"
     assert "mine" not in (out / "coco.json").read_text()

@@ -41,7 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> hintseg.Run:
-    return hintseg.train(data, tmp_path_factory.mktemp("runs") / "first", settings=QUICK)
+    return hintseg.train(data, tmp_path_factory.mktemp("runs") / "first", recipe="vwe", settings=QUICK)
 
 
 def test_a_run_explains_itself(run: hintseg.Run, data: Path) -> None:
@@ -127,11 +127,11 @@ def test_photos_of_both_splits_get_masks_and_twins_their_names(run: hintseg.Run,
 def test_finished_runs_are_not_overwritten_unasked(run: hintseg.Run, data: Path, tmp_path: Path) -> None:
     again = Path(shutil.copytree(run.path, tmp_path / "run"))
     with pytest.raises(RunError, match="--resume goes on with it, --overwrite starts it afresh"):
-        hintseg.train(data, again, settings=QUICK)
+        hintseg.train(data, again, recipe="vwe", settings=QUICK)
     with pytest.raises(RunError, match=r"nothing of .* would stay \(seed was 0, is \d+\)"):
-        hintseg.train(data, again, settings=[*QUICK, "seed=5"], resume=True)
+        hintseg.train(data, again, recipe="vwe", settings=[*QUICK, "seed=5"], resume=True)
     before = (again / "localize" / "model.safetensors").stat().st_mtime_ns
-    hintseg.train(data, again, settings=QUICK, resume=True)
+    hintseg.train(data, again, recipe="vwe", settings=QUICK, resume=True)
     assert (again / "localize" / "model.safetensors").stat().st_mtime_ns == before
 
 
@@ -141,20 +141,20 @@ def test_a_class_that_looks_misspelt_is_asked_about(tmp_path: Path, caplog: pyte
         Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
     (tmp_path / "tags.csv").write_text("a.png,grass\nb.png,gras\nc.png,cow\n")
     settings = [*QUICK, "localize.fit.epochs=1", "refine=null", "segment=null", "trainer.pictures=0"]
-    hintseg.train(tmp_path, tmp_path / "run", settings=settings)
+    hintseg.train(tmp_path, tmp_path / "run", recipe="vwe", settings=settings)
     assert "are gras (1) and grass (1) one class? If one is misspelt, mend the label file" in caplog.messages
 
 
 def test_a_folder_that_is_no_run_is_never_deleted(data: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(RunError, match="holds files that hintseg did not write there; choose another --out"):
-        hintseg.train(data, tmp_path, settings=QUICK, overwrite=True)
+        hintseg.train(data, tmp_path, recipe="vwe", settings=QUICK, overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_killed_run_resumes_to_the_same_weights(run: hintseg.Run, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "hintseg", "train", str(data), *QUICK, "--out", str(out)]
+    command = [sys.executable, "-m", "hintseg", "train", str(data), "--recipe", "vwe", *QUICK, "--out", str(out)]
     process = subprocess.Popen(command)
     deadline = time.monotonic() + 120
     while not (out / "localize" / "last.ckpt").is_file() and process.poll() is None and time.monotonic() < deadline:
@@ -181,8 +181,8 @@ def test_resume_goes_on_from_the_last_finished_epoch(
     monkeypatch.setattr(Vwe, "losses", counted)
     settings = [*QUICK, "localize.fit.epochs=3", "refine=null", "segment=null"]
     with pytest.raises(RuntimeError, match="plug pulled"):
-        hintseg.train(data, tmp_path / "run", settings=settings)
-    hintseg.train(data, tmp_path / "run", settings=settings, resume=True)
+        hintseg.train(data, tmp_path / "run", recipe="vwe", settings=settings)
+    hintseg.train(data, tmp_path / "run", recipe="vwe", settings=settings, resume=True)
     assert steps == [0, 1, 2, 3, 4, 5, 4, 5], "8 photos are 2 steps an epoch: two epochs stay, the third begins afresh"
     log = (tmp_path / "run" / "localize" / "log.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in log] == ["step", *map(str, range(1, 7))]
@@ -190,7 +190,7 @@ def test_resume_goes_on_from_the_last_finished_epoch(
 
 def test_data_without_background(tmp_path: Path) -> None:
     data = write_squares(tmp_path / "data", background=False)
-    run = hintseg.train(data, tmp_path / "run", settings=[*QUICK, "data.background=none"])
+    run = hintseg.train(data, tmp_path / "run", recipe="vwe", settings=[*QUICK, "data.background=none"])
     assert not any(row["oracle"] for row in run.metrics)
     mask = np.array(Image.open(run.path / "segment" / "masks" / "photo 9.png"))
     assert set(np.unique(mask)) <= {1, 2}
@@ -230,12 +230,23 @@ def test_photos_without_any_tag_are_refused(data: Path, tmp_path: Path) -> None:
     (folder / "tags.csv").write_text("a.png\n")
     (folder / "classes.txt").write_text("cat\n")
     with pytest.raises(LabelError, match="all 1 training photos are negatives"):
-        hintseg.train(folder, tmp_path / "run", settings=QUICK)
+        hintseg.train(folder, tmp_path / "run", recipe="vwe", settings=QUICK)
     assert not (tmp_path / "run").exists()
 
 
 def test_two_processes_train_one_model(data: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hintseg", "train", str(data), *QUICK, "--out", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "hintseg",
+        "train",
+        str(data),
+        "--recipe",
+        "vwe",
+        *QUICK,
+        "--out",
+        str(tmp_path / "run"),
+    ]
     subprocess.run([*command, "trainer.devices=2", "trainer.accelerator=cpu"], check=True, timeout=300)
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert all(stage["done"] for stage in manifest["stages"].values())
@@ -247,7 +258,9 @@ def test_true_masks_teach_where_it_is_said_and_the_rest_stays(
 ) -> None:
     shutil.copytree(run.path, tmp_path / "run")
     with caplog.at_level("INFO", logger="hintseg"):
-        again = hintseg.train(data, tmp_path / "run", settings=[*QUICK, "data.learn_masks=train"], resume=True)
+        again = hintseg.train(
+            data, tmp_path / "run", recipe="vwe", settings=[*QUICK, "data.learn_masks=train"], resume=True
+        )
     assert "segment is made again: data.learn_masks was None, is train" in caplog.messages
     assert not any("localize is made again" in message for message in caplog.messages)
     (row,) = (row for row in again.metrics if row["stage"] == "segment")
@@ -261,7 +274,7 @@ def test_a_list_of_masks_that_teach_may_come_later_and_is_held_to_after(
     (tmp_path / "masks.txt").write_text("photo 0\nphoto 1\n")
     settings = [*QUICK, f"data.learn_masks={tmp_path / 'masks.txt'}"]
     with caplog.at_level("INFO", logger="hintseg"):
-        again = hintseg.train(data, tmp_path / "run", settings=settings, resume=True)
+        again = hintseg.train(data, tmp_path / "run", recipe="vwe", settings=settings, resume=True)
     assert f"segment is made again: data.learn_masks was None, is {tmp_path / 'masks.txt'}" in caplog.messages
     assert not any("localize is made again" in message for message in caplog.messages)
     (row,) = (row for row in again.metrics if row["stage"] == "segment")
@@ -269,7 +282,7 @@ def test_a_list_of_masks_that_teach_may_come_later_and_is_held_to_after(
     assert "2 photos teach by masks (deeplabv2)" in RunFolder.open(again.path).data.plan
     (tmp_path / "masks.txt").write_text("photo 0\n")
     with pytest.raises(RunError, match=r"are not those that .* was begun with"):
-        hintseg.train(data, tmp_path / "run", settings=settings, resume=True)
+        hintseg.train(data, tmp_path / "run", recipe="vwe", settings=settings, resume=True)
 
 
 def test_lost_masks_are_not_replaced_by_the_truth_in_silence(run: hintseg.Run, data: Path, tmp_path: Path) -> None:
@@ -277,4 +290,4 @@ def test_lost_masks_are_not_replaced_by_the_truth_in_silence(run: hintseg.Run, d
     for stage in ("localize", "refine"):
         shutil.rmtree(tmp_path / "run" / stage / "masks")
     with pytest.raises(RunError, match=r"there are no masks in .* to learn from, and true masks teach only where"):
-        hintseg.train(data, tmp_path / "run", settings=[*QUICK, "segment.fit.epochs=3"], resume=True)
+        hintseg.train(data, tmp_path / "run", recipe="vwe", settings=[*QUICK, "segment.fit.epochs=3"], resume=True)

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hintseg import cam, refine
-    from hintseg.api import Run, check, demo, evaluate, export, load, masks, masks_from_boxes, predict, report, train
+    from hintseg.api import (
+        Run,
+        check,
+        demo,
+        evaluate,
+        export,
+        load,
+        masks,
+        masks_from,
+        predict,
+        report,
+        study,
+        train,
+    )
     from hintseg.errors import HintsegError
 
 _API = (
@@ -22,10 +35,11 @@ _API = (
     "export",
     "load",
     "masks",
-    "masks_from_boxes",
+    "masks_from",
     "predict",
     "report",
     "simulate",
+    "study",
     "train",
 )
 _WHERE = dict.fromkeys(_API, "hintseg.api") | {"HintsegError": "hintseg.errors"}
@@ -42,11 +56,12 @@ __all__ = [
     "export",
     "load",
     "masks",
-    "masks_from_boxes",
+    "masks_from",
     "predict",
     "refine",
     "report",
     "simulate",
+    "study",
     "train",
 ]
 

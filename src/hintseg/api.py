@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from hintseg.types import Photo
 if TYPE_CHECKING:
     from hintseg.evaluation.folders import Scores
     from hintseg.exporting import ExportReport
+    from hintseg.pipeline.study import Cell
     from hintseg.training.watch import Watch
 
 # Each verb imports its own rooms when called: checking or evaluating should not wait for torch.
@@ -89,7 +90,7 @@ def train(
     out: Path | str,
     *,
     labels: Labels | None = None,
-    recipe: str | Path = "vwe",
+    recipe: str | Path = "auto",
     format: str = "auto",
     unlabelled: int | None = None,
     background: bool = True,
@@ -106,7 +107,8 @@ def train(
         data: Folder of the photos.
         out: Run folder to make.
         labels: Label file or folder, where it is not found below `data` by itself; or several, which are put together.
-        recipe: A built-in recipe's name or a YAML file.
+        recipe: A built-in recipe's name or a YAML file; `auto`: the one that fits the hints, or that of the run that is
+            gone on with.
         format: Label format; `auto` recognises it.
         unlabelled: Value of scribble images that means "nothing known here", 0..255.
         background: Whether pixels may belong to no class.
@@ -124,7 +126,8 @@ def train(
         HintsegError: Anything the user can mend; nothing is half-written.
     """
     from hintseg.config.loader import load_config
-    from hintseg.pipeline.recipe import run_recipe
+    from hintseg.pipeline.choose_recipe import AUTO, choose_recipe, recipe_of
+    from hintseg.pipeline.recipe import read_data, run_recipe
 
     block: dict[str, Any] = {
         "path": str(data),
@@ -138,11 +141,25 @@ def train(
         "colours": None if colours is None else str(colours),
     }
     block |= {name: value for name, value in given.items() if value is not None}  # else settings may say it
-    config = load_config(recipe, _words(settings), data=block)
-    return Run(run_recipe(config, Path(out), resume=resume, overwrite=overwrite, watch=watch).path)
+    words, hint_set = _words(settings), None
+    why: Sequence[str] = ()
+    if recipe == AUTO and resume:
+        recipe = recipe_of(Path(out)) or AUTO
+    if recipe == AUTO:
+        said = load_config("quick", [word for word in words if word.startswith("data.")], data=block).data
+        hint_set = read_data(said)
+        recipe, *why = choose_recipe(hint_set, said)
+    config = load_config(recipe, words, data=block)
+    run = run_recipe(config, Path(out), resume=resume, overwrite=overwrite, watch=watch, hint_set=hint_set, why=why)
+    return Run(run.path)
 
 
-def masks_from_boxes(
+_FROM = {"boxes": (), "strokes": ("propose.method=strokes",), "points": ("propose.method=strokes",)}
+"""What the recipes that are named after hints need beside, to make masks of those."""
+
+
+def masks_from(
+    hints: Literal["boxes", "strokes", "points"],
     data: Path | str,
     out: Path | str,
     *,
@@ -159,11 +176,13 @@ def masks_from_boxes(
     overwrite: bool = False,
     watch: Watch | None = None,
 ) -> Path:
-    """Turn the boxes of a data set into masks of each object and of each photo.
+    """Turn the boxes, strokes or clicks of a data set into masks of each photo, and of each object in a box.
 
-    Runs the recipe `boxes` without its segmenter on all photos that have boxes, in ``OUT/run``, and writes its masks.
+    Runs the recipe of that name without its segmenter on all photos that have such hints, in ``OUT/run``, and writes
+    its masks. Boxes train a small network; strokes and clicks train nothing.
 
     Args:
+        hints: What to make masks from. Strokes and clicks of a photo are both used, whichever is named.
         data: Folder of the photos.
         out: Folder to write to.
         labels: Label file or folder, where it is not found below `data` by itself; or several, which are put together.
@@ -192,13 +211,13 @@ def masks_from_boxes(
             data,
             Path(out) / "run",
             labels=labels,
-            recipe="boxes",
+            recipe=hints,
             format=format,
             unlabelled=unlabelled,
             background=background,
             missing=missing,
             colours=colours,
-            settings=["segment=null", "data.train=all", *_words(settings)],
+            settings=["segment=null", "data.train=all", *_FROM[hints], *_words(settings)],
             resume=resume,
             overwrite=overwrite,
             watch=watch,
@@ -386,6 +405,61 @@ def demo(
     if kind_of(data) != "photos":
         write_shapes(data)
     return train(data, out, recipe="demo", settings=settings, resume=resume, overwrite=overwrite, watch=watch)
+
+
+def study(
+    data: Path | str,
+    out: Path | str,
+    *,
+    kinds: Sequence[str] = (),
+    shares: Sequence[float] = (0.125, 0.25, 0.5, 1.0),
+    seeds: Sequence[int] = (0,),
+    seconds: Mapping[str, float] | None = None,
+    labels: Labels | None = None,
+    format: str = "auto",
+    background: bool = True,
+    settings: Settings = (),
+    watch: Watch | None = None,
+) -> list[Cell]:
+    """Train on shares of the photos with each kind of hint, and say what more labels would buy.
+
+    Args:
+        data: Folder of photos; the split `val` needs full masks.
+        out: Folder to make, or to go on with: a run for each cell, ``study.json``, ``study.csv``, ``curves.svg``.
+        kinds: Of tags, points, scribbles, boxes and masks, or two of them joined by `+`; none: what the data has.
+        shares: Of the training photos, above 0, at most 1.
+        seeds: Of the runs.
+        seconds: What one hint of a kind takes a person, where it is not what the literature says.
+        labels: As for `train`.
+        format: As for `train`.
+        background: As for `train`.
+        settings: Dotted settings of all runs.
+        watch: Told about the progress.
+
+    Returns:
+        The cells: what was learned from, what it takes to say it, and the mIoU on the split `val`.
+
+    Raises:
+        HintsegError: Anything the user can mend.
+    """
+    from hintseg.pipeline.study import SECONDS
+    from hintseg.pipeline.study import study as run_study
+
+    if unknown := (seconds or {}).keys() - SECONDS.keys():
+        raise ConfigError(f"no hint is called '{min(unknown)}'; costs can be given for {', '.join(SECONDS)}")
+    block: dict[str, Any] = {"labels": None if labels is None else label_paths(labels), "format": format}
+    block |= {} if background else {"background": "none"}
+    return run_study(
+        Path(data),
+        Path(out),
+        kinds=kinds,
+        shares=shares,
+        seeds=seeds,
+        seconds=SECONDS | dict(seconds or {}),
+        settings=_words(settings),
+        block=block,
+        watch=watch,
+    )
 
 
 def _segmenter(run: RunFolder) -> Path:

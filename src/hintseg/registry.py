@@ -69,6 +69,12 @@ OBJECTIVES: dict[str, Entry] = {
         "hintseg.losses.balanced_cross_entropy:BalancedCrossEntropy", "background and foreground weigh alike (AFA)"
     ),
     "soft_margin": Entry("hintseg.losses.soft_margin:SoftMargin", "each class a yes-or-no question of its own"),
+    "dense_crf_loss": Entry("hintseg.losses.dense_crf_loss:DenseCrfLoss", "near and alike: one label (Tang, 2018)"),
+    "gated_crf": Entry("hintseg.losses.gated_crf:GatedCrf", "near and alike, in a window (Obukhov, 2019)"),
+    "tree_energy": Entry("hintseg.losses.tree_energy:TreeEnergy", "soft labels along a tree (Liang et al., 2022)"),
+    "projection": Entry("hintseg.losses.projection:Projection", "boxes: their sides are touched (BoxInst, 2021)"),
+    "pairwise": Entry("hintseg.losses.pairwise:Pairwise", "boxes: like neighbours have one label (BoxInst, 2021)"),
+    "image_level": Entry("hintseg.losses.image_level:ImageLevel", "tags: a class somewhere, or nowhere (Bearman)"),
     "guided_attention": Entry("hintseg.losses.guided_attention:GuidedAttention", "of lgsa: attention within a class"),
     "window_affinity": Entry("hintseg.losses.window_affinity:WindowAffinity", "of afa, bmp: affinity of near cells"),
     "c2s": Entry("hintseg.losses.mutual:C2s", "of bmp: Branch-C teaches Branch-S"),
@@ -90,6 +96,10 @@ LABELLERS: dict[str, Entry] = {
     "filled": Entry("hintseg.labellers.filled:Filled", "boxes: each is its object's mask, the baseline"),
     "grabcut": Entry("hintseg.labellers.grabcut:GrabCut", "boxes: each object cut out by its colours"),
     "cfs": Entry("hintseg.labellers.cfs:CfsLabeller", "boxes: a network that learned from GrabCut of all of them"),
+    "strokes": Entry("hintseg.labellers.strokes:Strokes", "scribbles, points: each pixel takes the nearest, by colour"),
+    "marks": Entry(
+        "hintseg.labellers.marks:Marks", "boxes, scribbles, points: by GrabCut and by colour, whichever there are"
+    ),
     "cam": Entry("hintseg.labellers.cam:CamLabeller", "tags: class maps of the stage localize", "localize"),
 }
 """What makes labels of a photo's hints: `propose.method`, but `cam`, whose localizer is chosen by `localize.method`."""

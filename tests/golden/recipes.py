@@ -37,7 +37,9 @@ STAGES = {  # the stages of each recipe, and its own settings
     "demo": (("localize", "refine", "segment"), []),
     "full": (("segment",), []),
     "mctformer": (("localize", "refine", "segment"), ["refine.cell=4"]),
+    "points": (("segment",), []),
     "quick": (("localize", "segment"), []),
+    "strokes": (("segment",), []),
     "vwe": (("localize", "refine", "segment"), []),
 }
 VIT = [
@@ -85,8 +87,19 @@ def main() -> None:
         data = Path(folder) / "shapes"
         write_shapes(data, train=32, val=8, seed=0, size=48)
         for name in names:
-            form = "voc" if name in ("boxes", "full") else "auto"
-            run = hintseg.train(data, Path(folder) / name, recipe=name, format=form, settings=settings(name))
+            form, labels = "voc" if name in ("boxes", "full") else "auto", None
+            if name in ("points", "strokes"):
+                kind = "scribbles" if name == "strokes" else name
+                labels = hintseg.simulate(data, Path(folder) / kind, hints=kind, format="voc").labels
+            run = hintseg.train(
+                data,
+                Path(folder) / name,
+                recipe=name,
+                format=form,
+                labels=labels,
+                unlabelled=255 if name == "strokes" else None,
+                settings=settings(name),
+            )
             found[name] = checksums(run.path)
             print(f"{name}: {len(found[name])} masks, {len(set(found[name].values()))} of them different")
     asked.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -23,6 +23,7 @@ from hintseg.cli import (
     predict,
     report,
     simulate,
+    study,
     train,
 )
 from hintseg.errors import HintsegError, HintsegWarning
@@ -45,6 +46,7 @@ app.command("masks", epilog=masks.EPILOG)(masks.masks)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("simulate", epilog=simulate.EPILOG)(simulate.simulate)
+app.command("study", epilog=study.EPILOG)(study.study)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("convert", epilog=convert.EPILOG)(convert.convert)

@@ -14,7 +14,9 @@ EPILOG = (
     "Examples:  hintseg masks runs/first --out masks   |   "
     "hintseg masks photos --from boxes --labels instances.json --out masks   |   "
     "hintseg masks photos --from boxes --out quick propose.method=grabcut (no training)   |   "
-    "hintseg masks photos --from boxes --out masks backbone.weights=FILE (offline)"
+    "hintseg masks photos --from boxes --out masks backbone.weights=FILE (offline)   |   "
+    "hintseg masks photos --from points --labels points.csv --out masks   |   "
+    "hintseg masks photos --from strokes --labels strokes --unlabelled 255 --out masks"
 )
 
 
@@ -22,13 +24,15 @@ class Hint(StrEnum):
     """What masks can be made from in one command."""
 
     boxes = "boxes"
+    strokes = "strokes"
+    points = "points"
 
 
 def masks(
     source: Annotated[Path, typer.Argument(help="A run folder, or with --from a folder of photos and their labels.")],
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="With --from: settings of the recipe `boxes`."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="With --from: settings of the recipe of that name."),
     ] = None,
     hint: Annotated[Hint | None, typer.Option("--from", help="Make masks from these hints, in one command.")] = None,
     out: Annotated[
@@ -56,6 +60,10 @@ def masks(
     become masks of every object and of every photo, as palette PNG, instance PNG, COCO (RLE and polygons) and YOLO
     segment. A small network learns from GrabCut what your objects look like; the more boxes, the better.
 
+    With --from strokes or points, each pixel takes the label of the mark that is nearest to it along the photo's
+    colours; nothing is trained, so one photo is enough. Mark the background too: where a photo has no mark of it, what
+    is far from all marks counts as background.
+
     In the palette PNGs value 0 is background and k the k-th class of classes.txt. Every pixel has a label: a crowd is
     background, and where no pixel is, what is in no box takes the class of the nearest object. A photo of which nothing
     is known gets no mask.
@@ -74,14 +82,15 @@ def masks(
             raise ConfigError(
                 "settings, --resume, and how labels are read (--labels, --format, --unlabelled, --no-background, "
                 "--missing, --colours) belong to --from, which was not given; "
-                f"{source} is read as a run folder. To make masks from boxes: "
+                f"{source} is read as a run folder. To make masks from boxes, strokes or points: "
                 "hintseg masks PHOTOS --from boxes --out DIR"
             )
         made = api.masks(source, out, overlays=overlays, overwrite=overwrite, to=to or (), watch=watch)
     elif out is None:
         raise ConfigError("--from needs --out DIR, the folder to write masks to")
     else:
-        made = api.masks_from_boxes(
+        made = api.masks_from(
+            hint.value,
             source,
             out,
             labels=labels,

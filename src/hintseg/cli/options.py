@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hintseg.errors import ConfigError
+
 
 class Missing(StrEnum):
     """What happens where labels name photos that are not there."""
@@ -36,3 +38,33 @@ To = Annotated[
     list[str] | None,
     typer.Option("--to", help="Also write the masks in this label format, to OUT/FORMAT; give it again for more."),
 ]
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """Return the numbers of an option, which stand between commas.
+
+    Raises:
+        ConfigError: One is none.
+
+    Example:
+        >>> numbers("0.5, 1", "--shares")
+        [0.5, 1.0]
+    """
+    return [named_number(f"x={word}", option)[1] for word in text.split(",")]
+
+
+def named_number(word: str, option: str) -> tuple[str, float]:
+    """Return the name and the number of NAME=NUMBER.
+
+    Raises:
+        ConfigError: It is not of that form.
+
+    Example:
+        >>> named_number("boxes=7", "--cost")
+        ('boxes', 7.0)
+    """
+    name, _, value = word.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise ConfigError(f"{option}: '{value or word}' is no number; give such as 0.5 or boxes=7") from None

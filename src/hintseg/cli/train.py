@@ -26,7 +26,10 @@ def train(
     ] = None,
     out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/hintseg"),
     labels: options.Labels = None,
-    recipe: Annotated[str, typer.Option(help="A name of `hintseg list recipes`, or a YAML file.")] = "vwe",
+    recipe: Annotated[
+        str,
+        typer.Option(help="A name of `hintseg list recipes`, or a YAML file; `auto` takes what fits the hints."),
+    ] = "auto",
     format: options.Format = "auto",
     unlabelled: options.Unlabelled = None,
     no_background: options.NoBackground = False,
@@ -35,10 +38,11 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out after a stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start the run in --out afresh.")] = False,
 ) -> None:
-    """Learn masks and a segmentation model from photos and hints.
+    """Learn masks and a segmentation model from photos and hints, whatever hints there are.
 
-    Trains a localizer on the hints, turns its class maps into seeds, sharpens them into masks, trains a segmenter on
-    the masks, and writes OUT/report.html. Stopped at any time, --resume goes on.
+    Tags: a localizer learns them, its class maps are cut into seeds and sharpened into masks. Boxes, strokes and points
+    become masks by themselves. A segmenter learns from the masks, and OUT/report.html says how far to trust it. Stopped
+    at any time, --resume goes on.
     """
     from rich.console import Console
 

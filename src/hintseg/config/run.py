@@ -103,12 +103,15 @@ class TestConfig(Settings):
         flip: Whether the mirrored photo is averaged in.
         merge: How scales are merged: `mean` or `max` of the logits (DeepLabv2 takes the maximum).
         crf: Settings of a DenseCRF on the class probabilities; null leaves it out.
+        tile: Side in pixels, a multiple of 32, of the overlapping tiles in which photos are read that are still larger
+            than that once `data.longest` has bounded them: memory is that of a tile.
     """
 
     scales: tuple[Positive, ...] = (1.0, 0.75, 1.25)
     flip: bool = True
     merge: Literal["mean", "max"] = "mean"
     crf: DenseCrfRefine | None = None
+    tile: Annotated[int, Field(ge=128, multiple_of=32)] = 1024
 
 
 class ChosenWrapper(NamedTuple):

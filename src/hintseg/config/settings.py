@@ -13,6 +13,9 @@ Auto = Literal["auto"]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
+CLICK_PX = 2.0
+"""Radius of the disc that a click stands for, in pixels of a photo whose longer side is 500."""
+
 
 class Settings(BaseModel):
     """Base of every settings class: frozen, unknown keys refused, defaults validated."""
@@ -181,6 +184,10 @@ def _several(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+USUAL_LONGEST = 640
+"""What `data.longest=auto` is where nothing speaks for more, pixels."""
+
+
 class DataConfig(Settings):
     """Which photos, which labels.
 
@@ -198,8 +205,12 @@ class DataConfig(Settings):
         missing: What happens where labels name photos that are not there: `error`, or `skip` them.
         colours: Table of what the colours of colour masks mean, where none lies beside them: a CSV `name,r,g,b`, or a
             `labelmap.txt`.
+        click_px: Radius of the disc of pixels that a click says something of, in pixels of a photo whose longer side is
+            500; larger photos have larger discs. 0: the pixel it lies in.
         longest: Photos with a longer side than this, pixels, are reduced to it when read; masks come back at the
-            photo's own size. It bounds time and memory, and makes objects about as large as networks expect.
+            photo's own size. It bounds time and memory, and makes objects about as large as networks expect. `auto`:
+            640; where every hint has a place, as much larger as small marked objects need. Photos larger than
+            `test.tile` are then segmented in tiles.
     """
 
     path: Path
@@ -212,7 +223,13 @@ class DataConfig(Settings):
     unlabelled: Annotated[int, Field(ge=0, le=255)] | None = None
     missing: Literal["error", "skip"] = "error"
     colours: Path | None = None
-    longest: Annotated[int, Field(ge=64)] = 640
+    click_px: Annotated[float, Field(ge=0)] = CLICK_PX
+    longest: Annotated[int, Field(ge=64)] | Auto = "auto"
+
+    @property
+    def longest_side(self) -> int:
+        """`longest` as a number, pixels: what `auto` is where nothing speaks for more."""
+        return USUAL_LONGEST if self.longest == "auto" else self.longest
 
 
 class TrainerConfig(Settings):

@@ -149,6 +149,7 @@ class PhotoDataset(EpochDataset):
             weigh all labels alike.
         sources: Draws a source photo, one of `photos`, for each photo with two or more tags; it is labelled and
             transformed likewise, by chance of its own. Leave it out for methods that pair no photos.
+        boxes: Whether the boxes of objects are read.
         seed: The run's seed.
     """
 
@@ -161,6 +162,7 @@ class PhotoDataset(EpochDataset):
         *,
         trust: Callable[[Photo], Floats | None] | None = None,
         sources: SourcePool | None = None,
+        boxes: bool = False,
         seed: int = 0,
     ) -> None:
         if not photos:
@@ -171,6 +173,7 @@ class PhotoDataset(EpochDataset):
         self.masks = masks
         self.trust = trust
         self.sources = sources
+        self.boxes = boxes
         self._places = {photo.id: place for place, photo in enumerate(photos)} if sources else {}
 
     def __len__(self) -> int:
@@ -205,6 +208,7 @@ class PhotoDataset(EpochDataset):
             torch.from_numpy(known[0]),
             view.window,
             view.mask,
+            view.place.boxes(photo.hints, size) if self.boxes else None,
             trust=view.trust,
         )
 

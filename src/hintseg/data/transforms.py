@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hintseg.lean import torchvision
-from hintseg.types import IGNORE
+from hintseg.types import IGNORE, Hints
 
 F = torchvision.transforms.v2.functional
 
@@ -20,22 +20,6 @@ Bytes = npt.NDArray[np.uint8]
 
 PAD_RGB = (124, 116, 104)
 """ImageNet's mean colour: close to zero once a backbone has normalised it."""
-
-
-class View(NamedTuple):
-    """What a training transform makes of one photo.
-
-    Attributes:
-        image: (3, crop, crop) uint8 RGB, padded with `PAD_RGB`.
-        mask: (crop, crop) uint8 labels, padded with 255; None where none was given.
-        window: (4,) int64 box (x0, y0, x1, y1) of the photo inside the crop.
-        trust: (crop, crop) uint8, 255 = wholly, padded with 0; None where none was given.
-    """
-
-    image: Tensor
-    mask: Tensor | None
-    window: Tensor
-    trust: Tensor | None = None
 
 
 class Place(NamedTuple):
@@ -62,6 +46,45 @@ class Place(NamedTuple):
     x0: int
     flip: bool
     colours: npt.NDArray[np.float64]
+
+    def boxes(self, hints: Hints, size: Sequence[int]) -> Tensor:
+        """Move the boxes of a photo's objects onto the crop.
+
+        Args:
+            hints: The photo's.
+            size: (H, W) of the photo, pixels.
+
+        Returns:
+            Label and box inside the crop, (n, 5) float32; those that the crop does not show are left out.
+        """
+        rows = np.array([[mark.label, *mark.shape.corners] for mark in hints.objects], np.float32).reshape(-1, 5)
+        for low, high, scale, first, part, before in (
+            (1, 3, self.size[1] / size[1], self.left, self.width, self.x0),
+            (2, 4, self.size[0] / size[0], self.top, self.height, self.y0),
+        ):
+            ends = np.clip(rows[:, [low, high]] * scale - first, 0, part)
+            if self.flip and low == 1:
+                ends = part - ends[:, ::-1]
+            rows[:, [low, high]] = ends + before
+        return torch.from_numpy(rows[(rows[:, 3] > rows[:, 1]) & (rows[:, 4] > rows[:, 2])])
+
+
+class View(NamedTuple):
+    """What a training transform makes of one photo.
+
+    Attributes:
+        image: (3, crop, crop) uint8 RGB, padded with `PAD_RGB`.
+        mask: (crop, crop) uint8 labels, padded with 255; None where none was given.
+        window: (4,) int64 box (x0, y0, x1, y1) of the photo inside the crop.
+        trust: (crop, crop) uint8, 255 = wholly, padded with 0; None where none was given.
+        place: Where the photo lies on the crop.
+    """
+
+    image: Tensor
+    mask: Tensor | None
+    window: Tensor
+    trust: Tensor | None
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +132,8 @@ class TrainingTransform:
             random: The only source of chance: the same state gives the same view.
             trust: In each label, (H, W) uint8 0..255, or None.
         """
-        size, top, left, height, width, y0, x0, flip, colours = self.draw(rgb.shape[:2], random)
+        place = self.draw(rgb.shape[:2], random)
+        size, top, left, height, width, y0, x0, flip, colours = place
 
         def cut(picture: Tensor, mode: str) -> Tensor:
             picture = F.resize(
@@ -134,7 +158,7 @@ class TrainingTransform:
             return laid[0]
 
         window = torch.tensor([x0, y0, x0 + width, y0 + height])
-        return View(image, exact(mask, IGNORE), window, exact(trust, 0))
+        return View(image, exact(mask, IGNORE), window, exact(trust, 0), place)
 
 
 def adjust_colours(image: Tensor, factors: npt.NDArray[np.float64]) -> Tensor:

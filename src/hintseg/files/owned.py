@@ -23,7 +23,7 @@ from hintseg.errors import RunError
 from hintseg.files.lock import is_lock, locked
 from hintseg.files.parse import is_file, parse_json
 
-Kind = Literal["run", "masks", "photos", "labels"]
+Kind = Literal["run", "masks", "photos", "labels", "study"]
 
 MARK = ".hintseg"
 """Name of the mark."""
@@ -307,7 +307,7 @@ def refuse_foreign(root: Path, kind: Kind) -> None:
         raise RunError(f"{root} holds files that hintseg did not write there; choose another --out")
 
 
-_NAMES: dict[Kind, str] = {"run": "a run", "masks": "masks", "photos": "made photos"}
+_NAMES: dict[Kind, str] = {"run": "a run", "masks": "masks", "photos": "made photos", "study": "a study"}
 
 
 def refuse_inputs(root: Path, inputs: Iterable[Path]) -> None:

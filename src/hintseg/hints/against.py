@@ -9,7 +9,8 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
-from hintseg.types import BACKGROUND, IGNORE, HintSet, Photo
+from hintseg.geometry.rasterise import pixels
+from hintseg.types import BACKGROUND, IGNORE, Click, HintSet, Photo, Stroke
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +21,25 @@ class Against:
         shows: Class ids in it.
         empty_boxes: Boxes of the photo in which the mask does not show their class.
         ignored: Whether it holds 255, and no class.
+        wrong_marks: Clicks and strokes most of whose pixels it calls something else; strokes of an image count as one
+            for each label.
     """
 
     shows: frozenset[int]
     empty_boxes: int = 0
     ignored: bool = False
+    wrong_marks: int = 0
 
 
-def compare(photo: Photo, mask: npt.NDArray[np.uint8]) -> Against:
-    """Compare the hints of a photo with its true mask, (H, W) uint8.
+def compare(photo: Photo, mask: npt.NDArray[np.uint8], strokes: npt.NDArray[np.uint8] | None = None) -> Against:
+    """Compare the hints of a photo with its true mask, (H, W) uint8, and its image of strokes, likewise.
 
     Example:
         >>> from pathlib import Path
         >>> from hintseg.types import Box, Hints, Mark
         >>> boxed = Photo("a", Path("a.png"), Hints(marks=(Mark(1, Box(0, 0, 2, 1)), Mark(1, Box(2, 0, 4, 1)))))
         >>> compare(boxed, np.array([[0, 0, 1, 1]], np.uint8))
-        Against(shows=frozenset({1}), empty_boxes=1, ignored=False)
+        Against(shows=frozenset({1}), empty_boxes=1, ignored=False, wrong_marks=0)
     """
     there = frozenset(np.flatnonzero(np.bincount(mask.ravel(), minlength=1)).tolist())
     empty = 0
@@ -43,7 +47,18 @@ def compare(photo: Photo, mask: npt.NDArray[np.uint8]) -> Against:
         x0, y0, x1, y1 = mark.shape.corners
         inside = mask[int(y0) : max(ceil(y1), int(y0) + 1), int(x0) : max(ceil(x1), int(x0) + 1)]
         empty += not (inside == mark.label).any()
-    return Against(there - {BACKGROUND, IGNORE}, empty, IGNORE in there and there <= {BACKGROUND, IGNORE})
+    marked = [(mark.label, mask[pixels(mark.shape, mask.shape)]) for mark in photo.hints.shaped(Click)]
+    marked += [(mark.label, mask[pixels(mark.shape, mask.shape)]) for mark in photo.hints.shaped(Stroke)]
+    if strokes is not None:
+        marked += [(label, mask[strokes == label]) for label in np.unique(strokes).tolist()]
+    wrong = sum(label != IGNORE and _differs(found, label) for label, found in marked)
+    return Against(there - {BACKGROUND, IGNORE}, empty, IGNORE in there and there <= {BACKGROUND, IGNORE}, wrong)
+
+
+def _differs(found: npt.NDArray[np.uint8], label: int) -> bool:
+    """Return whether a mask calls most of the pixels of a mark something else, void left out."""
+    known = found[found != IGNORE]
+    return bool(2 * int((known == label).sum()) < known.size)
 
 
 def verdicts(hint_set: HintSet, found: Sequence[Against | None]) -> list[str]:
@@ -87,6 +102,13 @@ def verdicts(hint_set: HintSet, found: Sequence[Against | None]) -> list[str]:
         verdicts.append(
             f"{count} boxes hold no pixel of their class in the true mask ({some(boxes)}): boxes or masks are of "
             "other photos, were turned or scaled, or count the classes otherwise"
+        )
+    missed = [photo.id for photo, look in known if look.wrong_marks]
+    if missed:
+        count = sum(look.wrong_marks for _, look in known)
+        verdicts.append(
+            f"{count} clicks or strokes lie on what the true mask calls something else ({some(missed)}): move them, or "
+            "correct the masks; what is marked is learned as it is"
         )
     ignored = [photo.id for photo, look in known if look.ignored]
     if ignored:

@@ -15,13 +15,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from hintseg.config.settings import USUAL_LONGEST
 from hintseg.errors import HintsegError, join
 from hintseg.files.images import deep_levels, depth, open_image
 from hintseg.formats.photos import photo_size
 from hintseg.geometry.boxes import SLACK_PX
+from hintseg.geometry.rasterise import pixels
 from hintseg.hints.against import Against, compare, some, verdicts
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
 from hintseg.hints.masks import read_mask, read_scribbles
+from hintseg.hints.sizes import object_sides
 from hintseg.types import BACKGROUND, IGNORE, Box, Click, HintSet, MaskFile, Photo, Stroke, Supervision
 
 ALIKE = 0.85
@@ -41,6 +44,9 @@ FILLED = 0.6
 
 DARK = 24
 """A photo of 8 bits without a brighter level, of 255, is named: it is black to any eye."""
+
+CELL_PX = 16
+"""Pixels that a feature cell of most networks covers."""
 
 SAME_PLACE_IOU = 0.5
 SAME_PLACE_SHARE = 0.3
@@ -116,6 +122,7 @@ class _Look:
     truth: Against | None = None  # what its true mask shows; None without an image of one
     bits: int = 0  # how many its levels take, where it is kept in 16; 0: it is kept in 8
     dark: bool = False  # whether its brightest level is at most `DARK`
+    stroked: tuple[tuple[int, int], ...] = ()  # class id of its strokes and how many pixels they touch
 
 
 def check(hint_set: HintSet, *, workers: int = 2, most: int | None = None) -> CheckReport:
@@ -173,6 +180,7 @@ def check(hint_set: HintSet, *, workers: int = 2, most: int | None = None) -> Ch
             *verdicts(hint_set, [look.truth for look in looks]),
             *_tag_verdicts(hint_set, matrix),
             *_place_verdicts(hint_set, looks),
+            *_stroke_verdicts(hint_set, looks),
         ),
     )
 
@@ -206,24 +214,35 @@ def _look(photo: Photo, n_classes: int) -> _Look:
         for box in (mark.shape for mark in photo.hints.shaped(Box))
         if box.x1 > width + SLACK_PX or box.y1 > height + SLACK_PX
     ]
-    mask = None
+    mask, strokes = None, None
     for read in (read_mask, read_scribbles):
         try:
             found = read(photo, size, n_classes=n_classes)
         except HintsegError as error:
             problems.append(f"{photo.id}: {error}")
         else:
-            mask = found if read is read_mask else mask
+            mask, strokes = (found, strokes) if read is read_mask else (mask, found)
     zeros = bool((mask == BACKGROUND).any()) if mask is not None and isinstance(photo.truth, MaskFile) else None
     return _Look(
         size,
         problems=tuple(problems),
         zeros=zeros,
         shares=_shares(photo, mask, size),
-        truth=compare(photo, mask) if mask is not None and isinstance(photo.truth, MaskFile) else None,
+        truth=compare(photo, mask, strokes) if mask is not None and isinstance(photo.truth, MaskFile) else None,
         bits=0 if levels is None else depth(levels),
         dark=brightest <= DARK,
+        stroked=_stroked(photo, strokes, size),
     )
+
+
+def _stroked(photo: Photo, strokes: npt.NDArray[np.uint8] | None, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Return each class that the photo has strokes of, and how many pixels they touch."""
+    counts = Counter[int]()
+    if strokes is not None:
+        counts.update(dict(enumerate(np.bincount(strokes.ravel(), minlength=IGNORE + 1).tolist())))
+    for mark in photo.hints.shaped(Stroke):
+        counts[mark.label] += pixels(mark.shape, size)[0].size
+    return tuple((label, count) for label, count in counts.items() if count and BACKGROUND < label < IGNORE)
 
 
 def _brightest(image: Image.Image) -> float:
@@ -371,6 +390,7 @@ def _place_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
             f"in most of their photos these classes fill the picture: {some(filling)}: there is little background to "
             "learn from; add photos that show them smaller, or check the background threshold"
         )
+    verdicts += _size_verdicts(hint_set)
     boxes: Counter[int] = Counter()
     met: Counter[tuple[int, int]] = Counter()
     for photo in hint_set.photos:
@@ -389,6 +409,41 @@ def _place_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
                 f"{SAME_PLACE_IOU}): boxes do not tell them apart; give points or outlines, or merge the classes"
             )
     return verdicts
+
+
+def _size_verdicts(hint_set: HintSet) -> list[str]:
+    """Say which marked objects become smaller than a cell where photos are reduced as those of tags are."""
+    sides: dict[int, list[float]] = {}
+    for label, share in object_sides(hint_set):
+        sides.setdefault(label, []).append(share * USUAL_LONGEST)
+    small = {label: sum(side < CELL_PX for side in found) for label, found in sorted(sides.items())}
+    named = [
+        f"{hint_set.classes[label - 1]} ({count} of {len(sides[label])})"
+        for label, count in small.items()
+        if count > len(sides[label]) / 4
+    ]
+    if not named:
+        return []
+    return [
+        f"with photos reduced to {USUAL_LONGEST} pixels these objects are smaller than a cell of {CELL_PX} pixels: "
+        f"{some(named)}: tags cannot find them there; learn from boxes, strokes or points, for which photos are read "
+        "larger, or set data.longest"
+    ]
+
+
+def _stroke_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
+    """Say which classes have nothing but a stroke of one pixel."""
+    touched = Counter[int]()
+    for look in looks:
+        touched.update(dict(look.stroked))
+    clicked = {mark.label for photo in hint_set.photos for mark in photo.hints.shaped(Click)}
+    specks = [hint_set.classes[label - 1] for label in sorted(touched) if touched[label] == 1 and label not in clicked]
+    if not specks:
+        return []
+    return [
+        f"the strokes of {some(specks)} touch a single pixel in all photos: a slip of the pen? Draw along the object, "
+        "or take the class out of the class list"
+    ]
 
 
 def _iou(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -288,15 +288,15 @@ def _things(full: FullMask, mask: Mask, size: tuple[int, int], per: Per) -> Iter
             yield Thing(label, pixels)
             continue
         if isinstance(full, MaskFile):
-            yield from (Thing(label, part) for part in _parts(pixels))
+            yield from (Thing(label, part) for part in parts(pixels))
             continue
         marks = (mark for mark in full if mark.label == label)
-        parts = [part for mark in marks if (part := rasterise(mark.shape, size) & pixels).any()]
-        enough = min(SMALL * mask.size, max(int(part.sum()) for part in parts))
-        yield from (Thing(label, part) for part in parts if part.sum() >= enough)
+        shown = [part for mark in marks if (part := rasterise(mark.shape, size) & pixels).any()]
+        enough = min(SMALL * mask.size, max(int(part.sum()) for part in shown))
+        yield from (Thing(label, part) for part in shown if part.sum() >= enough)
 
 
-def _parts(pixels: Bools) -> Iterator[Bools]:
+def parts(pixels: Bools) -> Iterator[Bools]:
     """Yield the connected parts that are not very small, or the largest."""
     _, numbers, stats, _ = cv2.connectedComponentsWithStats(pixels.astype(np.uint8), connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]
@@ -305,8 +305,8 @@ def _parts(pixels: Bools) -> Iterator[Bools]:
 
 
 def _largest_part(pixels: Bools) -> list[Thing]:
-    parts = [*_parts(pixels)]
-    return [Thing(BACKGROUND, max(parts, key=np.count_nonzero))] if parts else []
+    found = [*parts(pixels)]
+    return [Thing(BACKGROUND, max(found, key=np.count_nonzero))] if found else []
 
 
 def _full(photo: Photo) -> FullMask | None:

@@ -64,8 +64,9 @@ class Evidence:
     def complete(self, background: bool) -> Bytes | None:
         """Return a mask to be judged: labels without any 255.
 
-        Where objects are told apart and there is background, what nothing is known of (a crowd) is background, as it
-        would be if nobody had said a word. Else it takes the label of the nearest pixel that has one.
+        Where there is background, what nothing is known of is background if objects are told apart (it is a crowd), as
+        it would be if nobody had said a word, and if none of the background is known: else the whole photo would become
+        the objects in it. Elsewhere it takes the label of the nearest pixel that has one.
 
         Args:
             background: Whether pixels may belong to no class.
@@ -76,6 +77,8 @@ class Evidence:
         Example:
             >>> Evidence(np.array([[255, 1, 255, 255, 255, 2]], np.uint8)).complete(background=False).tolist()
             [[1, 1, 1, 1, 2, 2]]
+            >>> Evidence(np.array([[255, 1, 255, 255, 255, 2]], np.uint8)).complete(background=True).tolist()
+            [[0, 1, 0, 0, 0, 2]]
         """
         unknown = self.pixels == IGNORE
         if not unknown.any():
@@ -84,6 +87,8 @@ class Evidence:
             return np.where(unknown, np.uint8(BACKGROUND), self.pixels)
         if unknown.all():
             return None
+        if background and not (self.pixels == BACKGROUND).any():
+            return np.where(unknown, np.uint8(BACKGROUND), self.pixels)
         import cv2
 
         _, nearest = cv2.distanceTransformWithLabels(

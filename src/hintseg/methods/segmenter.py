@@ -38,6 +38,11 @@ class SegmenterConfig(MethodConfig):
     trust: bool = False
     rounds: Count = 1
 
+    @property
+    def needs(self) -> frozenset[Supervision]:
+        """The kinds of hints that any of the objectives learns from."""
+        return frozenset[Supervision]().union(*(objective.needs for objective in self.objectives))
+
 
 class Segmenter(Method):
     """A method that learns from labels of pixels. It predicts; what it is to learn say the objectives."""

@@ -15,11 +15,11 @@ from typing import Any
 from hintseg.config.loader import dump_config
 from hintseg.config.run import STAGES, RunConfig
 from hintseg.config.settings import LOCALIZER
-from hintseg.errors import ConfigError, LabelError, RunError, did_you_mean, shown
+from hintseg.errors import ConfigError, LabelError, RunError, did_you_mean, join, shown
 from hintseg.files.atomic import whole_file, write_json
 from hintseg.files.owned import OwnedFolder, owned, refuse_inputs
 from hintseg.formats.problems import Problems, read_text
-from hintseg.pipeline.plan import Kind, Plan, labelled_by, needs_of, sentences, words
+from hintseg.pipeline.plan import PLACED, Kind, Plan, direct, labelled_by, needs_of, sentences, words
 from hintseg.registry import methods, resolve
 from hintseg.run.fingerprint import broken
 from hintseg.run.folder import RunFolder
@@ -66,19 +66,21 @@ def make_plan(hint_set: HintSet, config: RunConfig) -> Plan:
     judged = validation if config.segment is not None else set()  # only a segmenter is judged on new photos
     usable = [photo for photo in photos if photo.id in training]
     itself = one_stage(config)
-    if config.propose is None and config.localize is None and not itself and config.data.learn_masks is None:
+    needs, itself_learns = needs_of(config), direct(config)
+    alone = config.propose is None and config.localize is None and not itself
+    if alone and config.data.learn_masks is None and not any(itself_learns & photo.hints.kinds for photo in usable):
         raise ConfigError(
-            f"recipe '{config.recipe}' has no stage that makes masks for its segmenter to learn from; true masks teach "
-            "only where you say so: set data.learn_masks to all, to a split, or to a file that lists photos"
+            f"recipe '{config.recipe}' has no stage that makes masks for its segmenter to learn from, and none of the "
+            f"{len(usable)} training photos has {words(itself_learns)}; true masks teach only where you say so: set "
+            "data.learn_masks to all, to a split, or to a file that lists photos"
         )
-    needs = needs_of(config)
     found = {photo.id: labelled_by(photo, config, needs, one_stage=itself) for photo in usable}
     by: dict[str, Kind] = {id: kind for id, kind in found.items() if kind is not None}
     train = tuple(photo for photo in usable if photo.id in by)
     val = tuple(p for p in photos if p.id in judged and p.truth is not None)
     unmarked = bool(needs) and not any(needs & photo.hints.kinds for photo in usable)
     if not train or unmarked:
-        implied = "tags, boxes or points" if config.localize is not None or itself else "a mask"
+        implied = "a mask" if alone else "tags, boxes or points"
         need = words(needs) if unmarked else implied
         raise LabelError(
             f"none of the {len(usable)} training photos of {config.data.path} has {need}, which recipe "
@@ -86,7 +88,7 @@ def make_plan(hint_set: HintSet, config: RunConfig) -> Plan:
         )
     if not any(by[photo.id] == "masks" or photo.hints.tags or needs & photo.hints.kinds for photo in train):
         raise LabelError(f"all {len(train)} training photos are negatives: no photo shows any of the classes")
-    return Plan(train, val, needs, by, sentences(usable, by, needs, photos, judged, config))
+    return Plan(train, val, needs, by, sentences(usable, by, needs, photos, judged, config, hint_set.classes))
 
 
 def _with_taught_masks(hint_set: HintSet, config: RunConfig) -> list[Photo]:
@@ -158,7 +160,8 @@ def begin(
         partly = [[id, sorted(one.said)] for id, one in tags if len(one.said) < len(hint_set.classes)]
         teaching = [row for row in photos if row["split"] == "train"]
         hints = [hint_set.classes, hint_set.background, teaching, partly]
-        if rest := [[p.id, _digest(said)] for p in plan.train if (said := _beyond_row(p.hints, plan.needs))]:
+        read = plan.needs | (PLACED if config.segment is not None else frozenset())
+        if rest := [[p.id, _digest(said)] for p in plan.train if (said := _beyond_row(p.hints, read))]:
             hints.append(rest)
         digests = {"hints": _digest(hints), "judges": _digest([row for row in photos if row["split"] == "val"])}
         if config.data.learn_masks not in (None, "all", *hint_set.splits):  # a file, which may change
@@ -207,7 +210,7 @@ def _write_beginning(
             torch=version("torch"),
             lightning=version("lightning"),
             seed=config.seed,
-            learns_from=_learns_from(config),
+            learns_from=_learns_from(config, plan),
             data=DataFacts(
                 name=hint_set.name,
                 path=str(config.data.path),
@@ -313,14 +316,16 @@ def _weights(settings: dict[str, Any]) -> Iterator[Path]:
             yield Path(value)
 
 
-def _learns_from(config: RunConfig) -> str:
+def _learns_from(config: RunConfig, plan: Plan) -> str:
     if config.propose is not None:
         return words(needs_of(config))
-    return "tags" if config.localize is not None or one_stage(config) else "masks"
+    if config.localize is not None or one_stage(config):
+        return "tags"
+    return join(sorted(set(plan.by.values())))
 
 
 def _beyond_row(hints: Hints, needs: frozenset[Supervision]) -> list[str]:
-    """Return what a labeller of those needs reads and ``photos.json`` does not hold: strokes, and doubts."""
+    """Return what learns from those needs and ``photos.json`` does not hold: strokes, and doubts."""
     strokes = hints.scribbles if Supervision.SCRIBBLES in needs else None
     marks = [repr(mark) for mark in hints.marks if needs and (isinstance(mark.shape, Stroke) or mark.trust != 1)]
     return [*marks, *([hashlib.sha256(strokes.path.read_bytes()).hexdigest()] if strokes else [])]

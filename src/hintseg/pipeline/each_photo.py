@@ -73,7 +73,7 @@ def each_photo(
 
     writers, waiting = (machine.cores(), machine.cores()) if heavy else (2, WAITING)
     groups = [group for group in machine.share(size_groups(photos, batch)) if not all(map(done, group))]
-    longest, count = None if whole else config.data.longest, 0
+    longest, count = None if whole else config.data.longest_side, 0
     watch.start(task, sum(map(len, groups)))
     with machine.at_work(network, config.trainer) as device, write_pool(writers, waiting) as write_behind:
         for photo, made in looked(groups, make, device, config, cast=network is not None, longest=longest, kept=kept):

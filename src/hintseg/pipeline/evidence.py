@@ -16,9 +16,11 @@ import torch
 from PIL import Image
 
 from hintseg.config.run import RunConfig
-from hintseg.errors import LabelError
+from hintseg.data.photos import photo_size
+from hintseg.errors import LabelError, PhotoError
 from hintseg.files.atomic import whole_file
 from hintseg.files.owned import mended
+from hintseg.hints.marks import Marked, read_marks
 from hintseg.labellers.labeller import Evidence
 from hintseg.methods.segmenter import SegmenterConfig
 from hintseg.run.folder import RunFolder
@@ -38,6 +40,16 @@ SHOWN = 5
 def teaches_trust(config: RunConfig) -> bool:
     """Return whether the segmenter weighs labels by how far they are trusted."""
     return isinstance(config.segment, SegmenterConfig) and config.segment.trust
+
+
+def marks_of(photo: Photo, run: RunFolder, config: RunConfig) -> Marked | None:
+    """Return what the strokes and clicks of a photo say of its pixels; None where it has none, or cannot be read."""
+    try:
+        size = photo_size(photo.path)
+    except PhotoError:
+        return None  # reported where it is read
+    classes, click_px = len(run.classes), config.data.click_px
+    return read_marks(photo.hints, size, click_px=click_px, n_classes=classes, background=run.background)
 
 
 class EvidenceStore:

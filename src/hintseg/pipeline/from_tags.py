@@ -15,7 +15,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +36,10 @@ from hintseg.hints.masks import read_taught
 from hintseg.methods.method import Method, frozen
 from hintseg.methods.one_stage import OneStage
 from hintseg.pipeline.each_photo import BATCH, looked
+from hintseg.pipeline.evidence import marks_of
 from hintseg.pipeline.extras import write_extras
 from hintseg.pipeline.maps import choose, cut_maps, record, score, tag_rows, write_class_maps
+from hintseg.pipeline.plan import placed
 from hintseg.pipeline.stages import predict_photos, read_out, train_on_photos
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import Show
@@ -87,8 +88,14 @@ def segment_from_tags(
     if settings is None:
         raise RunError(f"recipe '{config.recipe}' has no segmenter")
     measured = _curves(run, config, settings, photos, val)
-    taught = any(photo.hints.mask is not None for photo in photos)
-    read = partial(read_taught, n_classes=len(run.classes), background=run.background) if taught else None
+
+    def said(photo: Photo) -> Bytes | None:
+        mask = read_taught(photo, n_classes=len(run.classes), background=run.background)
+        marked = marks_of(photo, run, config) if mask is None else None
+        return mask if marked is None else marked.pixels
+
+    taught = any(photo.hints.mask is not None or placed(photo.hints) for photo in photos)
+    read = said if taught else None
     method = train_on_photos(run, "segment", settings, photos, config, watch, read, after_epoch=measured)
 
     write_class_maps(run, "segment", method, photos, config, watch)
@@ -212,7 +219,7 @@ def measure_branches(
 
     groups, device = size_groups(photos, BATCH), next(method.parameters()).device
     with frozen(method):
-        found = list(looked(groups, make, device, config, cast=True, longest=config.data.longest))
+        found = list(looked(groups, make, device, config, cast=True, longest=config.data.longest_side))
     threshold = config.maps.threshold if run.background else None
     if isinstance(threshold, str):
         threshold = choose_threshold((maps for _, (maps, _, _) in found), area=config.maps.area)

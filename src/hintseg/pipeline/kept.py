@@ -101,7 +101,7 @@ def keep(method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watc
     if missing:
         with machine.at_work(encoder, config.trainer) as device:
             one = size_groups(missing[:1], 1)
-            first = next(looked(one, make, device, config, cast=True, longest=config.data.longest), None)
+            first = next(looked(one, make, device, config, cast=True, longest=config.data.longest_side), None)
         need = 0 if first is None else len(keys) * sum(2 * level.numel() for level in first[1])
         if need > cache.limit:
             logger.warning(
@@ -117,7 +117,7 @@ def keep(method: Method, photos: Sequence[Photo], config: RunConfig, watch: Watc
         if machine.rank() == 0:
             watch.line(f"features: {len(missing)} photos, kept in {cache.root}")
     made = {id: key for id, key in keys.items() if id in there or cache.read(key) is not None}
-    return Kept(cache, made, encoder.strides, config.data.longest)
+    return Kept(cache, made, encoder.strides, config.data.longest_side)
 
 
 def keep_to_look(
@@ -151,7 +151,7 @@ def _seen_size(photo: Photo, longest: int) -> tuple[int, int]:
 def _network_key(encoder: nn.Module, config: RunConfig) -> bytes:
     """Return a hash of all that features depend on but the photo."""
     settings = encoder.config.model_dump(mode="json", exclude={"weights", "freeze", "keep", "layer_decay", "drop_path"})  # type: ignore[union-attr, operator]
-    facts = [FORMAT, settings, config.data.longest, machine.precision(config.trainer)]
+    facts = [FORMAT, settings, config.data.longest_side, machine.precision(config.trainer)]
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
     for name, value in encoder.state_dict().items():
         digest.update(name.encode())

@@ -2,8 +2,9 @@
 
 Photos may differ in what is said of them. A photo whose mask may be learned from is labelled by that; else one with the
 hints that the labeller of the stage `propose` needs by that stage, where the recipe has one; else one whose tags are
-known by `localize` and `refine`, or by the segmenter itself where it learns from tags. What several say of one photo is
-put together by `combine`.
+known by `localize` and `refine`, or by the segmenter itself where it learns from tags; else one with what the
+segmenter's objectives learn from directly: the pixels under strokes and clicks, boxes or tags. What several say of one
+photo is put together by `combine`, in which what a person said of pixels wins.
 """
 
 from __future__ import annotations
@@ -16,11 +17,18 @@ from functools import cached_property
 import numpy as np
 
 from hintseg.config.run import RunConfig
+from hintseg.errors import join
+from hintseg.hints.implied import shown
+from hintseg.hints.marks import Marked
 from hintseg.labellers.labeller import Evidence, labeller_class
-from hintseg.types import BACKGROUND, IGNORE, Hints, Photo, Supervision
+from hintseg.types import BACKGROUND, IGNORE, Hints, MaskFile, Photo, Supervision
 
 Kind = str
-"""What labels a photo: `masks`, `tags`, or the kinds of hints that the labeller of `propose` needs."""
+"""What teaches by a photo: `masks`, `tags`, `boxes`, the kinds of hints that the labeller of `propose` needs, or those
+of which pixels are learned directly."""
+
+PLACED = frozenset({Supervision.SCRIBBLES, Supervision.POINTS})
+"""The hints that say what single pixels are."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,23 @@ def needs_of(config: RunConfig) -> frozenset[Supervision]:
     return needs
 
 
+def direct(config: RunConfig) -> frozenset[Supervision]:
+    """Return the kinds of hints, masks apart, that the objectives of the segmenter learn from without a stage before.
+
+    Example:
+        >>> from hintseg.config.loader import load_config
+        >>> sorted(direct(load_config("strokes", data={"path": "photos"})))
+        [<Supervision.POINTS: 'points'>, <Supervision.SCRIBBLES: 'scribbles'>]
+    """
+    from hintseg.methods.segmenter import SegmenterConfig  # with torch, which masks are written without
+
+    if not isinstance(config.segment, SegmenterConfig):
+        return frozenset()
+    wanted = config.segment.needs
+    pixels = PLACED if wanted & {*PLACED, Supervision.MASKS} else frozenset()
+    return pixels | (wanted & {Supervision.BOXES, Supervision.TAGS})
+
+
 def serves(needs: frozenset[Supervision], hints: Hints) -> bool:
     """Return whether a labeller can label a photo: it has one of the hints needed, or is known to show nothing."""
     return bool(needs) and (bool(needs & hints.kinds) or shows_nothing(hints))
@@ -100,7 +125,10 @@ def labelled_by(photo: Photo, config: RunConfig, needs: frozenset[Supervision], 
         return words(needs)
     if (config.localize is not None or one_stage) and hints.tags is not None:
         return "tags"
-    return None
+    kinds = direct(config)
+    if serves(kinds & PLACED, hints):
+        return words(PLACED)
+    return next((str(kind) for kind in (Supervision.BOXES, Supervision.TAGS) if kind in kinds & hints.kinds), None)
 
 
 def sentences(
@@ -110,6 +138,7 @@ def sentences(
     photos: Sequence[Photo],
     judged: Collection[str],
     config: RunConfig,
+    classes: Sequence[str],
 ) -> tuple[str, ...]:
     """Say the plan in words.
 
@@ -120,23 +149,55 @@ def sentences(
         photos: All photos.
         judged: Ids of the photos of the validation split.
         config: The settings.
+        classes: Names of the classes.
     """
-    stages: dict[Kind, tuple[str, ...]] = {"masks": (), words(needs): ("propose",)}
+    stages: dict[Kind, tuple[str, ...]] = {"masks": (), "boxes": (), words(PLACED): ()}
+    stages |= {words(needs): ("propose",)}
     stages["tags"] = (*stages.get("tags", ()), "localize", "refine")
     counts, said = Counter(by.values()), []
-    for kind, names in stages.items():
+    for kind, before in stages.items():
         if counts[kind]:
-            chosen = [getattr(config, name) for name in (*names, "segment")]
+            chosen = [getattr(config, name) for name in (*before, "segment")]
             methods = ", ".join(settings.method for settings in chosen if settings is not None)
             said.append(f"{counts[kind]} photos teach by {kind}" + (f" ({methods})" if methods else ""))
     reasons = Counter(_kinds(photo) for photo in usable if photo.id not in by)
     for kinds, count in sorted(reasons.items()):
         why = f"recipe '{config.recipe}' learns nothing from {kinds}" if kinds else "nothing is said of them"
         said.append(f"{count} photos left out: {why}")
+    over = sum(by.get(photo.id) in ("boxes", "tags") and placed(photo.hints) for photo in usable)
+    if over and config.segment is not None:
+        said.append(f"in {over} photos {words(PLACED)} win over what is made of other hints")
+    untaught = _untaught(usable, by, len(classes))
+    if untaught:
+        names = join([f"'{classes[label - 1]}'" for label in untaught])
+        said.append(
+            f"nothing teaches {names}: photos show it, but none of those that teach says where; mark it in some, or "
+            "choose a recipe that learns from tags"
+        )
     blind = sum(photo.id in judged and photo.truth is None for photo in photos)
     if blind:
         said.append(f"{blind} validation photos left out: they have no true mask to judge by")
     return tuple(said)
+
+
+def placed(hints: Hints) -> bool:
+    """Return whether anything is said of single pixels of a photo, a mask apart."""
+    return bool(PLACED & hints.kinds)
+
+
+def _untaught(usable: Sequence[Photo], by: Mapping[str, Kind], classes: int) -> list[int]:
+    """Return the class ids that photos show, and none of those that teach says where, or is asked to find."""
+    there, taught = set[int](), set[int]()
+    for photo in usable:
+        tags = frozenset(photo.hints.tags or ())
+        there |= tags
+        kind, mask = by.get(photo.id), photo.hints.mask
+        if kind == "masks":
+            painted = mask.shows if isinstance(mask, MaskFile) else {mark.label for mark in mask or ()}
+            taught |= tags if painted is None else painted
+        elif kind is not None:
+            taught |= tags if kind == "tags" else shown(photo.hints)
+    return [label for label in range(1, classes + 1) if label in there - taught]
 
 
 def _kinds(photo: Photo) -> str:
@@ -146,13 +207,19 @@ def _kinds(photo: Photo) -> str:
     return ", ".join([*given, *(["a mask (data.learn_masks lets it teach)"] if silent else [])])
 
 
-def combine(tags: Collection[int] | None, by_marks: Evidence | None, by_tags: Evidence | None) -> Evidence | None:
+def combine(
+    tags: Collection[int] | None,
+    by_marks: Evidence | None,
+    by_tags: Evidence | None,
+    marked: Marked | None = None,
+) -> Evidence | None:
     """Put together what marks and tags say of a photo; marks win, as a person drew them.
 
     Args:
         tags: Class ids that the photo shows; None: not said.
         by_marks: Made of its boxes, strokes or points; None: it has none.
         by_tags: Made of its tags; None: nobody placed them.
+        marked: The pixels under its strokes and clicks: these win over all that is made of anything.
 
     Returns:
         The labels, 255 where nothing is known: a class that is tagged but not marked is somewhere outside of what is
@@ -165,6 +232,22 @@ def combine(tags: Collection[int] | None, by_marks: Evidence | None, by_tags: Ev
         >>> both.pixels.tolist(), alone.pixels.tolist(), marked.pixels.tolist()
         ([[1, 2, 0, 0]], [[1, 255, 255, 255]], [[1, 0, 0, 0]])
     """
+    made = _made(tags, by_marks, by_tags)
+    if marked is None:
+        return made
+    if made is None:
+        return Evidence(marked.pixels, marked.trust)
+    known = marked.pixels != IGNORE
+    pixels = np.where(known, marked.pixels, made.pixels)
+    pixels[marked.ignored] = IGNORE
+    if made.trust is None and marked.trust is None:
+        return Evidence(pixels, None, made.objects)
+    ones = np.ones(pixels.shape, np.float32)
+    theirs, ours = (ones if one.trust is None else one.trust for one in (made, marked))
+    return Evidence(pixels, np.where(known, ours, theirs), made.objects)
+
+
+def _made(tags: Collection[int] | None, by_marks: Evidence | None, by_tags: Evidence | None) -> Evidence | None:
     if by_marks is None:
         return by_tags
     rest = frozenset(tags or ()) - by_marks.classes

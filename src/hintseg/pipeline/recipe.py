@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hintseg import signals
 from hintseg.config.loader import parse_config
 from hintseg.config.run import STAGES, AttentionRefine, RunConfig
+from hintseg.config.settings import DataConfig
 from hintseg.errors import PhotoError
 from hintseg.files.owned import owned
 from hintseg.formats.colours import read_colours
@@ -24,6 +26,7 @@ from hintseg.pipeline.from_tags import segment_from_tags
 from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
 from hintseg.pipeline.plan import Plan
 from hintseg.pipeline.propose import propose
+from hintseg.pipeline.reading_size import settle_longest
 from hintseg.pipeline.stages import wrapper_class
 from hintseg.reporting import write_pictures, write_report
 from hintseg.run.folder import BASELINE, RunFolder
@@ -32,7 +35,7 @@ from hintseg.run.schema import Stage
 from hintseg.store.masks import write_mask
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import Photo
+from hintseg.types import HintSet, Photo
 
 logger = logging.getLogger("hintseg")
 
@@ -40,19 +43,13 @@ LOOKED_AT = 500
 """Photos that are opened before training, to say what `hintseg check` says of all of them."""
 
 
-def run_recipe(
-    config: RunConfig, out: Path, *, resume: bool = False, overwrite: bool = False, watch: Watch | None = None
-) -> RunFolder:
-    """Read the hints, make or reopen the run folder, run every stage that is not done, write the report.
+def read_data(data: DataConfig) -> HintSet:
+    """Read the data set that the settings name.
 
     Raises:
-        HintsegError: Anything the user can mend: labels, settings, the folder.
+        LabelError: Labels that cannot be read.
     """
-    watch = watch or Watch()
-    machine.check(config.trainer)
-    machine.join()
-    data = config.data
-    hint_set = read_hints(
+    return read_hints(
         data.path,
         data.labels,
         format=data.format,
@@ -61,10 +58,42 @@ def run_recipe(
         missing=data.missing,
         colours={} if data.colours is None else read_colours(data.colours),
     )
+
+
+def run_recipe(
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+    hint_set: HintSet | None = None,
+    why: Sequence[str] = (),
+) -> RunFolder:
+    """Read the hints, make or reopen the run folder, run every stage that is not done, write the report.
+
+    Args:
+        config: The settings.
+        out: The run folder.
+        resume: Go on with the run that is there.
+        overwrite: Start it afresh.
+        watch: Told about the progress.
+        hint_set: The data set, where it was read before; None: `config.data` is read.
+        why: Why this recipe was chosen, in sentences, where nobody named it.
+
+    Raises:
+        HintsegError: Anything the user can mend: labels, settings, the folder.
+    """
+    watch = watch or Watch()
+    machine.check(config.trainer)
+    machine.join()
+    data, hint_set = config.data, hint_set or read_data(config.data)
     first = machine.rank() == 0
     if first:  # the others find its choice in the run folder
         begun = resume and (out / "config.yaml").is_file()
-        config, reasons = settle(config, RunFolder.open(out).config if begun else None)
+        before = RunFolder.open(out).config if begun else None
+        config, reasons = settle(config, before)
+        config, of_size = settle_longest(config, hint_set, before)
     plan = make_plan(hint_set, config)
     if config.wrapper is not None:
         wrapper_class(config.wrapper.name).check(config, plan.tagged, hint_set.classes)
@@ -73,7 +102,7 @@ def run_recipe(
     if not first:  # a process that Lightning or torchrun started beside the first one
         machine.barrier()
         run = RunFolder.open(out)
-        config, _ = settle(config, run.config)
+        config, _ = settle_longest(settle(config, run.config)[0], hint_set, run.config)
         with owned(out, "run", alone=False):
             _run(run, config, plan, watch)
         machine.barrier()
@@ -83,8 +112,12 @@ def run_recipe(
         _write_truth(run, [photo for photo in every.values() if photo.truth is not None])
         facts = f"{len(plan.train)} photos to learn from, {len(plan.val)} to validate, {len(hint_set.classes)} classes"
         watch.line(f"data: {facts}, from {data.path}")
+        for reason in why:
+            watch.line(f"recipe: {reason}")
         for reason in reasons:
             watch.line(f"backbone: {reason}")
+        for reason in of_size:
+            watch.line(f"size: {reason}")
         for sentence in plan.sentences:
             watch.line(f"plan: {sentence}")
         for note in hint_set.notes:

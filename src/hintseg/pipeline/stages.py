@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from hintseg.methods.method import Method
 from hintseg.methods.refiner import Refiner, RefinerConfig
 from hintseg.methods.segmenter import SegmenterConfig
 from hintseg.pipeline.each_photo import each_photo, on_threads
-from hintseg.pipeline.evidence import EvidenceStore, read_trust, teaches_trust, write_trust
+from hintseg.pipeline.evidence import EvidenceStore, marks_of, read_trust, teaches_trust, write_trust
 from hintseg.pipeline.extras import write_pictures_of
 from hintseg.pipeline.kept import keep
 from hintseg.pipeline.learn import learn
@@ -44,8 +44,9 @@ from hintseg.pipeline.maps import (
     tag_rows,
     write_class_maps,
 )
-from hintseg.pipeline.plan import combine
+from hintseg.pipeline.plan import combine, direct, placed, shows_nothing
 from hintseg.pipeline.rounds import Rounds
+from hintseg.pipeline.tiles import strongest_grown, tiled
 from hintseg.refine import dense_crf
 from hintseg.registry import REFINERS, WRAPPERS, resolve
 from hintseg.run.folder import RunFolder
@@ -54,7 +55,7 @@ from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png, write_mask
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import BACKGROUND, Photo
+from hintseg.types import BACKGROUND, Photo, Supervision
 from hintseg.wrappers.wrapper import Wrapper
 
 Bytes = npt.NDArray[np.uint8]
@@ -149,16 +150,18 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
     """Write what the segmenter learns from in its first round, and return what reads it, and its source in words.
 
     It goes to ``RUN/labels``, and with `segment.trust` to ``RUN/trust``, where it is not trusted wholly. A mask that a
-    person gave wins; else what marks and tags say is combined. Labels are apart from masks, which are judged: a label
-    may be 255 where nothing is known.
+    person gave or mended wins; else what marks and tags say is combined, and where no stage made anything of them, the
+    pixels under strokes and clicks teach alone. Labels are apart from masks, which are judged: a label may be 255 where
+    nothing is known.
 
     Raises:
-        RunError: There are none: no stage before made any, and no photo's own mask may be learned from.
+        RunError: There are none: no stage before made any, and nothing that is said may be learned from directly.
     """
     by_marks, by_tags = run.masks_of(("propose",)), run.masks_of(("refine", "localize"))
     taught = sum(photo.hints.mask is not None for photo in photos)
     made = [found for found in (by_marks, by_tags) if found is not None]
-    if not made and not taught:
+    marked = sum(placed(photo.hints) and photo.hints.mask is None for photo in photos)
+    if not made and not taught and not direct(config):
         raise RunError(
             f"there are no masks in {run.path} to learn from, and true masks teach only where data.learn_masks says "
             "so; set it, or choose a recipe with a stage that makes masks"
@@ -169,7 +172,13 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
     def write(photo: Photo) -> None:
         said = read_taught(photo, n_classes=len(run.classes), background=run.background)
         if said is None:
-            found = combine(photo.hints.tags, *(None if store is None else store.read(photo) for store in stores))
+            made_of = [store for store in stores if store is not None and store.done(photo)]
+            by_hand = any(mended(store.masks.path(photo.id)) for store in made_of)
+            marks = None if by_hand else marks_of(photo, run, config)
+            of_marks, of_tags = (None if store is None else store.read(photo) for store in stores)
+            found = combine(photo.hints.tags, of_marks, of_tags, marks)
+            if found is None and run.background and shows_nothing(photo.hints):
+                found = Evidence(np.zeros(photo_size(photo.path), np.uint8))
         else:
             found = Evidence(said)
         if found is not None:
@@ -184,18 +193,22 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
     sources = [f"stage '{found.stage}'" for found in made]
     words = [f"masks of {join(sources)}"] if sources else []
     if taught:
-        words.append(f"true masks of {taught} photos" if sources else "true masks")
+        words.append(f"true masks of {taught} photos" if sources or marked else "true masks")
+    if marked:
+        words.append(f"points or scribbles of {marked} photos")
+    if not words:
+        words.append(f"{join(sorted(direct(config)))} alone")
 
     def read(photo: Photo) -> Floats | None:
         label = labels / f"{photo.id}.png"
         return read_trust(trusted / f"{photo.id}.png", read_label_png(label)) if label.is_file() else None
 
-    of_marks, of_tags = stores
+    marks_store, tags_store = stores
 
     def by_tags_alone(photo: Photo) -> bool:
-        if photo.hints.mask is not None or (of_marks is not None and of_marks.done(photo)):
+        if photo.hints.mask is not None or placed(photo.hints) or (marks_store is not None and marks_store.done(photo)):
             return False
-        return of_tags is not None and of_tags.done(photo) and not mended(of_tags.masks.path(photo.id))
+        return tags_store is not None and tags_store.done(photo) and not mended(tags_store.masks.path(photo.id))
 
     anew = {photo.id for photo in photos if by_tags_alone(photo)}
     return Rounds(run, anew, _label_reader(labels), read if trust else None), " and ".join(words)
@@ -226,7 +239,7 @@ def predict_photos(
     """
     test = config.test
 
-    def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Bytes, float]]:
+    def read(group: list[Photo], pixels: Tensor) -> Tensor:
         images = pixels.float() / 255
         logits = multi_scale_logits(method.segment, images, scales=test.scales, flip=test.flip, merge=test.merge)
         if tagged is not None:
@@ -235,9 +248,15 @@ def predict_photos(
         probabilities = logits.float().softmax(dim=1)
         if test.crf is not None:
             probabilities = dense_crf(probabilities, pixels, **test.crf.model_dump(exclude={"method"}))
-        best, mask = grow(probabilities, photo_size(group[0].path)).max(dim=1)
-        sure = (min(1.0, one) for one in best.mean(dim=(1, 2)).tolist())
-        return zip(mask.to(torch.uint8).cpu().numpy(), sure, strict=True)
+        return probabilities
+
+    def make(group: list[Photo], pixels: Tensor) -> Iterable[tuple[Bytes, float]]:
+        size = photo_size(group[0].path)
+        if max(pixels.shape[-2:]) <= test.tile:
+            return (strongest_grown(probabilities, size) for probabilities in read(group, pixels))
+        return (
+            tiled(partial(read, [photo]), own, size, tile=test.tile) for photo, own in zip(group, pixels, strict=True)
+        )
 
     return each_photo(
         "predicting", photos, make, lambda photo, made: write(photo, *made), config, watch, network=method
@@ -271,10 +290,11 @@ def train_on_photos(
         kept = keep(method, photos, config, watch) if wrapper is None else None
         if kept is not None:
             return FeatureDataset(photos, classes, kept.read, kept.strides, crop, labels, trust=trust, seed=seed)
-        transform = TrainingTransform(crop, fit.scale, fit.jitter, config.data.longest)  # type: ignore[arg-type]
-        return PhotoDataset(photos, classes, transform, labels, trust=trust, sources=sources, seed=seed)
+        transform = TrainingTransform(crop, fit.scale, fit.jitter, config.data.longest_side)  # type: ignore[arg-type]
+        boxes = isinstance(settings, SegmenterConfig) and Supervision.BOXES in settings.needs
+        return PhotoDataset(photos, classes, transform, labels, trust=trust, sources=sources, boxes=boxes, seed=seed)
 
-    side = _median_side(photos, config.data.longest)
+    side = _median_side(photos, config.data.longest_side)
     return learn(
         run,
         stage,

@@ -162,6 +162,26 @@ def measured_curves(steps: Sequence[float], curves: Mapping[str, Sequence[float]
         return _svg(figure)
 
 
+def cost_curves(curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
+    """Draw mIoU over the hours of labelling, an SVG file.
+
+    Args:
+        curves: Points (hours, mIoU 0..1) of each kind of hint.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for index, (kind, points) in enumerate(curves.items()):
+            hours, miou = zip(*points, strict=True)
+            axes.plot(hours, [100 * v for v in miou], "o-", markersize=4, color=COLOURS[index % 8], label=kind)
+        axes.set_xscale("log")
+        axes.set_xlabel("hours of labelling")
+        axes.set_ylabel("mIoU, %")
+        axes.grid(color="#eeeeee")
+        axes.legend()
+        return _svg_bytes(figure)
+
+
 def _bars(names: Sequence[str], series: Mapping[str, Sequence[float]], label: str, limit: float | None = None) -> str:
     """Draw horizontal bars, one group per name and one colour per series."""
     thickness = 0.8 / max(len(series), 1)
@@ -204,8 +224,12 @@ def _short(name: str, limit: int = 24) -> str:
 
 def _svg(figure: Figure) -> str:
     """Return a figure as a data URI; inside an image it can neither run scripts nor disturb the page."""
+    return "data:image/svg+xml;base64," + base64.b64encode(_svg_bytes(figure)).decode("ascii")
+
+
+def _svg_bytes(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # glyphs missing here are drawn by the reader's browser
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return buffer.getvalue()

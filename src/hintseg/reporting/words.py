@@ -92,7 +92,8 @@ def made(run: RunFolder) -> str:
     if run.done("segment") and run.one_stage:
         return f"From the tags of {photos} of {name}, this run made pseudo masks and a segmentation model in one stage."
     if run.done("segment"):
-        return f"From the true masks of {photos} of {name}, this run trained a segmentation model."
+        hints = hints.replace("masks", "true masks")
+        return f"From the {hints} of {photos} of {name}, this run trained a segmentation model."
     return f"This run on {name} has not finished any stage yet."
 
 

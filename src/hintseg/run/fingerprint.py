@@ -86,7 +86,7 @@ def parts(config: RunConfig) -> list[Part]:
             files = (before, *(f"propose/{part}" for part in ("instances/", *_MASKS)))
             made += [Part(learn, learned, read, ("propose/",)), Part((stage, "masks"), late | trust, (learn,), files)]
         elif stage == "segment":
-            learned["data.learn_masks"] = raw["data"]["learn_masks"]
+            learned |= {f"data.{key}": raw["data"][key] for key in ("learn_masks", "click_px")}
             made.append(Part(learn, learned, read, ("segment/", "labels/", "trust/")))
             one_stage = isinstance(settings, MethodConfig) and settings.one_stage
             if one_stage:

@@ -215,7 +215,7 @@ def draw_pairs(found: Decoupling, method: Method) -> list[tuple[str, list[Panel]
     if not chosen:
         return []
     fit = method.config.fit
-    transform = TrainingTransform(int(fit.crop), (1.0, 1.0), longest=config.data.longest)
+    transform = TrainingTransform(int(fit.crop), (1.0, 1.0), longest=config.data.longest_side)
     dataset = PhotoDataset(photos, len(run.classes), transform, found.masks, sources=found.sources, seed=config.seed)
     batch = collate([dataset[i] for i in chosen])
     if batch.source is None:

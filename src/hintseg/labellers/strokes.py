@@ -1,0 +1,108 @@
+"""Strokes and clicks, spread over the photo by its colours."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from hintseg.config.settings import CLICK_PX, Positive
+from hintseg.data.transforms import reduction
+from hintseg.hints.marks import read_marks
+from hintseg.labellers.labeller import Bytes, Evidence, Labeller, check
+from hintseg.labellers.objects import size_of
+from hintseg.refine.geodesic import geodesic
+from hintseg.types import BACKGROUND, IGNORE, Hints, Supervision
+
+FAR = 1e6
+"""Stands for an infinite distance, which cannot be interpolated."""
+
+SMALL = 1e-6
+"""Distances below are none."""
+
+
+class Strokes(Labeller):
+    """Give each pixel the label of the mark that is nearest to it along the photo's colours. Nothing is learned.
+
+    The distance is geodesic (`hintseg.refine.geodesic`): a short way that crosses an edge is a long one. A pixel under
+    a mark has the mark's label. Trust is ``(d2 - d1) / (d2 + d1)``, with the distances d1 to the nearest label and d2
+    to the second, times the least trust of the marks of that label; under a mark it is the mark's.
+
+    Where no mark of a photo says what background is, nobody says where its objects end. Then "nothing known" is a label
+    at the same distance from every pixel, `reach` times the mean distance to the marks: what is farther from them is
+    255, and in the masks that are judged it is background.
+
+    Source:
+        Bai and Sapiro, ICCV 2007; Criminisi, Sharp and Blake, ECCV 2008. On 20 photos of VOC with clicks it was level
+        with PAR and ahead of Grady's random walker, on 20 of ACDC with strokes level with the walker and far ahead of
+        PAR, at a quarter of their time.
+
+    Attributes:
+        method: `strokes`.
+        click_px: Radius of the disc that a click stands for, as of `data.click_px`.
+        longest: Larger photos are reduced to this longer side, pixels, meanwhile.
+        smooth: Standard deviation of the Gaussian that the reduced photo is smoothed with, pixels.
+        step: What a pixel of way costs beside its colours, in levels of 255.
+        reach: How far marks reach where none is of background, in units of the photo's mean distance to them.
+    """
+
+    needs = frozenset({Supervision.SCRIBBLES, Supervision.POINTS})
+    title = "marks spread by colour"
+    method: Literal["strokes"] = "strokes"
+    click_px: Annotated[float, Field(ge=0)] = CLICK_PX
+    longest: Annotated[int, Field(ge=32)] = 256
+    smooth: Annotated[float, Field(ge=0)] = 1.5
+    step: Positive = 0.3
+    reach: Positive = 0.5
+
+    def label(self, rgb: Bytes, hints: Hints) -> Evidence:
+        """Spread the marks."""
+        check(self.method, self.needs, hints)
+        size = size_of(rgb)
+        marked = read_marks(hints, size, click_px=self.click_px)
+        known = None if marked is None else marked.pixels != IGNORE
+        if marked is None or known is None or not known.any():  # outside of the photo, or all contradict each other
+            return Evidence(np.full(size, IGNORE, np.uint8))
+        labels, distances = geodesic(*self._reduced(rgb, marked.pixels), step=self.step, smooth=self.smooth)
+        if BACKGROUND not in labels:
+            nothing = np.full((1, *distances.shape[1:]), self.reach * distances.min(axis=0).mean())
+            labels, distances = np.append(labels, np.uint8(IGNORE)), np.concatenate([distances, nothing])
+        best = np.full(size, IGNORE, np.uint8)
+        first, second = np.full(size, np.inf, np.float32), np.full(size, np.inf, np.float32)
+        for label, distance in zip(labels, np.minimum(distances, FAR), strict=True):  # all at once may be gigabytes
+            near = _grown(distance, size)
+            closer = near < first
+            second = np.where(closer, first, np.minimum(second, near))
+            first, best[closer] = np.minimum(first, near), label
+        lead = np.ones(size, np.float32) if len(labels) < 2 else (second - first) / np.maximum(second + first, SMALL)
+        own = np.ones(size, np.float32) if marked.trust is None else marked.trust
+        least = np.ones(IGNORE + 1, np.float32)
+        for label in labels[labels != IGNORE]:
+            least[label] = own[marked.pixels == label].min()
+        trust = np.where(known, own, lead * least[best])
+        pixels = np.where(known, marked.pixels, best)
+        pixels[marked.ignored] = IGNORE
+        return Evidence(pixels, trust)
+
+    def _reduced(self, rgb: Bytes, labels: Bytes) -> tuple[Bytes, Bytes]:
+        """Reduce a photo and its labels; a cell has the label that covers most of it, of those that touch it."""
+        factor = reduction(labels.shape, self.longest)
+        if factor == 1:
+            return rgb, labels
+        width, height = (max(1, round(side * factor)) for side in labels.shape[::-1])
+        small, most = np.full((height, width), IGNORE, np.uint8), np.zeros((height, width), np.float32)
+        for label in np.unique(labels[labels != IGNORE]):
+            cover = cv2.resize((labels == label).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+            small[cover > most] = label
+            np.maximum(most, cover, out=most)
+        return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8), small
+
+
+def _grown(values: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    grown: npt.NDArray[np.float32] = cv2.resize(
+        values.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR
+    ).reshape(size)
+    return grown

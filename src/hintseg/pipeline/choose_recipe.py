@@ -1,0 +1,60 @@
+"""`--recipe auto`: the recipe that fits the hints that were found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from hintseg.config.settings import DataConfig
+from hintseg.errors import RunError, join
+from hintseg.run.folder import RunFolder
+from hintseg.types import HintSet, Photo, Supervision
+
+AUTO = "auto"
+
+MIXED = "mixed"
+
+OF_KIND = {
+    Supervision.MASKS: "full",
+    Supervision.BOXES: "boxes",
+    Supervision.SCRIBBLES: "strokes",
+    Supervision.POINTS: "points",
+    Supervision.TAGS: "quick",
+}
+"""The recipe for photos of one kind of hint; the kind that says most about a photo comes first."""
+
+
+def choose_recipe(hint_set: HintSet, data: DataConfig) -> tuple[str, str]:
+    """Return the recipe for the hints of the training photos, and why in a sentence.
+
+    Of each photo the hint counts that says most. Where all have the same, that one's recipe is taken, and of strokes
+    and clicks that of strokes; else `mixed`.
+
+    Args:
+        hint_set: The photos and their hints.
+        data: Which photos teach, and whose masks may.
+    """
+    split = "train" if data.train == AUTO else data.train
+    training = set(hint_set.splits.get(split, (photo.id for photo in hint_set.photos)))
+    learned = set() if data.learn_masks is None else set(hint_set.splits.get(data.learn_masks, training))
+    kinds = [_best(photo, photo.id in learned) for photo in hint_set.photos if photo.id in training]
+    counts = Counter(kind for kind in kinds if kind is not None)
+    found = [kind for kind in OF_KIND if counts[kind]] or [Supervision.TAGS]
+    alike = len(found) == 1 or found == [Supervision.SCRIBBLES, Supervision.POINTS]
+    name = OF_KIND[found[0]] if alike else MIXED
+    said = join([f"{counts[kind]} photos have {kind}" for kind in found])
+    return name, f"'{name}', as {said}; --recipe takes another"
+
+
+def recipe_of(out: Path) -> str | None:
+    """Return the recipe of the run in a folder; None where there is none."""
+    try:
+        return RunFolder.open(out).config.recipe
+    except RunError:
+        return None
+
+
+def _best(photo: Photo, taught: bool) -> Supervision | None:
+    """Return the kind of hint that says most about a photo."""
+    masks = {Supervision.MASKS} if taught and photo.truth is not None else set()
+    return next((kind for kind in OF_KIND if kind in photo.hints.kinds | masks), None)

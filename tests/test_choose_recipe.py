@@ -1,0 +1,83 @@
+"""`--recipe auto`: what fits the hints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import hintseg
+from hintseg.config.settings import DataConfig
+from hintseg.data.shapes import write_shapes
+from hintseg.pipeline.choose_recipe import choose_recipe, recipe_of
+from hintseg.training.watch import Watch
+from hintseg.types import Box, Click, Hints, HintSet, Mark, MaskFile, Photo, Stroke, Tags
+
+TAGS = Hints(Tags(frozenset({1})))
+BOX = Hints(Tags(frozenset({1})), (Mark(1, Box(0, 0, 4, 4)),))
+CLICK = Hints(Tags(frozenset({1})), (Mark(1, Click(1, 1)),))
+STROKE = Hints(Tags(frozenset({1})), (Mark(1, Stroke((1, 1, 5, 5))),))
+BOTH = Hints(Tags(frozenset({1})), (*BOX.marks, *CLICK.marks))
+MASK = MaskFile(Path("a.png"))
+
+
+class Lines(Watch):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def hints(*said: Hints, truth: bool = False) -> HintSet:
+    photos = tuple(Photo(f"{i}", Path(f"{i}.jpg"), one, MASK if truth else None) for i, one in enumerate(said))
+    return HintSet("made", ("cat",), photos, {"train": tuple(photo.id for photo in photos)})
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ((TAGS, TAGS), "quick"),
+        ((BOX, BOTH), "boxes"),
+        ((CLICK, CLICK), "points"),
+        ((STROKE, CLICK), "strokes"),
+        ((BOX, TAGS), "mixed"),
+        ((BOX, STROKE), "mixed"),
+        ((Hints(), TAGS), "quick"),
+        ((Hints(),), "quick"),
+    ],
+)
+def test_the_recipe_fits_the_hints(said: tuple[Hints, ...], name: str) -> None:
+    found, why = choose_recipe(hints(*said), DataConfig(path=Path("photos")))
+    assert found == name
+    assert why.startswith(f"'{name}', as ")
+
+
+def test_masks_count_where_they_may_teach() -> None:
+    data = DataConfig(path=Path("photos"))
+    assert choose_recipe(hints(TAGS, truth=True), data)[0] == "quick"
+    taught = data.model_copy(update={"learn_masks": "all"})
+    assert choose_recipe(hints(TAGS, truth=True), taught)[0] == "full"
+
+
+def test_only_the_training_split_counts() -> None:
+    said = hints(TAGS, BOX)
+    apart = HintSet(said.name, said.classes, said.photos, {"train": ("0",), "val": ("1",)})
+    assert choose_recipe(apart, DataConfig(path=Path("photos")))[0] == "quick"
+
+
+def test_a_run_that_goes_on_keeps_its_recipe(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "shapes", train=6, val=2, seed=0, size=64)
+    words = [
+        *("propose.method=grabcut", "segment=null", "trainer.pictures=0", "trainer.accelerator=cpu"),
+        *("backbone.name=resnet10t", "backbone.weights=random"),
+    ]
+    lines = Lines()
+    labels = tmp_path / "shapes/Annotations"
+    run = hintseg.train(tmp_path / "shapes", tmp_path / "run", labels=labels, settings=words, watch=lines)
+    assert recipe_of(run.path) == "boxes"
+    assert "recipe: 'boxes', as 6 photos have boxes; --recipe takes another" in lines.lines
+    again = Lines()
+    hintseg.train(tmp_path / "shapes", tmp_path / "run", labels=labels, settings=words, resume=True, watch=again)
+    assert not any(line.startswith("recipe:") for line in again.lines)
+    assert recipe_of(tmp_path / "nowhere") is None
