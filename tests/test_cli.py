@@ -40,7 +40,8 @@ def test_help_names_every_verb() -> None:
 )
 def test_list(kind: str, name: str) -> None:
     lines = typed("list", kind).stdout.splitlines()
-    assert any(line.split()[0] == name and len(line.split()) > 3 for line in lines)
+    assert any(line.split()[:1] == [name] and len(line.split()) > 3 for line in lines)
+    assert lines[-1].startswith(f"hintseg list {kind} NAME shows")
 
 
 def test_backbones_are_listed_by_family_with_what_matters_for_a_choice() -> None:
@@ -60,6 +61,9 @@ def test_check_prints_a_table_and_json(photos: Path) -> None:
     text = typed("check", photos).stdout
     assert "3 photos, 2 classes" in text
     assert "fewer than 20 photos of bird (2), dog (2)" in text
+    assert text.splitlines()[-1] == f"next: hintseg train {photos} --out runs/first"
+    said = typed("check", photos, "--labels", photos / "tags.csv", "--no-background").stdout.splitlines()[-1]
+    assert said.endswith(f"--labels {photos / 'tags.csv'} --no-background --out runs/first")
     facts = json.loads(typed("check", photos, "--json").stdout)
     assert facts["photos_per_class"] == {"bird": 2, "dog": 2}
     assert facts["cooccurrence"] == [[2, 1], [1, 2]]
@@ -114,7 +118,9 @@ def test_demo_names_resume_and_takes_it(tmp_path: Path) -> None:
     write_shapes(tmp_path / "demo-photos", train=4, val=2, size=32)  # small ones in place of those it would draw
     quick = ["backbone.name=resnet10t", "backbone.levels=3", "localize.fit.epochs=1", "refine=null", "segment=null"]
     words = ["demo", "--out", tmp_path / "demo", *quick, "maps.scales=[1.0]", "trainer.workers=0"]
-    assert typed(*words).returncode == 0
+    first = typed(*words)
+    assert first.returncode == 0
+    assert first.stdout.splitlines()[-1].startswith("next: open the report; `hintseg masks ")
     again = typed(*words)
     assert again.returncode == 2
     assert "--resume goes on with it" in again.stderr

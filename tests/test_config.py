@@ -140,3 +140,30 @@ def test_the_registry_says_which_stage_a_method_is_for() -> None:
     assert {name: entry.stage for name, entry in METHODS.items()} == {
         name: resolve("method", name, METHODS).Config.task for name in METHODS
     }
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "said"),
+    [
+        ("vwe", ["backbone.nam=x"], ["unknown setting 'backbone.nam'; did you mean 'backbone.name'?"]),
+        ("vwe", ["backbone.output_stride=9"], ["'backbone.output_stride' = 9: input should be 8, 14, 16 or 32"]),
+        (
+            "demo",  # its segmenter begins with what the localizer has learned
+            ["localize.method=cma"],
+            ["'localize.method': unknown method 'cma'; did you mean 'cam'? Known: cam, vwe, mctformer"],
+        ),
+        ("vwe", ["maps.scales=[0,-1]"], ["'maps.scales' = 0: input should be greater than 0"]),
+        (
+            "vwe",
+            ["backbone.nam=x", "localize.backbone.nam=y"],
+            [
+                "unknown setting 'backbone.nam'; did you mean 'backbone.name'?",
+                "unknown setting 'localize.backbone.nam'; did you mean 'localize.backbone.name'?",
+            ],
+        ),
+    ],
+)
+def test_one_mistake_is_one_problem(recipe: str, words: list[str], said: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(recipe, words, data=DATA)
+    assert [line.strip() for line in str(error.value).splitlines()[1:]] == said

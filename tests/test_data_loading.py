@@ -271,3 +271,32 @@ def test_inference_reduces_long_photos_alone(tmp_path: Path) -> None:
         group[0].id: tuple(pixels.shape[2:]) for group, pixels in read_batches(size_groups(photos, 4), longest=80)
     }
     assert shapes == {"long": (40, 80), "short": (50, 60)}
+
+
+def test_workers_that_are_not_forked_see_and_tell_the_same(
+    photos: list[Photo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows and macOS: the data set is sent, with a label reader that is a closure."""
+    photos[4].path.write_bytes(b"no picture")
+    values = {photo.id: number for number, photo in enumerate(photos, start=1)}
+
+    def batches(workers: int) -> tuple[list[Batch], list[str]]:
+        def labels(photo: Photo) -> np.ndarray:
+            return np.full((20 + int(photo.id) % 3, 30), values[photo.id] % 4, np.uint8)
+
+        dataset = PhotoDataset(photos, 3, SMALL, labels, seed=5)
+        loader = train_loader(dataset, batch_size=11, workers=workers)
+        seen = []
+        for epoch in (3, 4):  # workers stay between epochs and see the new one
+            of(EpochSampler, loader.sampler).set_epoch(epoch)
+            seen += list(loader)
+        return seen, dataset.skipped
+
+    alone, broken = batches(0)
+    monkeypatch.setattr("hintseg.data.dataset.START", "spawn")
+    sent, said = batches(1)
+    assert said == broken == ["04"]
+    for mine, theirs in zip(alone, sent, strict=True):
+        assert mine.ids == theirs.ids
+        assert torch.equal(mine.images, theirs.images)
+        assert torch.equal(given(mine.targets.pixels), given(theirs.targets.pixels))

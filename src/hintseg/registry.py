@@ -164,6 +164,6 @@ def resolve(kind: str, name: str, table: dict[str, Entry]) -> Any:
     """
     if name not in table:
         known = ", ".join(table)
-        raise ConfigError(f"unknown {kind} '{name}'{did_you_mean(name, list(table))}. Known: {known}")
+        raise ConfigError(f"unknown {kind} '{name}'{did_you_mean(name, list(table)) or '.'} Known: {known}")
     module, _, attribute = table[name].target.partition(":")
     return getattr(import_module(module), attribute)

@@ -104,6 +104,7 @@ def bench(
         console.print(advice, highlight=False, markup=False)
     if left_out:
         console.print(f"Not on an accelerator: {', '.join(left_out)}.", highlight=False)
+    console.print("nothing was written; --json prints the same for a program", highlight=False)
 
 
 def _startup(names: list[str], *, json: bool) -> None:

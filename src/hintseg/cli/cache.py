@@ -31,6 +31,7 @@ def cache(
     usage = kept.usage()
     typer.echo(f"place: {kept.root}")
     typer.echo(f"features: {usage.files} files, {words(usage.bytes)} of at most {words(kept.limit)}")
+    typer.echo("next: `hintseg cache --clear` frees the space, `hintseg cache --limit 20GB` bounds it")
 
 
 def parse_size(text: str) -> int:

@@ -26,6 +26,7 @@ def check(
     from rich.console import Console
 
     from hintseg import api
+    from hintseg.cli.ending import command, end
     from hintseg.cli.tables import check_tables
 
     report = api.check(
@@ -43,3 +44,15 @@ def check(
     console = Console(markup=False)
     for part in check_tables(report):
         console.print(part)
+    given: list[str | Path] = [word for path in labels or () for word in ("--labels", path)]
+    if format != "auto":
+        given += ["--format", format]
+    if unlabelled is not None:
+        given += ["--unlabelled", str(unlabelled)]
+    if no_background:
+        given += ["--no-background"]
+    if missing is not options.Missing.error:
+        given += ["--missing", missing.value]
+    if colours is not None:
+        given += ["--colours", colours]
+    end(f"next: {command('train', data, *given, '--out', 'runs/first')}")

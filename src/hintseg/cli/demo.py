@@ -20,6 +20,8 @@ def demo(
     from rich.console import Console
 
     from hintseg import api
+    from hintseg.cli.ending import after_training, end
     from hintseg.cli.watch import Bars
 
-    api.demo(out, settings=settings or (), resume=resume, overwrite=overwrite, watch=Bars(Console()))
+    run = api.demo(out, settings=settings or (), resume=resume, overwrite=overwrite, watch=Bars(Console()))
+    end(after_training(run.path))

@@ -58,3 +58,4 @@ def evaluate(
     known = "".join(f", {name} {value:.3f}" for name, value in facts.items() if value is not None)
     console.print(f"{scores.photos} photos, mIoU {scores.miou:.3f}{known}", highlight=False)
     console.print(scores.protocol, highlight=False)
+    console.print("nothing was written; --json prints the same for a program", highlight=False)

@@ -71,6 +71,7 @@ def masks(
     from rich.console import Console
 
     from hintseg import api
+    from hintseg.cli.ending import end, of_masks
     from hintseg.cli.watch import Bars
     from hintseg.errors import ConfigError
 
@@ -84,11 +85,11 @@ def masks(
                 f"{source} is read as a run folder. To make masks from boxes, strokes or points: "
                 "hintseg masks PHOTOS --from boxes --out DIR"
             )
-        api.masks(source, out, overlays=overlays, overwrite=overwrite, to=to or (), watch=watch)
+        made = api.masks(source, out, overlays=overlays, overwrite=overwrite, to=to or (), watch=watch)
     elif out is None:
         raise ConfigError("--from needs --out DIR, the folder to write masks to")
     else:
-        api.masks_from(
+        made = api.masks_from(
             hint.value,
             source,
             out,
@@ -105,3 +106,4 @@ def masks(
             overwrite=overwrite,
             watch=watch,
         )
+    end(*of_masks(made, overlays=overlays, formats=to or ()))

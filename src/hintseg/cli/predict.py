@@ -24,6 +24,8 @@ def predict(
     from rich.console import Console
 
     from hintseg import api
+    from hintseg.cli.ending import end, of_masks
     from hintseg.cli.watch import Bars
 
-    api.predict(run, photos, out, overlays=overlays, overwrite=overwrite, to=to or (), watch=Bars(Console()))
+    made = api.predict(run, photos, out, overlays=overlays, overwrite=overwrite, to=to or (), watch=Bars(Console()))
+    end(*of_masks(made, overlays=overlays, formats=to or ()))

@@ -12,4 +12,4 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder, finished or n
     """Write RUN/report.html again: one file, opens without a network."""
     from hintseg import api
 
-    typer.echo(f"report: {api.report(run)}")
+    typer.echo(f"report: {api.report(run)}; open it in a browser, it needs no network")

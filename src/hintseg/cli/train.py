@@ -47,9 +47,10 @@ def train(
     from rich.console import Console
 
     from hintseg import api
+    from hintseg.cli.ending import after_training, end
     from hintseg.cli.watch import Bars
 
-    api.train(
+    run = api.train(
         data,
         out,
         labels=labels,
@@ -64,3 +65,4 @@ def train(
         overwrite=overwrite,
         watch=Bars(Console()),
     )
+    end(after_training(run.path))

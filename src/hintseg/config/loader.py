@@ -45,7 +45,7 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
     if not is_file(path):
         known = recipe_names()
         raise ConfigError(
-            f"unknown recipe '{shown(recipe)}'{did_you_mean(str(recipe), known)}. Known: {', '.join(known)}; "
+            f"unknown recipe '{shown(recipe)}'{did_you_mean(str(recipe), known) or '.'} Known: {', '.join(known)}; "
             "or give the path of a .yaml file"
         )
     raw = read_yaml(path, ConfigError, "correct it; `hintseg train --help` shows the form")
@@ -140,6 +140,7 @@ def parse_config(settings: Mapping[str, Any]) -> RunConfig:
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"the settings cannot be read: {error}") from error
     problems: list[str] = []
+    unset = raw.get("localize") in (None, "none")
     kinds: dict[str, type[Settings] | None] = dict.fromkeys(STAGES)
     for stage in STAGES:
         block = raw.get(stage)
@@ -151,15 +152,15 @@ def parse_config(settings: Mapping[str, Any]) -> RunConfig:
         except ConfigError as error:
             problems.append(str(error))
             raw[stage] = None
-    _inherit_backbone(raw, kinds)
+    inherited = _inherit_backbone(raw, kinds)
     wrappers = [name for name in WRAPPERS if raw.get(name) is not None]
     found = ((name, resolve("wrapper", name, WRAPPERS).Config if name in wrappers else None) for name in WRAPPERS)
     model = run_model(tuple(kinds.values()), tuple(found))
     try:
         config = model.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
-        problems += _sentences(error, model)
-    if wrappers and raw["localize"] is None and not problems:
+        problems += _sentences(error, model, inherited)
+    if wrappers and unset and not problems:
         name = wrappers[0]
         problems.append(
             f"'{name}' wraps a localizer and there is none; set localize.method, or leave {name} out ({name}=null)"
@@ -171,7 +172,7 @@ def parse_config(settings: Mapping[str, Any]) -> RunConfig:
             f"'{early[0]}.backbone.weights' = '{LOCALIZER}': the localizer has learned nothing yet; give it to the "
             "stages refine and segment alone"
         )
-    elif late and raw["localize"] is None:
+    elif late and unset:
         problems.append(f"'{late[0]}.backbone.weights' = '{LOCALIZER}': there is no localizer; set localize.method")
     if len(wrappers) > 1:
         problems.append(f"{join(wrappers)} are given, one wrapper is possible; leave the others out (=null)")
@@ -208,9 +209,8 @@ def _settings_class(stage: str, block: Any) -> type[Settings]:
             return labeller
     if name not in table:
         known = [*free, *methods_to(stage)]
-        raise ConfigError(
-            f"'{stage}.method': unknown method '{shown(name)}'{did_you_mean(name, known)}. Known: {', '.join(known)}"
-        )
+        near = did_you_mean(name, known) or "."
+        raise ConfigError(f"'{stage}.method': unknown method '{shown(name)}'{near} Known: {', '.join(known)}")
     kind: type[Settings] = resolve("method", name, table).Config
     task = getattr(kind, "task", stage)
     if task != stage:
@@ -224,20 +224,27 @@ def _begins_with(block: Any) -> Any:
     return backbone.get("weights") if isinstance(backbone, dict) else None
 
 
-def _inherit_backbone(raw: dict[str, Any], kinds: Mapping[str, type[Settings] | None]) -> None:
-    """Fill what a stage leaves out of its backbone from the run's top-level one."""
+def _inherit_backbone(raw: dict[str, Any], kinds: Mapping[str, type[Settings] | None]) -> set[str]:
+    """Fill what a stage leaves out of its backbone from the run's top-level one; return the dotted names filled."""
     common = raw.get("backbone") or {}
+    filled: set[str] = set()
     for stage, kind in kinds.items():
         if kind is not None and "backbone" in kind.model_fields and isinstance(common, dict):
             own = raw[stage].get("backbone") or {}
             if isinstance(own, dict):
                 raw[stage]["backbone"] = common | own
+                filled |= {f"{stage}.backbone.{key}" for key in common if key not in own}
+    return filled
 
 
-def _sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Turn pydantic's errors into one sentence per setting."""
+def _sentences(error: ValidationError, model: type[BaseModel], inherited: set[str]) -> list[str]:
+    """Turn pydantic's errors into one sentence per setting; what stages inherited is told where it was given."""
     found: dict[str, list[str]] = {}
-    for item in error.errors(include_url=False):
+    items = error.errors(include_url=False)
+    for item in items:
+        at = item["loc"]
+        if item["type"] == "too_short" and any(len(o["loc"]) > len(at) and o["loc"][: len(at)] == at for o in items):
+            continue  # what it holds was refused one by one
         path, level = _walk(item["loc"], model)
         if item["type"] == "extra_forbidden":
             key = str(item["loc"][-1])
@@ -252,9 +259,11 @@ def _sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
             text = item["msg"][0].lower() + item["msg"][1:]
             found.setdefault(full, []).append(f"'{full}'{given}: {text}")
     merged = []
-    for texts in found.values():
-        head, *rest = texts
-        merged.append(head + "".join(f", or {text.rpartition(': ')[2]}" for text in rest))
+    for full, texts in found.items():
+        if full in inherited and full.partition(".")[2] in found:
+            continue
+        reasons = dict.fromkeys(text.rpartition(": ")[2] for text in texts)
+        merged.append(texts[0] + "".join(f", or {reason}" for reason in list(reasons)[1:]))
     return merged
 
 

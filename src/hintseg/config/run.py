@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, create_model
@@ -189,7 +190,7 @@ def run_model(
         wrappers: Each name of `hintseg.registry.WRAPPERS`, and its class.
     """
     fields: dict[str, tuple[Any, Any]] = {
-        name: (kind, ...) if kind else (None, None) for name, kind in zip(STAGES, kinds, strict=True)
+        name: (kind, ...) if kind else (NoneType, None) for name, kind in zip(STAGES, kinds, strict=True)
     }
-    fields |= {name: (kind, None) for name, kind in wrappers}
+    fields |= {name: (kind or NoneType, None) for name, kind in wrappers}
     return create_model("RunConfig", __base__=RunConfig, **fields)  # type: ignore[call-overload, no-any-return]

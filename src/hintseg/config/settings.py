@@ -241,7 +241,8 @@ class TrainerConfig(Settings):
         num_nodes: Machines.
         strategy: Fabric's strategy name; `auto` is DDP where there are several processes.
         precision: Fabric's precision name; `auto` is bfloat16 autocast where the machine is quick at it.
-        workers: Loader processes; `auto` is the cores less one, at most 8, and none where they cannot be forked.
+        workers: Loader processes; `auto` is the cores less one, at most 8, on Linux; none elsewhere, where they start
+            slowly.
         logger: `csv` or `tensorboard`.
         pictures: Photos drawn at the end of every stage.
         checkpoint_minutes: Minutes between two checkpoints inside an epoch; the end of an epoch always has one.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,9 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 logger = logging.getLogger("hintseg")
+
+START: Literal["fork", "spawn"] = "fork" if sys.platform == "linux" else "spawn"
+"""How loader workers start: forking is quicker, and safe on Linux alone."""
 
 TRIES = 20
 """Sources drawn for a photo until one can be read."""
@@ -75,6 +79,23 @@ class EpochDataset(Dataset[Item]):
         self._broken = torch.zeros(len(self.photos), dtype=torch.bool)
         for shared in (self._epoch, self._broken):
             shared.share_memory_()
+
+    def __getstate__(self) -> tuple[dict[str, Tensor], bytes]:
+        """Return what a worker that was not forked is sent: shared memory, and all else by value.
+
+        Label readers are often closures, which pickle does not know.
+        """
+        import cloudpickle
+
+        shared = {"_epoch": self._epoch, "_broken": self._broken}
+        return shared, cloudpickle.dumps({name: value for name, value in vars(self).items() if name not in shared})
+
+    def __setstate__(self, state: tuple[dict[str, Tensor], bytes]) -> None:
+        """Become what `__getstate__` says."""
+        import cloudpickle
+
+        shared, others = state
+        vars(self).update(shared | cast(dict[str, Any], cloudpickle.loads(others)))
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -301,7 +322,7 @@ def train_loader(dataset: EpochDataset, *, batch_size: int, workers: int = 0) ->
     Args:
         dataset: The photos, or the boxes; its seed also shuffles them.
         batch_size: Items per batch and process.
-        workers: Loader processes, forked (not on Windows); 0 reads in the training process.
+        workers: Loader processes, started as `START` says; 0 reads in the training process.
 
     Returns:
         A loader of `Batch`.
@@ -314,8 +335,7 @@ def train_loader(dataset: EpochDataset, *, batch_size: int, workers: int = 0) ->
         collate_fn=collate,
         persistent_workers=workers > 0,
         worker_init_fn=leave_to_parent,
-        # Forked workers inherit the data set, whose label readers are closures that cannot be pickled.
-        multiprocessing_context="fork" if workers else None,
+        multiprocessing_context=START if workers else None,
         # Its own generator: starting workers then draws nothing from the stream the network's dropout uses.
         generator=torch.Generator().manual_seed(dataset.seed),
     )

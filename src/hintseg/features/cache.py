@@ -72,7 +72,7 @@ class FeatureCache:
         """Bytes that all files together may take."""
         path = self.root / "limit"
         try:
-            return int(path.read_text()) if is_file(path) else LIMIT
+            return int(path.read_text(encoding="ascii")) if is_file(path) else LIMIT
         except (OSError, ValueError):
             return LIMIT
 

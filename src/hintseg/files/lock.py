@@ -67,11 +67,14 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         _held.discard(real)
+        if sys.platform == "win32":
+            os.close(number)  # an open file is not deleted there
         try:
             path.unlink(missing_ok=True)  # still locked: whoever opened it meanwhile finds it gone and tries again
-        except OSError:  # Windows does not delete an open file
+        except OSError:  # on Windows another process may have opened it since
             logger.debug("%s stays", path)
-        os.close(number)
+        if sys.platform != "win32":
+            os.close(number)
         if made and not any(real.iterdir()):
             real.rmdir()
 

@@ -19,7 +19,9 @@ def codec(name: str) -> Codec:
     """
     table = formats()
     if name not in table:
-        raise ConfigError(f"unknown format '{shown(name)}'{did_you_mean(name, list(table))}. Known: {', '.join(table)}")
+        raise ConfigError(
+            f"unknown format '{shown(name)}'{did_you_mean(name, list(table)) or '.'} Known: {', '.join(table)}"
+        )
     try:
         found: Codec = resolve("format", name, table)()
     except (ImportError, AttributeError) as error:

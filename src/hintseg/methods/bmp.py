@@ -1,10 +1,10 @@
 """BMP: two branches that teach each other, end to end from tags.
 
-Zhu et al., "Branches Mutual Promotion for End-to-End Weakly Supervised Semantic Segmentation", on AFA's base. Branch-C
-classifies high-level features, Branch-S decodes all levels. Their outputs are two segmentations of one photo, so each
-labels the other (interactional supervision, Eqs. 3-8); Branch-C tells Branch-S where objects are before features are
-fused (object-aware feature decoding, Eqs. 9-11), and Branch-S gives Branch-C a background map in place of a constant
-(background-aware spatial propagation, Eqs. 12-13).
+Zhu et al., "Branches Mutual Promotion for End-to-End Weakly Supervised Semantic Segmentation", arXiv 2023, on AFA's
+base. Branch-C classifies high-level features, Branch-S decodes all levels. Their outputs are two segmentations of one
+photo, so each labels the other (interactional supervision, Eqs. 3-8); Branch-C tells Branch-S where objects are before
+features are fused (object-aware feature decoding, Eqs. 9-11), and Branch-S gives Branch-C a background map in place of
+a constant (background-aware spatial propagation, Eqs. 12-13).
 
 Where the paper is silent, these readings hold; they are those of the authors' code:
 

@@ -1,10 +1,10 @@
 """CFS: tell the object of a box from what is around it, and learn that from GrabCut's noisy cuts.
 
-Constrained foreground segmentation, sections 3.2 and 4.1 of "Learning Effectively from Noisy Supervision for Weakly
-Supervised Semantic Segmentation". GrabCut knows colours only, so its cuts of boxes are noisy. A network that sees one
-box at a time, is told where the box lies and what it holds, and has only foreground and background to tell apart,
-learns from all of them what objects look like. Its probabilities are cut out along the photo's edges once more, and
-the boxes of a photo are painted into one mask.
+Constrained foreground segmentation: Xie et al., "Learning Effectively from Noisy Supervision for Weakly Supervised
+Semantic Segmentation", BMVC 2020, sections 3.2 and 4.1. GrabCut knows colours only, so its cuts of boxes are noisy. A
+network that sees one box at a time, is told where the box lies and what it holds, and has only foreground and
+background to tell apart, learns from all of them what objects look like. Its probabilities are cut out along the
+photo's edges once more, and the boxes of a photo are painted into one mask.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def cores() -> int:
 
 
 def workers(trainer: TrainerConfig) -> int:
-    """Return the number of loader processes: none but on Linux, where they can be forked safely."""
+    """Return the number of loader processes: none but on Linux, where they are forked; others take seconds to start."""
     if trainer.workers != "auto":
         return trainer.workers
     if sys.platform != "linux":

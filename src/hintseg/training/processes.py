@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 from hintseg import signals
 
@@ -29,6 +30,8 @@ def start(count: int) -> None:
 
     spec = getattr(__main__, "__spec__", None)
     begin = [os.path.abspath(sys.argv[0])] if spec is None else ["-m", spec.name.removesuffix(".__main__")]  # noqa: PTH100
+    if sys.platform == "win32" and not Path(sys.argv[0]).is_file():  # `hintseg` is hintseg.exe there
+        begin = ["-m", "hintseg"]
     others = [
         subprocess.Popen(
             [sys.executable, *begin, *sys.argv[1:]],
