@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hintseg import cam, refine
-    from hintseg.api import Run, check, demo, evaluate, export, load, masks, masks_from_boxes, predict, report, train
+    from hintseg.api import (
+        Run,
+        check,
+        demo,
+        evaluate,
+        export,
+        load,
+        masks,
+        masks_from_boxes,
+        predict,
+        report,
+        review_list,
+        train,
+    )
     from hintseg.errors import HintsegError
 
 _API = (
@@ -25,6 +38,7 @@ _API = (
     "masks_from_boxes",
     "predict",
     "report",
+    "review_list",
     "simulate",
     "train",
 )
@@ -46,6 +60,7 @@ __all__ = [
     "predict",
     "refine",
     "report",
+    "review_list",
     "simulate",
     "train",
 ]

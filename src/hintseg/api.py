@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hintseg.errors import ConfigError, PhotoError, RunError
+from hintseg.files.lock import refuse_busy
 from hintseg.files.owned import adding, kind_of, refuse_foreign, refuse_inputs
 from hintseg.label_api import Labels, Missing, label_paths
 from hintseg.label_api import check as check
@@ -24,6 +25,7 @@ from hintseg.types import Photo
 if TYPE_CHECKING:
     from hintseg.evaluation.folders import Scores
     from hintseg.exporting import ExportReport
+    from hintseg.quality.review_list import ReviewList
     from hintseg.training.watch import Watch
 
 # Each verb imports its own rooms when called: checking or evaluating should not wait for torch.
@@ -324,6 +326,31 @@ def report(run: Path | str) -> Path:
     folder = RunFolder.open(run)
     with adding(folder.path):
         return write_report(folder.path)
+
+
+def review_list(run: Path | str, *, watch: Watch | None = None) -> ReviewList:
+    """Say which masks of a run to look at first, without truth; see `hintseg.quality.review_list`.
+
+    Args:
+        run: Run folder with masks.
+        watch: Told about the progress.
+
+    Returns:
+        The photos, the first to mend first, with what is doubtful about each.
+
+    Raises:
+        RunError: The run has no masks, or is being written to, or a file in it is broken.
+    """
+    from hintseg.quality.kept import kept_list
+    from hintseg.training.watch import Watch
+
+    folder, watch = RunFolder.open(run), watch or Watch()
+    refuse_busy(folder.path)
+    watch.start("looking through the masks", len(folder.photos))
+    try:
+        return kept_list(folder, watch.advance)
+    finally:
+        watch.stop()
 
 
 def export(

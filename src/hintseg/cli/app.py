@@ -22,6 +22,7 @@ from hintseg.cli import (
     masks,
     predict,
     report,
+    review,
     simulate,
     train,
 )
@@ -46,6 +47,7 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("simulate", epilog=simulate.EPILOG)(simulate.simulate)
 app.command("report")(report.report)
+app.command("review", epilog=review.EPILOG)(review.review)
 app.command("export")(export.export)
 app.command("convert", epilog=convert.EPILOG)(convert.convert)
 app.command("list")(listing.listing)

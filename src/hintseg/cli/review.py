@@ -1,0 +1,69 @@
+"""`hintseg review`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from hintseg.quality.review_list import ReviewList
+
+EPILOG = (
+    "Examples:  hintseg review runs/first --list   |   hintseg review runs/first --list --csv > list.csv   |   "
+    "hintseg review runs/first --list --json"
+)
+
+SHOWN = 20
+"""Photos of the printed table."""
+
+
+def review(
+    run: Annotated[Path, typer.Argument(help="A run folder with masks.")],
+    list_: Annotated[bool, typer.Option("--list", help="Print which masks to look at first, and end.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --list: all of it as JSON.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="With --list: a row a photo as CSV.")] = False,
+) -> None:
+    """Look at the masks of a run, the most doubtful first, and mend them.
+
+    The list needs no truth. `worth` is a photo's share of all doubt in the run, each class weighing the same: mending
+    the first photos brings most. `doubt` says how far the mask is from what the other stages say, 0 to 1.
+    """
+    from rich.console import Console
+
+    from hintseg import api
+    from hintseg.cli.watch import Bars
+    from hintseg.errors import ConfigError
+
+    if ((json or csv) and not list_) or (json and csv):
+        raise ConfigError("--json and --csv say how --list prints; give --list and one of them")
+    found = api.review_list(run, watch=Bars(Console(stderr=True)))
+    if json:
+        typer.echo(found.model_dump_json(indent=1))
+    elif csv:
+        typer.echo(found.as_csv(), nl=False)
+    else:
+        _print(found)
+
+
+def _print(found: ReviewList) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False)
+    table = Table("photo", "worth", "doubt", "why")
+    for row in found.photos[:SHOWN]:
+        table.add_row(row.id, f"{row.worth:.1%}", f"{row.doubt:.2f}", "; ".join(row.why) or "-")
+    console.print(table)
+    known = sorted(((v, name) for name, v in found.classes.items() if v is not None), reverse=True)
+    console.print("most doubtful classes: " + ", ".join(f"{name} {value:.2f}" for value, name in known[:8]))
+    more = len(found.photos) - SHOWN
+    first = found.photos[: max(1, len(found.photos) // 10)]
+    share = sum(row.worth for row in first)
+    compared = ", ".join(found.voices) or "nothing"
+    console.print(
+        f"{len(found.photos)} photos of stage '{found.stage}' compared with {compared}; the first {len(first)} have "
+        f"{share:.0%} of the doubt" + (f"; {more} more photos with --csv or --json" if more > 0 else ""),
+        highlight=False,
+    )
