@@ -79,4 +79,12 @@ def finish_run(run: Path, photos: Path, rows: list[dict[str, object]]) -> None:
         "localize/sweep.json": sweep,
     }.items():
         (run / name).write_text(json.dumps(value))
-    (run / "config.yaml").write_text("recipe: vwe\n")
+    network = {"name": "resnet18", "weights": "random"}
+    config: dict[str, object] = {
+        "recipe": "vwe",
+        "seed": 0,
+        "backbone": network,
+        "maps": {"scales": [1.0], "flip": "max"},
+    }
+    config["test"] = {"scales": [1.0], "flip": True, "crf": None}
+    (run / "config.yaml").write_text(json.dumps(config))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         masks_from_boxes,
         predict,
         report,
+        review,
         review_list,
         train,
     )
@@ -38,6 +39,7 @@ _API = (
     "masks_from_boxes",
     "predict",
     "report",
+    "review",
     "review_list",
     "simulate",
     "train",
@@ -60,6 +62,7 @@ __all__ = [
     "predict",
     "refine",
     "report",
+    "review",
     "review_list",
     "simulate",
     "train",

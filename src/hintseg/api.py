@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -351,6 +351,35 @@ def review_list(run: Path | str, *, watch: Watch | None = None) -> ReviewList:
         return kept_list(folder, watch.advance)
     finally:
         watch.stop()
+
+
+def review(
+    run: Path | str,
+    *,
+    port: int = 0,
+    opened: bool = True,
+    say: Callable[[str], object] = logger.info,
+    watch: Watch | None = None,
+) -> None:
+    """Serve the page on which a person looks at the masks of a run and mends them, until the process is stopped.
+
+    Args:
+        run: Run folder with masks.
+        port: Port on this machine; 0 takes a free one.
+        opened: Whether a browser is opened.
+        say: Told the address.
+        watch: Told about the progress of the list.
+
+    Raises:
+        RunError: ``hintseg[review]`` is not installed, the run has no masks or is being written to, the port is taken,
+            or the run's page is served already.
+    """
+    from hintseg.reviewing.serve import check_installed, serve
+    from hintseg.reviewing.storage import Review
+
+    check_installed()
+    found = review_list(run, watch=watch)
+    serve(Review(RunFolder.open(run)), found, port=port, opened=opened, say=say)
 
 
 def export(

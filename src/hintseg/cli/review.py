@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from hintseg.quality.review_list import ReviewList
 
 EPILOG = (
-    "Examples:  hintseg review runs/first --list   |   hintseg review runs/first --list --csv > list.csv   |   "
-    "hintseg review runs/first --list --json"
+    "Examples:  hintseg review runs/first   |   hintseg review runs/first --list   |   "
+    "hintseg review runs/first --list --csv > list.csv"
 )
 
 SHOWN = 20
@@ -24,11 +24,15 @@ def review(
     list_: Annotated[bool, typer.Option("--list", help="Print which masks to look at first, and end.")] = False,
     json: Annotated[bool, typer.Option("--json", help="With --list: all of it as JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="With --list: a row a photo as CSV.")] = False,
+    port: Annotated[int, typer.Option(help="Where the page is served; 0 takes a free port.", min=0, max=65535)] = 0,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser; the address is printed.")] = False,
 ) -> None:
-    """Look at the masks of a run, the most doubtful first, and mend them.
+    """Look at the masks of a run, the most doubtful first, and mend them, on a page in the browser.
 
-    The list needs no truth. `worth` is a photo's share of all doubt in the run, each class weighing the same: mending
-    the first photos brings most. `doubt` says how far the mask is from what the other stages say, 0 to 1.
+    The page is served to this machine alone. Every change is on disk at once, in RUN/review; `hintseg train
+    --from-review RUN` learns from it. The list needs no truth. `worth` is a photo's share of all doubt in the run, each
+    class weighing the same: mending the first photos brings most. `doubt` says how far the mask is from what the other
+    stages say, 0 to 1.
     """
     from rich.console import Console
 
@@ -38,6 +42,9 @@ def review(
 
     if ((json or csv) and not list_) or (json and csv):
         raise ConfigError("--json and --csv say how --list prints; give --list and one of them")
+    if not list_:
+        api.review(run, port=port, opened=not no_open, say=typer.echo, watch=Bars(Console(stderr=True)))
+        return
     found = api.review_list(run, watch=Bars(Console(stderr=True)))
     if json:
         typer.echo(found.model_dump_json(indent=1))

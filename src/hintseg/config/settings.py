@@ -198,6 +198,8 @@ class DataConfig(Settings):
         missing: What happens where labels name photos that are not there: `error`, or `skip` them.
         colours: Table of what the colours of colour masks mean, where none lies beside them: a CSV `name,r,g,b`, or a
             `labelmap.txt`.
+        review: What a person said on the review page, which teaches beside the labels and wins over them: a folder that
+            `hintseg train --from-review` makes.
         longest: Photos with a longer side than this, pixels, are reduced to it when read; masks come back at the
             photo's own size. It bounds time and memory, and makes objects about as large as networks expect.
     """
@@ -212,6 +214,7 @@ class DataConfig(Settings):
     unlabelled: Annotated[int, Field(ge=0, le=255)] | None = None
     missing: Literal["error", "skip"] = "error"
     colours: Path | None = None
+    review: Path | None = None
     longest: Annotated[int, Field(ge=64)] = 640
 
 

@@ -26,6 +26,7 @@ from hintseg.pipeline.plan import Plan
 from hintseg.pipeline.propose import propose
 from hintseg.pipeline.stages import wrapper_class
 from hintseg.reporting import write_pictures, write_report
+from hintseg.reviewing.lessons import with_lessons
 from hintseg.run.folder import BASELINE, RunFolder
 from hintseg.run.history import add_event
 from hintseg.run.schema import Stage
@@ -61,6 +62,8 @@ def run_recipe(
         missing=data.missing,
         colours={} if data.colours is None else read_colours(data.colours),
     )
+    if data.review is not None:
+        hint_set = with_lessons(hint_set, data.review)
     first = machine.rank() == 0
     if first:  # the others find its choice in the run folder
         begun = resume and (out / "config.yaml").is_file()

@@ -44,7 +44,7 @@ from hintseg.pipeline.maps import (
     tag_rows,
     write_class_maps,
 )
-from hintseg.pipeline.plan import combine
+from hintseg.pipeline.plan import combine, of_person, overruled
 from hintseg.pipeline.rounds import Rounds
 from hintseg.refine import dense_crf
 from hintseg.registry import REFINERS, WRAPPERS, resolve
@@ -149,8 +149,8 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
     """Write what the segmenter learns from in its first round, and return what reads it, and its source in words.
 
     It goes to ``RUN/labels``, and with `segment.trust` to ``RUN/trust``, where it is not trusted wholly. A mask that a
-    person gave wins; else what marks and tags say is combined. Labels are apart from masks, which are judged: a label
-    may be 255 where nothing is known.
+    person gave wins; else what marks and tags say is combined. What a person said of single pixels wins over that.
+    Labels are apart from masks, which are judged: a label may be 255 where nothing is known.
 
     Raises:
         RunError: There are none: no stage before made any, and no photo's own mask may be learned from.
@@ -172,6 +172,8 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
             found = combine(photo.hints.tags, *(None if store is None else store.read(photo) for store in stores))
         else:
             found = Evidence(said)
+        if person := of_person(photo.hints):
+            found = overruled(found, person, photo_size(photo.path))
         if found is not None:
             write_mask(labels / f"{photo.id}.png", found.pixels)
         path = trusted / f"{photo.id}.png"
@@ -193,7 +195,7 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
     of_marks, of_tags = stores
 
     def by_tags_alone(photo: Photo) -> bool:
-        if photo.hints.mask is not None or (of_marks is not None and of_marks.done(photo)):
+        if photo.hints.mask is not None or of_person(photo.hints) or (of_marks is not None and of_marks.done(photo)):
             return False
         return of_tags is not None and of_tags.done(photo) and not mended(of_tags.masks.path(photo.id))
 
