@@ -23,7 +23,10 @@ if TYPE_CHECKING:
         report,
         review,
         review_list,
+        send_review,
+        take_review,
         train,
+        train_again,
     )
     from hintseg.errors import HintsegError
 
@@ -41,8 +44,11 @@ _API = (
     "report",
     "review",
     "review_list",
+    "send_review",
     "simulate",
+    "take_review",
     "train",
+    "train_again",
 )
 _WHERE = dict.fromkeys(_API, "hintseg.api") | {"HintsegError": "hintseg.errors"}
 _ROOMS = ("cam", "refine")
@@ -64,8 +70,11 @@ __all__ = [
     "report",
     "review",
     "review_list",
+    "send_review",
     "simulate",
+    "take_review",
     "train",
+    "train_again",
 ]
 
 

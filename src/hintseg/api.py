@@ -25,7 +25,9 @@ from hintseg.types import Photo
 if TYPE_CHECKING:
     from hintseg.evaluation.folders import Scores
     from hintseg.exporting import ExportReport
+    from hintseg.formats.codec import Written
     from hintseg.quality.review_list import ReviewList
+    from hintseg.reviewing.exchange import Taken
     from hintseg.training.watch import Watch
 
 # Each verb imports its own rooms when called: checking or evaluating should not wait for torch.
@@ -142,6 +144,56 @@ def train(
     block |= {name: value for name, value in given.items() if value is not None}  # else settings may say it
     config = load_config(recipe, _words(settings), data=block)
     return Run(run_recipe(config, Path(out), resume=resume, overwrite=overwrite, watch=watch).path)
+
+
+def train_again(
+    run: Path | str,
+    out: Path | str,
+    *,
+    settings: Settings = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+) -> Run:
+    """Learn from what a person said of a run's masks on the review page: a new run that begins with the old weights.
+
+    Photos, labels and settings are those of the old run. What was accepted, mended or marked teaches beside them, and
+    wins over them; a copy of it is kept in ``RUN/review/learned``. What the new run changed is said at its end.
+
+    Args:
+        run: The run that was reviewed.
+        out: Run folder to make.
+        settings: Dotted settings that are others than in the old run.
+        resume: Go on with the run in `out`, with what it began to learn from.
+        overwrite: Start the run in `out` afresh.
+        watch: Told about the progress; by default lines go to the logger ``hintseg``.
+
+    Raises:
+        HintsegError: Nothing was reviewed, or anything that `train` raises.
+    """
+    from hintseg.config.loader import changed_config
+    from hintseg.pipeline.recipe import run_recipe
+    from hintseg.reviewing.compare import differences
+    from hintseg.reviewing.lessons import write_lessons
+    from hintseg.reviewing.storage import Review
+    from hintseg.training import machine
+    from hintseg.training.watch import Watch
+
+    before, out, watch = RunFolder.open(run), Path(out), watch or Watch()
+    if out.resolve() == before.path.resolve():
+        raise ConfigError(f"{out} is the run that was reviewed, which stays as it is; choose another --out")
+    if resume and (out / "config.yaml").is_file():
+        config = changed_config(RunFolder.open(out).config, _words(settings))
+    else:
+        refuse_busy(before.path)
+        lessons = write_lessons(Review(before))
+        own = [f"start={json.dumps(str(before.path.resolve()))}", f"data.review={json.dumps(str(lessons.resolve()))}"]
+        config = changed_config(before.config, [*own, *_words(settings)])
+    made = run_recipe(config, out, resume=resume, overwrite=overwrite, watch=watch)
+    if machine.rank() == 0:
+        for sentence in differences(before, made):
+            watch.line(f"changed: {sentence}")
+    return Run(made.path)
 
 
 def masks_from_boxes(
@@ -380,6 +432,47 @@ def review(
     check_installed()
     found = review_list(run, watch=watch)
     serve(Review(RunFolder.open(run)), found, port=port, opened=opened, say=say)
+
+
+def send_review(run: Path | str, out: Path | str, *, to: str, most: int = 50, watch: Watch | None = None) -> Written:
+    """Write the masks of the first photos of the review list as labels that another tool opens.
+
+    Args:
+        run: Run folder with masks.
+        out: Folder to make.
+        to: A format that is written and holds masks: `cvat`, `label_studio`, `labelme`, ...
+        most: How many photos.
+        watch: Told about the progress.
+
+    Returns:
+        `labels`: what to open; `lost`: what the format cannot hold.
+
+    Raises:
+        HintsegError: The run has no masks, the format is not written, or `out` holds something.
+    """
+    from hintseg.reviewing.exchange import send
+    from hintseg.reviewing.storage import Review
+
+    found = review_list(run, watch=watch)
+    return send(Review(RunFolder.open(run)), found, to, Path(out), most=most)
+
+
+def take_review(run: Path | str, labels: Path | str) -> Taken:
+    """Read masks of a run's photos that another tool mended, and accept them, as on the review page.
+
+    Raises:
+        LabelError: They are of another size, other classes or other photos; then none is taken.
+        RunError: The run has no masks, or its page is served at the moment.
+    """
+    from hintseg.files.lock import locked
+    from hintseg.reviewing.exchange import take
+    from hintseg.reviewing.storage import Review
+
+    folder = RunFolder.open(run)
+    refuse_busy(folder.path)
+    review = Review(folder)
+    with locked(review.folder):
+        return take(review, Path(labels))
 
 
 def export(

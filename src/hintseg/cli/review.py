@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Examples:  hintseg review runs/first   |   hintseg review runs/first --list   |   "
-    "hintseg review runs/first --list --csv > list.csv"
+    "hintseg review runs/first --list --csv > list.csv   |   hintseg review runs/first --to cvat --out worst   |   "
+    "hintseg review runs/first --from annotations.xml"
 )
 
 SHOWN = 20
@@ -25,6 +26,15 @@ def review(
     json: Annotated[bool, typer.Option("--json", help="With --list: all of it as JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="With --list: a row a photo as CSV.")] = False,
     port: Annotated[int, typer.Option(help="Where the page is served; 0 takes a free port.", min=0, max=65535)] = 0,
+    to: Annotated[
+        str | None,
+        typer.Option(help="Write the worst masks for another tool, into --out: cvat, label-studio, labelme, ..."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --to: folder to make.")] = None,
+    worst: Annotated[int, typer.Option(min=1, help="With --to: how many photos.")] = 50,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Read masks that another tool mended, and accept them.")
+    ] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser; the address is printed.")] = False,
 ) -> None:
     """Look at the masks of a run, the most doubtful first, and mend them, on a page in the browser.
@@ -42,6 +52,18 @@ def review(
 
     if ((json or csv) and not list_) or (json and csv):
         raise ConfigError("--json and --csv say how --list prints; give --list and one of them")
+    if (to is None) != (out is None):
+        raise ConfigError("--to says the format and --out the folder of what another tool opens; give both")
+    if to is not None and out is not None:
+        written = api.send_review(run, out, to=to.replace("-", "_"), most=worst, watch=Bars(Console(stderr=True)))
+        typer.echo(f"labels: {written.labels}  (`hintseg review {run} --from FILE` reads the mended ones back)")
+        for sentence in written.lost:
+            typer.echo(f"note: {sentence}")
+        return
+    if from_ is not None:
+        mended, equal = api.take_review(run, from_)
+        typer.echo(f"{mended} masks mended and accepted, {equal} accepted as they were")
+        return
     if not list_:
         api.review(run, port=port, opened=not no_open, say=typer.echo, watch=Bars(Console(stderr=True)))
         return

@@ -17,9 +17,6 @@ from hintseg.store.masks import read_label_png
 
 Bytes = npt.NDArray[np.uint8]
 
-LOOKS = "looks"
-"""Folder below ``RUN/review`` of what the segmenter says of the photos, plain, mirrored and smaller."""
-
 
 class Voice(NamedTuple):
     """Something that labels photos.
@@ -63,7 +60,7 @@ def judged(run: RunFolder) -> MadeMasks:
 
 
 def voices(run: RunFolder, made: MadeMasks) -> list[Voice]:
-    """Return what else labels the photos of the judged masks, in the order of the stages; see also `runner_up_of`."""
+    """Return what else labels the photos of the judged masks, in the order of the stages."""
     found = []
     for stage in run.stages:
         if stage not in (made.stage, "segment") and (run.path / stage / "masks").is_dir():
@@ -74,7 +71,6 @@ def voices(run: RunFolder, made: MadeMasks) -> list[Voice]:
     rounds = sorted((run.path / "segment" / "rounds").glob("*/labels"), key=lambda path: _number(path.parent.name))
     if rounds and made.stage != "segment":
         found.append(Voice("segmenter", rounds[-1]))
-    found += [Voice(path.name, path) for path in sorted((run.path / "review" / LOOKS).glob("*")) if path.is_dir()]
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from hintseg.errors import RunError
 from hintseg.files.atomic import write_json
 from hintseg.files.parse import read_json
+from hintseg.reviewing.compare import differences
 from hintseg.reviewing.storage import REVIEW
 from hintseg.run.folder import RunFolder
 
@@ -75,6 +76,7 @@ class Again:
             "said": lines,
             "before": _results(self.run),
             "after": _results(RunFolder(out)) if done else [],
+            "changed": list(differences(self.run, RunFolder(out))) if done else [],
             "command": f"hintseg review {out}",
         }
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -19,7 +21,7 @@ from starlette.routing import Route
 
 from hintseg.errors import HintsegError, PhotoError, RunError, ShapeError
 from hintseg.quality.review_list import DoubtRow, ReviewList
-from hintseg.quality.voices import Voice, voices
+from hintseg.quality.voices import Voice, judged, voices
 from hintseg.reviewing.again import Again
 from hintseg.reviewing.layers import colours, heat_png, mask_png, photo_for_browser
 from hintseg.reviewing.linked import linked_report
@@ -32,6 +34,9 @@ from hintseg.store.masks import read_label_png
 
 MOST_BYTES = 1 << 20
 """The most bytes of a request: a stroke of 10,000 points has a quarter of it."""
+
+BEFORE, AFTER = "before training again", "after training again"
+"""Layers of the masks of the run that this one began with, and of the one that was trained from this review."""
 
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
@@ -50,16 +55,10 @@ class Server:
         self.run = review.run
         self.rows: dict[str, DoubtRow] = {row.id: row for row in found.photos}
         self.standings = review.standings()
-        self.voices = voices(self.run, self.run_masks())
+        self.voices = voices(self.run, judged(self.run))
         if (before := _before(self.run)) is not None:
-            self.voices.append(Voice("before training again", before))
+            self.voices.append(Voice(BEFORE, before))
         self._lock = Lock()
-
-    def run_masks(self) -> Any:
-        """Return the masks that are reviewed."""
-        from hintseg.quality.voices import judged
-
-        return judged(self.run)
 
     def app(self) -> Starlette:
         """Return the application, to be put behind a `Guard`."""
@@ -132,6 +131,9 @@ class Server:
     def _shown(self, id: str, document: Document) -> dict[str, Any]:
         row = self.rows.get(id)
         layers = [voice.name for voice in self.voices if (voice.folder / f"{id}.png").is_file()]
+        after = self.again.masks()
+        if after is not None and (after / f"{id}.png").is_file():
+            layers.append(AFTER)
         maps = self._maps(id)
         return {
             "id": id,
@@ -187,11 +189,11 @@ class Server:
             content = mask_png(self._voice(id, name), background=self.run.background)
         return Response(content, media_type="image/png", headers={"cache-control": "private, max-age=3600"})
 
-    def _voice(self, id: str, name: str) -> Any:
+    def _voice(self, id: str, name: str) -> npt.NDArray[np.uint8]:
         voice = next((voice for voice in self.voices if voice.name == name), None)
         if name == "run":
             return self.review.base(id)
-        if name == "after training again" and (after := self.again.masks()) is not None:
+        if name == AFTER and (after := self.again.masks()) is not None:
             return read_label_png(after / f"{id}.png")
         if voice is None:
             raise HTTPException(404, "no such layer")

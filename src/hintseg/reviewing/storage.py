@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import RLock
 from typing import NamedTuple
@@ -148,43 +148,68 @@ class Review:
             after = self._after(id, before, action)
             if after is before:
                 return before
-            base = self._mask_path(id, 0)
-            if not base.is_file():
-                write_mask(base, self.base(id))
-            with whole_file(self._path(id)) as file:
-                file.write(json.dumps(after.model_dump(mode="json")).encode())
-            used = {step.mask for step in after.steps}
-            for number in {step.mask for step in before.steps} - used - {0}:
-                remove_quietly(self._mask_path(id, number))
+            self._keep(id, before, after)
             return after
+
+    def accept(self, masks: Mapping[str, Bytes]) -> tuple[int, int]:
+        """Take masks that were mended elsewhere, and accept them; each can be undone.
+
+        Args:
+            masks: By photo, (H, W) uint8 of the photo's size.
+
+        Returns:
+            How many are other ones than before, and how many are the same.
+        """
+        mended = 0
+        with self._lock:
+            for id, mask in masks.items():
+                before = self.document(id)
+                changed = not np.array_equal(mask, self.mask(id, before.now))
+                mended += changed
+                step = before.now.model_copy(update={"state": "accepted"})
+                step = self._with_mask(id, step, before, mask)
+                if step != before.now:
+                    self._keep(id, before, _followed(before, step))
+        return mended, len(masks) - mended
+
+    def _keep(self, id: str, before: Document, after: Document) -> None:
+        """Write a document, the masks it names being there, and delete the masks it names no more."""
+        base = self._mask_path(id, 0)
+        if not base.is_file():
+            write_mask(base, self.base(id))
+        with whole_file(self._path(id)) as file:
+            file.write(json.dumps(after.model_dump(mode="json")).encode())
+        used = {step.mask for step in after.steps}
+        for number in {step.mask for step in before.steps} - used - {0}:
+            remove_quietly(self._mask_path(id, number))
+
+    def _with_mask(self, id: str, step: Step, before: Document, mask: Bytes) -> Step:
+        """Return a step with a mask, which is written if it is a new one."""
+        if np.array_equal(mask, self.base(id)):
+            return step.model_copy(update={"mask": 0})
+        if np.array_equal(mask, self.mask(id, before.now)):
+            return step
+        write_mask(self._mask_path(id, before.revision + 1), mask)
+        return step.model_copy(update={"mask": before.revision + 1})
 
     def _after(self, id: str, before: Document, action: Action) -> Document:
         """Return the document after an action; the same one where that changes nothing."""
-        revision = before.revision + 1
         if action.kind in ("undo", "redo"):
             at = before.at + (1 if action.kind == "redo" else -1)
             if not 0 <= at < len(before.steps):
                 return before
-            return before.model_copy(update={"revision": revision, "at": at})
-        mask, base = self.mask(id, before.now), self.base(id)
+            return before.model_copy(update={"revision": before.revision + 1, "at": at})
         step, painted = changed(
             before.now,
             action,
-            mask,
-            base,
+            self.mask(id, before.now),
+            self.base(id),
             lambda: self.rgb(id),
             classes=len(self.classes),
             background=self.background,
         )
-        if np.array_equal(painted, base):
-            step = step.model_copy(update={"mask": 0})
-        elif not np.array_equal(painted, mask):
-            step = step.model_copy(update={"mask": revision})
-            write_mask(self._mask_path(id, revision), painted)
-        if step == before.now:
-            return before
-        steps = (*before.steps[: before.at + 1], step)[-KEPT_STEPS:]
-        return before.model_copy(update={"revision": revision, "at": len(steps) - 1, "steps": steps})
+        step = self._with_mask(id, step, before, painted)
+        return before if step == before.now else _followed(before, step)
 
     def reviewed(self) -> Iterator[tuple[PhotoRow, Document]]:
         """Yield the photos somebody touched, and what was done to them."""
@@ -202,6 +227,12 @@ class Review:
 
     def _mask_path(self, id: str, number: int) -> Path:
         return self.folder / "masks" / id / f"{number}.png"
+
+
+def _followed(before: Document, step: Step) -> Document:
+    """Return a document with one more step; what was undone is given up."""
+    steps = (*before.steps[: before.at + 1], step)[-KEPT_STEPS:]
+    return before.model_copy(update={"revision": before.revision + 1, "at": len(steps) - 1, "steps": steps})
 
 
 def standing(document: Document) -> Standing:

@@ -19,8 +19,8 @@ export function setUp(finished) {
     const now = await api.training();
     byId("again-state").textContent = [SAID[now.state], now.state === "none" ? "" : now.state === "done"
       ? `Look at it with: ${now.command}` : `Folder: ${now.out}`].filter(Boolean).join(" ");
-    byId("again-said").textContent = (now.said ?? []).join("\n");
-    byId("again-said").hidden = !now.said?.length;
+    byId("again-said").textContent = (now.state === "done" ? now.changed : now.said ?? []).join("\n");
+    byId("again-said").hidden = !byId("again-said").textContent;
     byId("again-begin").disabled = now.state === "running";
     const kinds = (now.before ?? []).map((row) => [row, (now.after ?? []).find((one) => one.kind === row.kind && one.split === row.split)]);
     byId("again-results").hidden = now.state !== "done" || !kinds.length;

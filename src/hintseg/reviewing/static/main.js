@@ -74,6 +74,7 @@ function cross(context, x, y, pixel) {
 async function open(id) {
   const asked = ++state.asked;
   list.select(id);
+  say("");
   history.replaceState(null, "", `#photo=${encodeURIComponent(id)}`);
   try {
     const [found, photo] = await Promise.all([known(id), api.picture(id)]);
@@ -84,7 +85,6 @@ async function open(id) {
     view.fit();
     pen.points = pen.cross = null;
     await shown();
-    say("");
     problem("");
   } catch (error) {
     if (asked !== state.asked) return;
