@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hintseg.files.lock import locked
 from hintseg.quality.kept import kept_list
 from hintseg.quality.measures import against_tags, disagreement, off_edges, parts_in_doubt, runner_up, worth
 from hintseg.quality.review_list import review_list
+from hintseg.reporting import write_report
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import MaskStore, read_label_png, write_mask
 from made import given
@@ -167,3 +169,13 @@ def test_what_cannot_be_listed_is_said_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is no run folder"):
         RunFolder.open(tmp_path / "photos")
     Image.open(tmp_path / "photos" / "01.png").verify()
+
+
+def test_a_report_without_truth_says_what_to_look_at_first(tmp_path: Path) -> None:
+    run = write_run(tmp_path, 12, truth=False)
+    page = write_report(run).read_text("utf-8")
+    assert "What to look at first" in page
+    found = review_list(RunFolder.open(run)).photos
+    listed = re.findall(r'<td><span data-photo="([^"]+)"', page)
+    assert listed == [row.id for row in found]
+    assert "the first 2 of 12 photos hold" in page

@@ -410,7 +410,7 @@ def review(
     *,
     port: int = 0,
     opened: bool = True,
-    say: Callable[[str], object] = logger.info,
+    say: Callable[[str], object] | None = None,
     watch: Watch | None = None,
 ) -> None:
     """Serve the page on which a person looks at the masks of a run and mends them, until the process is stopped.
@@ -419,7 +419,7 @@ def review(
         run: Run folder with masks.
         port: Port on this machine; 0 takes a free one.
         opened: Whether a browser is opened.
-        say: Told the address.
+        say: Told the address; by default it goes to the logger ``hintseg``.
         watch: Told about the progress of the list.
 
     Raises:
@@ -431,7 +431,7 @@ def review(
 
     check_installed()
     found = review_list(run, watch=watch)
-    serve(Review(RunFolder.open(run)), found, port=port, opened=opened, say=say)
+    serve(Review(RunFolder.open(run)), found, port=port, opened=opened, say=say or logger.info)
 
 
 def send_review(run: Path | str, out: Path | str, *, to: str, most: int = 50, watch: Watch | None = None) -> Written:
