@@ -38,7 +38,7 @@ def test_every_kind_of_name_is_watched(kept: Surface) -> None:
         ("settings", "maps.area", "0.4"),
         ("settings of methods", "irn.method", "'irn'"),
         ("commands", "train --resume", "flag, default False"),
-        ("commands", "train data", "argument, one, needed"),
+        ("commands", "review run", "argument, one, needed"),
     ):
         assert kept[section][name] == said
 

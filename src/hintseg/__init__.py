@@ -21,8 +21,13 @@ if TYPE_CHECKING:
         masks_from,
         predict,
         report,
+        review,
+        review_list,
+        send_review,
         study,
+        take_review,
         train,
+        train_again,
     )
     from hintseg.errors import HintsegError
 
@@ -38,9 +43,14 @@ _API = (
     "masks_from",
     "predict",
     "report",
+    "review",
+    "review_list",
+    "send_review",
     "simulate",
     "study",
+    "take_review",
     "train",
+    "train_again",
 )
 _WHERE = dict.fromkeys(_API, "hintseg.api") | {"HintsegError": "hintseg.errors"}
 _ROOMS = ("cam", "refine")
@@ -60,9 +70,14 @@ __all__ = [
     "predict",
     "refine",
     "report",
+    "review",
+    "review_list",
+    "send_review",
     "simulate",
     "study",
+    "take_review",
     "train",
+    "train_again",
 ]
 
 

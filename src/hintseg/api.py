@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,24 +13,28 @@ import numpy as np
 import numpy.typing as npt
 
 from hintseg.errors import ConfigError, PhotoError, RunError
+from hintseg.files.lock import refuse_busy
 from hintseg.files.owned import adding, kind_of, refuse_foreign, refuse_inputs
-from hintseg.label_api import Labels, Missing, label_paths
+from hintseg.label_api import Labels, Missing, Settings, label_paths, setting_words
 from hintseg.label_api import check as check
 from hintseg.label_api import convert as convert
 from hintseg.label_api import simulate as simulate
+from hintseg.label_api import study as study
+from hintseg.review_api import review as review
+from hintseg.review_api import review_list as review_list
+from hintseg.review_api import send_review as send_review
+from hintseg.review_api import take_review as take_review
 from hintseg.run.folder import RunFolder
 from hintseg.types import Photo
 
 if TYPE_CHECKING:
     from hintseg.evaluation.folders import Scores
     from hintseg.exporting import ExportReport
-    from hintseg.pipeline.study import Cell
     from hintseg.training.watch import Watch
 
 # Each verb imports its own rooms when called: checking or evaluating should not wait for torch.
 
 Bytes = npt.NDArray[np.uint8]
-Settings = Sequence[str] | Mapping[str, Any]
 
 logger = logging.getLogger("hintseg")
 
@@ -141,7 +145,7 @@ def train(
         "colours": None if colours is None else str(colours),
     }
     block |= {name: value for name, value in given.items() if value is not None}  # else settings may say it
-    words, hint_set = _words(settings), None
+    words, hint_set = setting_words(settings), None
     why: Sequence[str] = ()
     if recipe == AUTO and resume:
         recipe = recipe_of(Path(out)) or AUTO
@@ -152,6 +156,56 @@ def train(
     config = load_config(recipe, words, data=block)
     run = run_recipe(config, Path(out), resume=resume, overwrite=overwrite, watch=watch, hint_set=hint_set, why=why)
     return Run(run.path)
+
+
+def train_again(
+    run: Path | str,
+    out: Path | str,
+    *,
+    settings: Settings = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Watch | None = None,
+) -> Run:
+    """Learn from what a person said of a run's masks on the review page: a new run that begins with the old weights.
+
+    Photos, labels and settings are those of the old run. What was accepted, mended or marked teaches beside them, and
+    wins over them; a copy of it is kept in ``RUN/review/learned``. What the new run changed is said at its end.
+
+    Args:
+        run: The run that was reviewed.
+        out: Run folder to make.
+        settings: Dotted settings that are others than in the old run.
+        resume: Go on with the run in `out`, with what it began to learn from.
+        overwrite: Start the run in `out` afresh.
+        watch: Told about the progress; by default lines go to the logger ``hintseg``.
+
+    Raises:
+        HintsegError: Nothing was reviewed, or anything that `train` raises.
+    """
+    from hintseg.config.loader import changed_config
+    from hintseg.pipeline.recipe import run_recipe
+    from hintseg.reviewing.compare import differences
+    from hintseg.reviewing.lessons import write_lessons
+    from hintseg.reviewing.storage import Review
+    from hintseg.training import machine
+    from hintseg.training.watch import Watch
+
+    before, out, watch = RunFolder.open(run), Path(out), watch or Watch()
+    if out.resolve() == before.path.resolve():
+        raise ConfigError(f"{out} is the run that was reviewed, which stays as it is; choose another --out")
+    if resume and (out / "config.yaml").is_file():
+        config = changed_config(RunFolder.open(out).config, setting_words(settings))
+    else:
+        refuse_busy(before.path)
+        lessons = write_lessons(Review(before))
+        own = [f"start={json.dumps(str(before.path.resolve()))}", f"data.review={json.dumps(str(lessons.resolve()))}"]
+        config = changed_config(before.config, [*own, *setting_words(settings)])
+    made = run_recipe(config, out, resume=resume, overwrite=overwrite, watch=watch)
+    if machine.rank() == 0:
+        for sentence in differences(before, made):
+            watch.line(f"changed: {sentence}")
+    return Run(made.path)
 
 
 _FROM = {"boxes": (), "strokes": ("propose.method=strokes",), "points": ("propose.method=strokes",)}
@@ -217,7 +271,7 @@ def masks_from(
             background=background,
             missing=missing,
             colours=colours,
-            settings=["segment=null", "data.train=all", *_FROM[hints], *_words(settings)],
+            settings=["segment=null", "data.train=all", *_FROM[hints], *setting_words(settings)],
             resume=resume,
             overwrite=overwrite,
             watch=watch,
@@ -407,69 +461,8 @@ def demo(
     return train(data, out, recipe="demo", settings=settings, resume=resume, overwrite=overwrite, watch=watch)
 
 
-def study(
-    data: Path | str,
-    out: Path | str,
-    *,
-    kinds: Sequence[str] = (),
-    shares: Sequence[float] = (0.125, 0.25, 0.5, 1.0),
-    seeds: Sequence[int] = (0,),
-    seconds: Mapping[str, float] | None = None,
-    labels: Labels | None = None,
-    format: str = "auto",
-    background: bool = True,
-    settings: Settings = (),
-    watch: Watch | None = None,
-) -> list[Cell]:
-    """Train on shares of the photos with each kind of hint, and say what more labels would buy.
-
-    Args:
-        data: Folder of photos; the split `val` needs full masks.
-        out: Folder to make, or to go on with: a run for each cell, ``study.json``, ``study.csv``, ``curves.svg``.
-        kinds: Of tags, points, scribbles, boxes and masks, or two of them joined by `+`; none: what the data has.
-        shares: Of the training photos, above 0, at most 1.
-        seeds: Of the runs.
-        seconds: What one hint of a kind takes a person, where it is not what the literature says.
-        labels: As for `train`.
-        format: As for `train`.
-        background: As for `train`.
-        settings: Dotted settings of all runs.
-        watch: Told about the progress.
-
-    Returns:
-        The cells: what was learned from, what it takes to say it, and the mIoU on the split `val`.
-
-    Raises:
-        HintsegError: Anything the user can mend.
-    """
-    from hintseg.pipeline.study import SECONDS
-    from hintseg.pipeline.study import study as run_study
-
-    if unknown := (seconds or {}).keys() - SECONDS.keys():
-        raise ConfigError(f"no hint is called '{min(unknown)}'; costs can be given for {', '.join(SECONDS)}")
-    block: dict[str, Any] = {"labels": None if labels is None else label_paths(labels), "format": format}
-    block |= {} if background else {"background": "none"}
-    return run_study(
-        Path(data),
-        Path(out),
-        kinds=kinds,
-        shares=shares,
-        seeds=seeds,
-        seconds=SECONDS | dict(seconds or {}),
-        settings=_words(settings),
-        block=block,
-        watch=watch,
-    )
-
-
 def _segmenter(run: RunFolder) -> Path:
     """Return where the weights of a run's segmenter lie."""
     if run.seen.segment is None:
         raise RunError(f"{run.path} has no segmenter: its settings say segment=null; give a run that trains one")
     return run.path / "segment" / "model.safetensors"
-
-
-def _words(settings: Settings) -> list[str]:
-    if isinstance(settings, Mapping):
-        return [f"{key}={json.dumps(value, default=str)}" for key, value in settings.items()]
-    return list(settings)

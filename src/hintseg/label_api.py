@@ -1,8 +1,9 @@
-"""The verbs that look at label files alone; `hintseg.api` has them too."""
+"""The verbs that are about labels, and what verbs share; `hintseg.api` has them too."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,10 +15,13 @@ if TYPE_CHECKING:
     from hintseg.formats.codec import Written
     from hintseg.hints.check import CheckReport
     from hintseg.hints.simulate import Drawn
+    from hintseg.pipeline.study import Cell
+    from hintseg.training.watch import Watch
     from hintseg.types import HintSet
 
 Labels = Path | str | Sequence[Path | str]
 Missing = Literal["error", "skip"]
+Settings = Sequence[str] | Mapping[str, Any]
 
 
 def check(
@@ -176,3 +180,65 @@ def _read(
     files = [Path(file) for file in label_paths(labels or ())]
     table = {} if colours is None else read_colours(Path(colours))
     return read_hints(Path(data), files, colours=table, **options), files
+
+
+def study(
+    data: Path | str,
+    out: Path | str,
+    *,
+    kinds: Sequence[str] = (),
+    shares: Sequence[float] = (0.125, 0.25, 0.5, 1.0),
+    seeds: Sequence[int] = (0,),
+    seconds: Mapping[str, float] | None = None,
+    labels: Labels | None = None,
+    format: str = "auto",
+    background: bool = True,
+    settings: Settings = (),
+    watch: Watch | None = None,
+) -> list[Cell]:
+    """Train on shares of the photos with each kind of hint, and say what more labels would buy.
+
+    Args:
+        data: Folder of photos; the split `val` needs full masks.
+        out: Folder to make, or to go on with: a run for each cell, ``study.json``, ``study.csv``, ``curves.svg``.
+        kinds: Of tags, points, scribbles, boxes and masks, or two of them joined by `+`; none: what the data has.
+        shares: Of the training photos, above 0, at most 1.
+        seeds: Of the runs.
+        seconds: What one hint of a kind takes a person, where it is not what the literature says.
+        labels: As for `train`.
+        format: As for `train`.
+        background: As for `train`.
+        settings: Dotted settings of all runs.
+        watch: Told about the progress.
+
+    Returns:
+        The cells: what was learned from, what it takes to say it, and the mIoU on the split `val`.
+
+    Raises:
+        HintsegError: Anything the user can mend.
+    """
+    from hintseg.pipeline.study import SECONDS
+    from hintseg.pipeline.study import study as run_study
+
+    if unknown := (seconds or {}).keys() - SECONDS.keys():
+        raise ConfigError(f"no hint is called '{min(unknown)}'; costs can be given for {', '.join(SECONDS)}")
+    block: dict[str, Any] = {"labels": None if labels is None else label_paths(labels), "format": format}
+    block |= {} if background else {"background": "none"}
+    return run_study(
+        Path(data),
+        Path(out),
+        kinds=kinds,
+        shares=shares,
+        seeds=seeds,
+        seconds=SECONDS | dict(seconds or {}),
+        settings=setting_words(settings),
+        block=block,
+        watch=watch,
+    )
+
+
+def setting_words(settings: Settings) -> list[str]:
+    """Return dotted settings as words, ``key=value``, whichever way they were given."""
+    if isinstance(settings, Mapping):
+        return [f"{key}={json.dumps(value, default=str)}" for key, value in settings.items()]
+    return list(settings)

@@ -22,6 +22,7 @@ from hintseg.cli import (
     masks,
     predict,
     report,
+    review,
     simulate,
     study,
     train,
@@ -48,6 +49,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("simulate", epilog=simulate.EPILOG)(simulate.simulate)
 app.command("study", epilog=study.EPILOG)(study.study)
 app.command("report")(report.report)
+app.command("review", epilog=review.EPILOG)(review.review)
 app.command("export")(export.export)
 app.command("convert", epilog=convert.EPILOG)(convert.convert)
 app.command("list", epilog=listing.EPILOG)(listing.listing)

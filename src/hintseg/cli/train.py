@@ -12,12 +12,14 @@ from hintseg.cli import options
 EPILOG = (
     "Examples:  hintseg train photos --labels tags.csv --out runs/first   |   "
     "hintseg train VOC2012 --recipe vwe --out runs/voc backbone.name=resnet101 localize.fit.epochs=10   |   "
-    "hintseg train photos --out runs/first --resume"
+    "hintseg train photos --out runs/first --resume   |   hintseg train --from-review runs/first --out runs/second"
 )
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="Folder of the photos, in any format of `hintseg list formats`.")],
+    data: Annotated[
+        str | None, typer.Argument(help="Folder of the photos, in any format of `hintseg list formats`.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Argument(
@@ -26,6 +28,15 @@ def train(
     ] = None,
     out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/hintseg"),
     labels: options.Labels = None,
+    from_review: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-review",
+            metavar="RUN",
+            help="In place of DATA: learn from what was accepted, mended and marked in RUN (`hintseg review RUN`), "
+            "with its photos, labels and settings, beginning with its weights.",
+        ),
+    ] = None,
     recipe: Annotated[
         str,
         typer.Option(help="A name of `hintseg list recipes`, or a YAML file; `auto` takes what fits the hints."),
@@ -49,7 +60,17 @@ def train(
     from hintseg import api
     from hintseg.cli.ending import after_training, end
     from hintseg.cli.watch import Bars
+    from hintseg.errors import ConfigError
 
+    words = list(settings or ())
+    if from_review is not None:
+        if data is not None and "=" not in data:
+            raise ConfigError(f"--from-review takes the photos of {from_review}; leave {data} out")
+        words = [*([data] if data else []), *words]
+        api.train_again(from_review, out, settings=words, resume=resume, overwrite=overwrite, watch=Bars(Console()))
+        return
+    if data is None:
+        raise ConfigError("no photos given; name their folder: hintseg train PHOTOS --out RUN")
     run = api.train(
         data,
         out,
@@ -60,7 +81,7 @@ def train(
         background=not no_background,
         missing=missing.value,
         colours=colours,
-        settings=settings or (),
+        settings=words,
         resume=resume,
         overwrite=overwrite,
         watch=Bars(Console()),

@@ -113,6 +113,24 @@ def load_config(
         raise ConfigError(f"'data' of {recipe} must be a block of settings, such as {{path: photos}}")
     if data:
         raw["data"] = (raw.get("data") or {}) | {key: value for key, value in data.items() if value is not None}
+    return parse_config(_overridden(raw, overrides))
+
+
+def changed_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """Return the settings of a run with some of them changed, as `load_config` changes those of a recipe.
+
+    Raises:
+        ConfigError: All mistakes at once, each with the nearest known key.
+
+    Example:
+        >>> changed_config(load_config("cam", data={"path": "photos"}), ["seed=3"]).seed
+        3
+    """
+    return parse_config(_overridden(config.model_dump(mode="json"), overrides))
+
+
+def _overridden(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return raw settings with words such as `a.b=value` applied."""
     parsed = parse_overrides(overrides)
     for stage in STAGES:
         chosen = next((value for key, value in reversed(parsed) if key == [stage, "method"]), None)
@@ -126,7 +144,7 @@ def load_config(
             block[part] = dict(inner) if isinstance(inner, dict) else {}
             block = block[part]
         block[key[-1]] = value
-    return parse_config(raw)
+    return raw
 
 
 def parse_config(settings: Mapping[str, Any]) -> RunConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -130,6 +131,7 @@ class RunConfig(Settings):
     Attributes:
         recipe: Name of the recipe the settings started from.
         seed: Drives python, numpy, torch and the loader's workers.
+        start: A run of the same methods whose weights the training of each stage begins with; null: it begins afresh.
         data: Which photos, which labels.
         backbone: Feature network of every stage that does not name its own.
         propose: What labels photos by their marks: a network (`cfs`) or any labeller that need not learn (`grabcut`,
@@ -145,6 +147,7 @@ class RunConfig(Settings):
 
     recipe: str
     seed: Annotated[int, Field(ge=0)] = 0
+    start: Path | None = None
     data: DataConfig
     backbone: BackboneConfig = BackboneConfig()
     propose: MethodConfig | FreeMethod | None = None

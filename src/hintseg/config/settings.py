@@ -207,6 +207,8 @@ class DataConfig(Settings):
             `labelmap.txt`.
         click_px: Radius of the disc of pixels that a click says something of, in pixels of a photo whose longer side is
             500; larger photos have larger discs. 0: the pixel it lies in.
+        review: What a person said on the review page, which teaches beside the labels and wins over them: a folder that
+            `hintseg train --from-review` makes.
         longest: Photos with a longer side than this, pixels, are reduced to it when read; masks come back at the
             photo's own size. It bounds time and memory, and makes objects about as large as networks expect. `auto`:
             640; where every hint has a place, as much larger as small marked objects need. Photos larger than
@@ -224,6 +226,7 @@ class DataConfig(Settings):
     missing: Literal["error", "skip"] = "error"
     colours: Path | None = None
     click_px: Annotated[float, Field(ge=0)] = CLICK_PX
+    review: Path | None = None
     longest: Annotated[int, Field(ge=64)] | Auto = "auto"
 
     @property

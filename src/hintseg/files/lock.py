@@ -79,6 +79,17 @@ def locked(folder: Path) -> Iterator[None]:
             real.rmdir()
 
 
+def refuse_busy(folder: Path) -> None:
+    """Refuse a folder that a process writes into at this moment.
+
+    Raises:
+        RunError: Another process, or this one, holds it.
+    """
+    if (folder / LOCK).exists():  # else nobody does, and the folder need not be writable
+        with locked(folder):
+            return
+
+
 def is_lock(path: Path) -> bool:
     """Return whether a file is a lock of ours: held, or left by a crash."""
     if path.name == LOCK and Path(os.path.realpath(path.parent)) in _held:

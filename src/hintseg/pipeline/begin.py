@@ -19,7 +19,7 @@ from hintseg.errors import ConfigError, LabelError, RunError, did_you_mean, join
 from hintseg.files.atomic import whole_file, write_json
 from hintseg.files.owned import OwnedFolder, owned, refuse_inputs
 from hintseg.formats.problems import Problems, read_text
-from hintseg.pipeline.plan import PLACED, Kind, Plan, direct, labelled_by, needs_of, sentences, words
+from hintseg.pipeline.plan import PLACED, Kind, Plan, direct, labelled_by, needs_of, of_person, sentences, words
 from hintseg.registry import methods, resolve
 from hintseg.run.fingerprint import broken
 from hintseg.run.folder import RunFolder
@@ -166,6 +166,10 @@ def begin(
         digests = {"hints": _digest(hints), "judges": _digest([row for row in photos if row["split"] == "val"])}
         if config.data.learn_masks not in (None, "all", *hint_set.splits):  # a file, which may change
             digests["taught"] = _digest([p.id for p in plan.train if p.hints.mask is not None])
+        if config.data.review is not None:
+            digests["review"] = _digest(
+                [[p.id, *map(repr, of_person(p.hints)), repr(p.hints.mask)] for p in plan.train]
+            )
         begun = (out / "config.yaml").is_file()  # the last file that is written at the beginning
         if not begun and not overwrite and any(name.split("/")[0] in STAGES for name, _ in folder.files()):
             raise RunError(
@@ -247,7 +251,7 @@ def _go_on(
     _ = run.photos, run.metrics  # damage is told before anything is done
     judged = before.segment is not None and config.segment is not None
     same_list = before.data.learn_masks == config.data.learn_masks  # another one is another setting
-    compared = {"hints": True, "judges": judged, "taught": same_list}
+    compared = {"hints": True, "judges": judged, "taught": same_list, "review": True}
     if any(compared[name] and hashes.get(name) != digest for name, digest in digests.items()):
         raise RunError(
             f"the photos or labels are not those that {run.path} was begun with: files changed, or the settings let "
@@ -298,6 +302,7 @@ def _inputs(config: RunConfig, hint_set: HintSet) -> Iterable[Path]:
     """Return every file and folder that the run reads, as far as settings and labels name them."""
     yield config.data.path
     yield from config.data.labels
+    yield from (path for path in (config.data.review, config.start) if path is not None)
     if config.recipe.endswith((".yaml", ".yml")):
         yield Path(config.recipe)
     if config.wrapper is not None and config.wrapper.settings.baseline is not None:

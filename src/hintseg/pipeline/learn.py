@@ -16,6 +16,7 @@ from hintseg.config.auto import Facts, resolve_fit
 from hintseg.config.run import RunConfig
 from hintseg.config.settings import LOCALIZER, FitConfig, MethodConfig
 from hintseg.data.dataset import EpochDataset, train_loader
+from hintseg.errors import WeightsError
 from hintseg.methods.method import Method
 from hintseg.nn.encoders import Encoder
 from hintseg.registry import methods, resolve
@@ -58,7 +59,11 @@ def learn(
         dataset: Builds the data from the resolved training settings, for the untrained method.
         wrap: Puts around the method what trains it; what is kept is the method alone.
         after_epoch: Called with the method, the epoch and the steps done; see `hintseg.training.fit.fit`.
-        start: Weights of the same method that the training begins with; None: it begins afresh.
+        start: Weights of the same method that the training begins with; None: those of the run `config.start`, or it
+            begins afresh.
+
+    Raises:
+        WeightsError: Those weights are of another network.
     """
     folder = run.stage(stage)
     weights = folder / "model.safetensors"
@@ -97,8 +102,15 @@ def _train(
     crop = resolve_fit(settings, facts).crop  # networks may depend on it; the rest depends on the network's weights
     settings = settings.model_copy(update={"fit": settings.fit.model_copy(update={"crop": crop})})
     method = _build(kind, settings, run)
+    start = start or _of_start(config, stage, settings)
     if start is not None:
-        method.load_state_dict(load_weights(start)[0].state_dict())
+        try:
+            method.load_state_dict(load_weights(start)[0].state_dict())
+        except RuntimeError as error:  # torch names every tensor: too many to read
+            raise WeightsError(
+                f"{start} holds another network than {stage} has now; leave `start` out, or set its backbone and "
+                "settings as they were"
+            ) from error
     learned = bool(getattr(getattr(method, "backbone", None), "pretrained", False))
     resolved = resolve_fit(settings, replace(facts, pretrained=learned))
     method.config = settings.model_copy(update={"fit": resolved})
@@ -130,6 +142,14 @@ def _train(
             skipped=[photo.id for photo in data.photos if photo.id in found],
         )
     machine.barrier()
+
+
+def _of_start(config: RunConfig, stage: Stage, settings: MethodConfig) -> Path | None:
+    """Return the weights of a stage in the run that this one starts from, where that has the same method."""
+    path: Path | None = None if config.start is None else config.start / stage / "model.safetensors"
+    if path is None or not path.is_file() or read_facts(path).config["method"] != settings.method:
+        return None
+    return path
 
 
 def _build(kind: type[Method], settings: MethodConfig, run: RunFolder) -> Method:

@@ -18,10 +18,12 @@ import numpy as np
 
 from hintseg.config.run import RunConfig
 from hintseg.errors import join
+from hintseg.geometry.rasterise import pixels
 from hintseg.hints.implied import shown
 from hintseg.hints.marks import Marked
 from hintseg.labellers.labeller import Evidence, labeller_class
-from hintseg.types import BACKGROUND, IGNORE, Hints, MaskFile, Photo, Supervision
+from hintseg.reviewing.schema import PERSON
+from hintseg.types import BACKGROUND, IGNORE, Hints, Mark, MaskFile, Photo, Shape, Supervision
 
 Kind = str
 """What teaches by a photo: `masks`, `tags`, `boxes`, the kinds of hints that the labeller of `propose` needs, or those
@@ -205,6 +207,36 @@ def _kinds(photo: Photo) -> str:
     given = [str(kind) for kind in Supervision if kind in photo.hints.kinds]
     silent = photo.hints.mask is None and photo.truth is not None
     return ", ".join([*given, *(["a mask (data.learn_masks lets it teach)"] if silent else [])])
+
+
+def of_person(hints: Hints) -> tuple[Mark[Shape], ...]:
+    """Return the marks that a person drew on the review page."""
+    return tuple(mark for mark in hints.marks if mark.source == PERSON)
+
+
+def overruled(evidence: Evidence | None, marks: Sequence[Mark[Shape]], size: tuple[int, int]) -> Evidence:
+    """Let what a person said of pixels win over what is known of a photo; later marks win over earlier ones.
+
+    Args:
+        evidence: What is known; None: nothing.
+        marks: The person's; label 255 says that nothing can be learned there.
+        size: (height, width) of the photo.
+
+    Example:
+        >>> from hintseg.types import Click
+        >>> known = Evidence(np.array([[1, 1, 0]], np.uint8), np.array([[0.5, 0.5, 0.5]], np.float32))
+        >>> said = overruled(known, [Mark(2, Click(0.5, 0.5)), Mark(255, Click(2.5, 0.5))], (1, 3))
+        >>> said.pixels.tolist(), said.trust.tolist()
+        ([[2, 1, 255]], [[1.0, 0.5, 1.0]])
+    """
+    labels = np.full(size, IGNORE, np.uint8) if evidence is None else evidence.pixels.copy()
+    trust = None if evidence is None or evidence.trust is None else evidence.trust.copy()
+    for mark in marks:
+        where = pixels(mark.shape, size)
+        labels[where] = mark.label
+        if trust is not None:
+            trust[where] = 1
+    return Evidence(labels, trust, None if evidence is None else evidence.objects)
 
 
 def combine(

@@ -29,6 +29,7 @@ from hintseg.pipeline.propose import propose
 from hintseg.pipeline.reading_size import settle_longest
 from hintseg.pipeline.stages import wrapper_class
 from hintseg.reporting import write_pictures, write_report
+from hintseg.reviewing.lessons import with_lessons
 from hintseg.run.folder import BASELINE, RunFolder
 from hintseg.run.history import add_event
 from hintseg.run.schema import Stage
@@ -88,6 +89,8 @@ def run_recipe(
     machine.check(config.trainer)
     machine.join()
     data, hint_set = config.data, hint_set or read_data(config.data)
+    if data.review is not None:
+        hint_set = with_lessons(hint_set, data.review)
     first = machine.rank() == 0
     if first:  # the others find its choice in the run folder
         begun = resume and (out / "config.yaml").is_file()

@@ -44,7 +44,7 @@ from hintseg.pipeline.maps import (
     tag_rows,
     write_class_maps,
 )
-from hintseg.pipeline.plan import combine, direct, placed, shows_nothing
+from hintseg.pipeline.plan import combine, direct, of_person, overruled, placed, shows_nothing
 from hintseg.pipeline.rounds import Rounds
 from hintseg.pipeline.tiles import strongest_grown, tiled
 from hintseg.refine import dense_crf
@@ -152,7 +152,7 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
     It goes to ``RUN/labels``, and with `segment.trust` to ``RUN/trust``, where it is not trusted wholly. A mask that a
     person gave or mended wins; else what marks and tags say is combined, and where no stage made anything of them, the
     pixels under strokes and clicks teach alone. Labels are apart from masks, which are judged: a label may be 255 where
-    nothing is known.
+    nothing is known. What a person said of single pixels on the review page wins over all of it.
 
     Raises:
         RunError: There are none: no stage before made any, and nothing that is said may be learned from directly.
@@ -181,6 +181,8 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
                 found = Evidence(np.zeros(photo_size(photo.path), np.uint8))
         else:
             found = Evidence(said)
+        if person := of_person(photo.hints):
+            found = overruled(found, person, photo_size(photo.path))
         if found is not None:
             write_mask(labels / f"{photo.id}.png", found.pixels)
         path = trusted / f"{photo.id}.png"
@@ -206,7 +208,8 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
     marks_store, tags_store = stores
 
     def by_tags_alone(photo: Photo) -> bool:
-        if photo.hints.mask is not None or placed(photo.hints) or (marks_store is not None and marks_store.done(photo)):
+        spoken = photo.hints.mask is not None or placed(photo.hints) or bool(of_person(photo.hints))
+        if spoken or (marks_store is not None and marks_store.done(photo)):
             return False
         return tags_store is not None and tags_store.done(photo) and not mended(tags_store.masks.path(photo.id))
 

@@ -55,6 +55,7 @@ def parts(config: RunConfig) -> list[Part]:
     """Return the parts of a run in the order they are made."""
     raw = config.model_dump(mode="json")
     common = {"seed": raw["seed"], "data.longest": raw["data"]["longest"], "data.background": raw["data"]["background"]}
+    common["start"] = raw["start"]
     made: list[Part] = []
     files: tuple[str, ...]
     read: tuple[Key, ...] = ()

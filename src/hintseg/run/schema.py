@@ -258,6 +258,7 @@ class DataSettings(BaseModel):
     """What reports read of the settings of the data."""
 
     learn_masks: str | None = None
+    review: Path | None = None
 
 
 class SeenSettings(BaseModel):
@@ -265,6 +266,7 @@ class SeenSettings(BaseModel):
 
     recipe: str
     seed: int
+    start: Path | None = None
     data: DataSettings = DataSettings()
     backbone: NetworkSettings
     propose: StageSettings | None = None
