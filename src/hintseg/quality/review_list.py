@@ -211,7 +211,7 @@ def _listed(run: RunFolder, stage: Stage, split: Split, names: Sequence[str], lo
         for name in names
         if any(name in one.pairs for one in looked)
     }
-    worths = worth(by_voice, background=run.background)
+    worths = worth(by_voice, background=run.background) if by_voice else np.zeros(len(looked))
     areas: dict[int, list[float]] = defaultdict(list)
     for one in looked:
         for label, share in _areas(one):
