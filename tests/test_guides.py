@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 import shutil
@@ -104,6 +105,7 @@ def test_the_notebook_runs(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.setenv("TMPDIR", str(desk))
     monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(logging.getLogger("hintseg"), "setLevel", lambda _: None)  # it would stay for other tests
     script = ROOT / "docs" / "notebooks" / "tags_to_masks.py"
     code = script.read_text(encoding="utf-8").replace("train=64, val=8", "train=8, val=2")
     names: dict[str, Any] = {"__name__": "notebook"}
