@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import hintseg
-from hintseg.config.settings import DataConfig
+from hintseg.config.loader import load_config
+from hintseg.config.run import RunConfig
 from hintseg.data.shapes import write_shapes
 from hintseg.pipeline.choose_recipe import choose_recipe, recipe_of
 from hintseg.training.watch import Watch
@@ -19,6 +20,10 @@ CLICK = Hints(Tags(frozenset({1})), (Mark(1, Click(1, 1)),))
 STROKE = Hints(Tags(frozenset({1})), (Mark(1, Stroke((1, 1, 5, 5))),))
 BOTH = Hints(Tags(frozenset({1})), (*BOX.marks, *CLICK.marks))
 MASK = MaskFile(Path("a.png"))
+
+
+def config(*words: str) -> RunConfig:
+    return load_config("quick", list(words), data={"path": "photos"})
 
 
 class Lines(Watch):
@@ -48,22 +53,24 @@ def hints(*said: Hints, truth: bool = False) -> HintSet:
     ],
 )
 def test_the_recipe_fits_the_hints(said: tuple[Hints, ...], name: str) -> None:
-    found, why = choose_recipe(hints(*said), DataConfig(path=Path("photos")))
+    found, why = choose_recipe(hints(*said), config())
     assert found == name
     assert why.startswith(f"'{name}', as ")
 
 
-def test_masks_count_where_they_may_teach() -> None:
-    data = DataConfig(path=Path("photos"))
-    assert choose_recipe(hints(TAGS, truth=True), data)[0] == "quick"
-    taught = data.model_copy(update={"learn_masks": "all"})
-    assert choose_recipe(hints(TAGS, truth=True), taught)[0] == "full"
+def test_masks_count_where_they_may_teach(tmp_path: Path) -> None:
+    said = hints(TAGS, TAGS, truth=True)
+    assert choose_recipe(said, config())[0] == "quick"
+    assert choose_recipe(said, config("data.learn_masks=all"))[0] == "full"
+    (tmp_path / "ids.txt").write_text("1\n")
+    name, why = choose_recipe(said, config(f"data.learn_masks={tmp_path / 'ids.txt'}"))
+    assert (name, why.partition(";")[0]) == ("mixed", "'mixed', as 1 photos have masks and 1 photos have tags")
 
 
 def test_only_the_training_split_counts() -> None:
     said = hints(TAGS, BOX)
     apart = HintSet(said.name, said.classes, said.photos, {"train": ("0",), "val": ("1",)})
-    assert choose_recipe(apart, DataConfig(path=Path("photos")))[0] == "quick"
+    assert choose_recipe(apart, config())[0] == "quick"
 
 
 def test_a_run_that_goes_on_keeps_its_recipe(tmp_path: Path) -> None:

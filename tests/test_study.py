@@ -71,6 +71,11 @@ def test_curves_are_means_over_seeds() -> None:
     ]
 
 
+def test_minutes_are_not_stretched_to_hours() -> None:
+    cells = [Cell("tags", 0.5, 0, 5, 10, 0.1, 0.4), Cell("tags", 1.0, 0, 10, 20, 0.2, 0.45)]
+    assert next_hour(cells) == ["tags: 0.2 hours give mIoU 45.0, +5.0 by the last 0.10"]
+
+
 def test_mistakes_are_said_before_anything_runs(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no kind of hint is called 'tag'.*did you mean 'tags'"):
         hintseg.study(data, tmp_path / "s", kinds=["tag+boxes"])

@@ -150,8 +150,8 @@ def train(
     if recipe == AUTO and resume:
         recipe = recipe_of(Path(out)) or AUTO
     if recipe == AUTO:
-        said = load_config("quick", [word for word in words if word.startswith("data.")], data=block).data
-        hint_set = read_data(said)
+        said = load_config("quick", [word for word in words if word.startswith("data.")], data=block)
+        hint_set = read_data(said.data)
         recipe, *why = choose_recipe(hint_set, said)
     config = load_config(recipe, words, data=block)
     run = run_recipe(config, Path(out), resume=resume, overwrite=overwrite, watch=watch, hint_set=hint_set, why=why)

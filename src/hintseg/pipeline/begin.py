@@ -62,7 +62,7 @@ def make_plan(hint_set: HintSet, config: RunConfig) -> Plan:
         judge = "val" if "val" in hint_set.splits else ""
     training = named(learn, "train")
     validation = named(judge, "val") if judge else set()
-    photos = _with_taught_masks(hint_set, config)
+    photos = with_taught_masks(hint_set, config)
     judged = validation if config.segment is not None else set()  # only a segmenter is judged on new photos
     usable = [photo for photo in photos if photo.id in training]
     itself = one_stage(config)
@@ -91,7 +91,7 @@ def make_plan(hint_set: HintSet, config: RunConfig) -> Plan:
     return Plan(train, val, needs, by, sentences(usable, by, needs, photos, judged, config, hint_set.classes))
 
 
-def _with_taught_masks(hint_set: HintSet, config: RunConfig) -> list[Photo]:
+def with_taught_masks(hint_set: HintSet, config: RunConfig) -> list[Photo]:
     """Return the photos; where `data.learn_masks` says so, the true mask is a hint too.
 
     Raises:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from hintseg.config.settings import DataConfig
+from hintseg.config.run import RunConfig
 from hintseg.errors import RunError, join
+from hintseg.pipeline.begin import with_taught_masks
 from hintseg.run.folder import RunFolder
 from hintseg.types import HintSet, Photo, Supervision
 
@@ -24,7 +25,7 @@ OF_KIND = {
 """The recipe for photos of one kind of hint; the kind that says most about a photo comes first."""
 
 
-def choose_recipe(hint_set: HintSet, data: DataConfig) -> tuple[str, str]:
+def choose_recipe(hint_set: HintSet, config: RunConfig) -> tuple[str, str]:
     """Return the recipe for the hints of the training photos, and why in a sentence.
 
     Of each photo the hint counts that says most. Where all have the same, that one's recipe is taken, and of strokes
@@ -32,12 +33,14 @@ def choose_recipe(hint_set: HintSet, data: DataConfig) -> tuple[str, str]:
 
     Args:
         hint_set: The photos and their hints.
-        data: Which photos teach, and whose masks may.
+        config: Settings of any recipe: which photos teach, and whose masks may.
+
+    Raises:
+        LabelError: `data.learn_masks` names what is not there.
     """
-    split = "train" if data.train == AUTO else data.train
+    split = "train" if config.data.train == AUTO else config.data.train
     training = set(hint_set.splits.get(split, (photo.id for photo in hint_set.photos)))
-    learned = set() if data.learn_masks is None else set(hint_set.splits.get(data.learn_masks, training))
-    kinds = [_best(photo, photo.id in learned) for photo in hint_set.photos if photo.id in training]
+    kinds = [_best(photo) for photo in with_taught_masks(hint_set, config) if photo.id in training]
     counts = Counter(kind for kind in kinds if kind is not None)
     found = [kind for kind in OF_KIND if counts[kind]] or [Supervision.TAGS]
     alike = len(found) == 1 or found == [Supervision.SCRIBBLES, Supervision.POINTS]
@@ -54,7 +57,6 @@ def recipe_of(out: Path) -> str | None:
         return None
 
 
-def _best(photo: Photo, taught: bool) -> Supervision | None:
+def _best(photo: Photo) -> Supervision | None:
     """Return the kind of hint that says most about a photo."""
-    masks = {Supervision.MASKS} if taught and photo.truth is not None else set()
-    return next((kind for kind in OF_KIND if kind in photo.hints.kinds | masks), None)
+    return next((kind for kind in OF_KIND if kind in photo.hints.kinds), None)

@@ -38,6 +38,9 @@ SECONDS = {"tags": 1.0, "points": 2.4, "scribbles": 10.9, "boxes": 7.0, "masks":
 """What one hint takes a person: a tag, a click and a stroke on an object by Bearman et al., ECCV 2016 (1.0, 2.4, 10.9
 seconds), a box by Papadopoulos et al., ICCV 2017 (7.0), an outline of an object by Jain and Grauman, ICCV 2013 (54)."""
 
+SHORTEST = 0.5
+"""Hours between two amounts from which a slope is read."""
+
 SHARES = (0.125, 0.25, 0.5, 1.0)
 
 
@@ -127,6 +130,8 @@ def study(
 def next_hour(cells: Sequence[Cell]) -> list[str]:
     """Say what one more hour of each kind would buy, by the slope between its two largest amounts.
 
+    Where those are less than half an hour apart, what they brought is said as it is: a slope would go too far.
+
     Example:
         >>> small, large = Cell("tags", 0.5, 0, 50, 100, 0.5, 0.4), Cell("tags", 1.0, 0, 100, 200, 1.0, 0.41)
         >>> next_hour([small, large])
@@ -136,9 +141,12 @@ def next_hour(cells: Sequence[Cell]) -> list[str]:
     for kind, points in curves(cells).items():
         hours, miou = points[-1]
         text = f"{kind}: {hours:.1f} hours give mIoU {100 * miou:.1f}"
-        if len(points) > 1 and hours > points[-2][0]:
-            slope = (miou - points[-2][1]) / (hours - points[-2][0])
-            text += f"; one more hour about {100 * slope:+.1f} points"
+        if len(points) > 1 and (step := hours - points[-2][0]) > 0:
+            gain = 100 * (miou - points[-2][1])
+            far = step >= SHORTEST
+            text += (
+                f"; one more hour about {gain / step:+.1f} points" if far else f", {gain:+.1f} by the last {step:.2f}"
+            )
         said.append(text)
     return said
 
