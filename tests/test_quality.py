@@ -171,6 +171,25 @@ def test_what_cannot_be_listed_is_said_in_one_sentence(tmp_path: Path) -> None:
     Image.open(tmp_path / "photos" / "01.png").verify()
 
 
+def test_a_mask_that_no_longer_fits_its_photo_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path, 3)
+    Image.new("RGB", (SIZE[1] * 2, SIZE[0] * 2)).save(RunFolder.open(run).photos[1].path)
+    said = typed("review", run, "--list")
+    assert said.returncode == 2
+    assert f"has {SIZE[1]} x {SIZE[0]} pixels and its photo {SIZE[1] * 2} x {SIZE[0] * 2}" in said.stderr
+
+
+def test_an_order_that_says_nothing_is_called_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path, 3)
+    shutil.rmtree(run / "localize")
+    found = review_list(RunFolder.open(run))
+    assert (found.voices, [row.worth for row in found.photos]) == ((), [0, 0, 0])
+    said = typed("review", run, "--list")
+    assert said.returncode == 0
+    assert "the order says nothing" in " ".join(said.stdout.split())
+    assert "of the doubt" not in said.stdout
+
+
 def test_a_report_without_truth_says_what_to_look_at_first(tmp_path: Path) -> None:
     run = write_run(tmp_path, 12, truth=False)
     page = write_report(run).read_text("utf-8")

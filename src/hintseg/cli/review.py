@@ -86,13 +86,8 @@ def _print(found: ReviewList) -> None:
         table.add_row(row.id, f"{row.worth:.1%}", f"{row.doubt:.2f}", "; ".join(row.why) or "-")
     console.print(table)
     known = sorted(((v, name) for name, v in found.classes.items() if v is not None), reverse=True)
-    console.print("most doubtful classes: " + ", ".join(f"{name} {value:.2f}" for value, name in known[:8]))
-    more = len(found.photos) - SHOWN
-    first = found.photos[: max(1, len(found.photos) // 10)]
-    share = sum(row.worth for row in first)
-    compared = ", ".join(found.voices) or "nothing"
-    console.print(
-        f"{len(found.photos)} photos of stage '{found.stage}' compared with {compared}; the first {len(first)} have "
-        f"{share:.0%} of the doubt" + (f"; {more} more photos with --csv or --json" if more > 0 else ""),
-        highlight=False,
-    )
+    if known:
+        console.print("most doubtful classes: " + ", ".join(f"{name} {value:.2f}" for value, name in known[:8]))
+    compared = f" compared with {', '.join(found.voices)}" if found.voices else ""
+    more = f"; {len(found.photos) - SHOWN} more with --csv or --json" if len(found.photos) > SHOWN else ""
+    console.print(f"masks of stage '{found.stage}'{compared}: {found.summary}{more}", highlight=False)

@@ -114,6 +114,18 @@ class ReviewList(Facts):
     classes: dict[str, Share | None]
     photos: tuple[DoubtRow, ...]
 
+    @property
+    def summary(self) -> str:
+        """What the order is worth, in a sentence without its full stop."""
+        if not self.voices:
+            return (
+                f"nothing in the run labels these {len(self.photos)} photos a second time, so the order says nothing; "
+                "a stage that refines them, or a segmenter, would"
+            )
+        first = self.photos[: -(-len(self.photos) // 10)]
+        share = sum(row.worth for row in first)
+        return f"the first {len(first)} of {len(self.photos)} photos hold {share:.0%} of the doubt"
+
     def as_csv(self) -> str:
         """Return the list as CSV, a row a photo, without its objects."""
         file = io.StringIO()
@@ -196,7 +208,13 @@ def _look(
     edges = None
     try:
         rgb = read_photo(row.path)
-        edges = off_edges(rgb, mask) if rgb.shape[:2] == mask.shape else None
+        if rgb.shape[:2] != mask.shape:
+            (height, width), (own_height, own_width) = mask.shape, rgb.shape[:2]
+            raise RunError(
+                f"{run.mask_path(made.stage, row.id)} has {width} x {height} pixels and its photo {own_width} x "
+                f"{own_height}: one of them was changed since; bring it back, or start the run afresh"
+            )
+        edges = off_edges(rgb, mask)
     except PhotoError:
         logger.debug("%s: no photo, so its edges are not looked at", row.path)
     parts = parts_in_doubt(mask, against / max(asked, 1))

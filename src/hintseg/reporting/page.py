@@ -96,12 +96,9 @@ def _first(run: RunFolder) -> dict[str, Any] | None:
         {"id": row.id, "worth": words.percent(row.worth), "doubt": f"{row.doubt:.2f}", "why": "; ".join(row.why) or "–"}
         for row in found.photos[:_FIRST]
     ]
-    tenth = found.photos[: math.ceil(len(found.photos) / 10)]
-    share = words.percent(sum(row.worth for row in tenth))
     sentence = (
-        "Without truth nobody knows how good these masks are, but not all are equally doubtful: the first "
-        f"{len(tenth)} of {len(found.photos)} photos hold {share} of the doubt. `hintseg review {run.path}` opens "
-        "them, to be mended."
+        f"Without truth nobody knows how good these masks are. As far as the run can tell, {found.summary}. "
+        f"`hintseg review {run.path}` opens them, to be mended."
     )
     return {"rows": rows, "sentence": sentence}
 
