@@ -184,18 +184,22 @@ def test_kept_features_learn_from_marks(data: Path, tmp_path: Path, monkeypatch:
     assert min(losses) > 0, "clicks of one pixel are judged, whatever `every` says"
 
 
+def write_labels(data: Path, folder: Path, points: list[list[str]], tags: list[list[str]]) -> list[Path]:
+    """Write a table of points and one of tags, and return them."""
+    for name, rows in {"points.csv": points, "tags.csv": tags}.items():
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    shutil.copy(data / "points" / "classes.txt", folder / "classes.txt")
+    return [folder / "points.csv", folder / "tags.csv"]
+
+
 def test_photos_without_marks_are_left_out_and_said(data: Path, tmp_path: Path) -> None:
     with (data / "points" / "points.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     kept = [row for row in rows if row[0] not in ("train_0000.png", "train_0001.png", "train_0002.png")]
     with (data / "shapes" / "tags.csv").open(newline="") as file:
         tags = [row for row in csv.reader(file) if row[0] in ("train_0000.png", "train_0001.png")]
-    files: dict[str, list[list[str]]] = {"points.csv": [header, *kept], "tags.csv": [*tags, ["train_0002.png"]]}
-    for name, content in files.items():
-        with (tmp_path / name).open("w", newline="") as file:
-            csv.writer(file).writerows(content)
-    shutil.copy(data / "points" / "classes.txt", tmp_path / "classes.txt")
-    said = [tmp_path / "points.csv", tmp_path / "tags.csv"]
+    said = write_labels(data, tmp_path, [header, *kept], [*tags, ["train_0002.png"]])
     words = [*TINY, "segment.fit.epochs=1"]
     run = hintseg.train(data / "shapes", tmp_path / "run", recipe="points", labels=said, settings=words)
     plan = RunFolder.open(run.path).data.plan
@@ -210,11 +214,7 @@ def test_a_class_that_nothing_teaches_is_said(data: Path, tmp_path: Path) -> Non
     with (data / "shapes" / "tags.csv").open(newline="") as file:
         tags = list(csv.reader(file))
     gone = next(row[3] for row in rows if row[3] != "background")
-    for name, content in {"points.csv": [header, *(r for r in rows if r[3] != gone)], "tags.csv": tags}.items():
-        with (tmp_path / name).open("w", newline="") as file:
-            csv.writer(file).writerows(content)
-    shutil.copy(data / "points" / "classes.txt", tmp_path / "classes.txt")
-    said = [tmp_path / "points.csv", tmp_path / "tags.csv"]
+    said = write_labels(data, tmp_path, [header, *(r for r in rows if r[3] != gone)], tags)
     words = [*TINY, "segment.fit.epochs=1"]
     run = hintseg.train(data / "shapes", tmp_path / "run", recipe="points", labels=said, settings=words)
     sentences = [line for line in RunFolder.open(run.path).data.plan if line.startswith("nothing teaches")]

@@ -26,12 +26,13 @@ from hintseg.files.owned import owned
 from hintseg.hints import read_hints
 from hintseg.hints.masks import read_full, read_scribbles
 from hintseg.hints.simulate import Drawing, parts, simulate
+from hintseg.pipeline.choose_recipe import MIXED, OF_KIND
 from hintseg.pipeline.recipe import read_data, run_recipe
 from hintseg.reporting.figures import cost_curves
 from hintseg.training.watch import Watch
 from hintseg.types import IGNORE, Click, Hints, HintSet, Photo, Stroke, Supervision
 
-RECIPES = {"tags": "quick", "points": "points", "scribbles": "strokes", "boxes": "boxes", "masks": "full"}
+RECIPES = {str(kind): recipe for kind, recipe in OF_KIND.items()}
 """The recipe of each kind alone; a mixture takes `mixed`."""
 
 SECONDS = {"tags": 1.0, "points": 2.4, "scribbles": 10.9, "boxes": 7.0, "masks": 54.0}
@@ -262,7 +263,7 @@ def _run(
     block |= {"path": str(data)}
     if "masks" in part.splits:
         block |= {"learn_masks": "masks"}
-    recipe = RECIPES.get(kind, "mixed")
+    recipe = RECIPES.get(kind, MIXED)
     config = load_config(recipe, [*settings, f"seed={seed}"], data=block)
     run = run_recipe(config, out, resume=out.exists(), watch=watch, hint_set=part)
     judged = [row.miou for row in run.metrics if (row.kind, row.split) == ("segmentation", "val")]
