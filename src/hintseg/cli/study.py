@@ -36,8 +36,9 @@ def study(
 ) -> None:
     """What would more labels buy? Train on shares of the photos with each kind of hint, and draw mIoU over hours.
 
-    Hints that the data lacks are drawn out of its full masks. Each cell is a run of its own below OUT/runs; a study
-    that was stopped goes on where it was. OUT/curves.svg, study.csv and study.json hold what was found.
+    Hints that the data lacks are drawn out of its full masks. Each cell is a run of its own below OUT/runs, and none is
+    run twice: a study that was stopped goes on where it was. OUT/curves.svg, study.csv and study.json hold the cells
+    that were asked for last.
     """
     from rich.console import Console
     from rich.table import Table
