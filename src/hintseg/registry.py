@@ -75,6 +75,8 @@ OBJECTIVES: dict[str, Entry] = {
     "projection": Entry("hintseg.losses.projection:Projection", "boxes: their sides are touched (BoxInst, 2021)"),
     "pairwise": Entry("hintseg.losses.pairwise:Pairwise", "boxes: like neighbours have one label (BoxInst, 2021)"),
     "image_level": Entry("hintseg.losses.image_level:ImageLevel", "tags: a class somewhere, or nowhere (Bearman)"),
+    "teacher": Entry("hintseg.losses.teacher:Teacher", "unsaid pixels: what an average of itself is sure of"),
+    "consistency": Entry("hintseg.losses.consistency:Consistency", "photos without hints: strong views (UniMatch)"),
     "guided_attention": Entry("hintseg.losses.guided_attention:GuidedAttention", "of lgsa: attention within a class"),
     "window_affinity": Entry("hintseg.losses.window_affinity:WindowAffinity", "of afa, bmp: affinity of near cells"),
     "c2s": Entry("hintseg.losses.mutual:C2s", "of bmp: Branch-C teaches Branch-S"),

@@ -306,6 +306,9 @@ class Targets:
         trust: (B, H, W) float32, 0..1, how far to trust `pixels`; None: wholly.
         boxes: For each photo its boxes, (n, 5) float32: label 1..K, x0, y0, x1, y1 in pixels of the image; None where
             the data set reads no boxes.
+        taught: (B, C, h, w) float32, logits of a teacher, C = K + 1 with background first, without a gradient; very low
+            for classes known to be absent. None: there is no teacher. See `hintseg.methods.taught`.
+        views: So many images at the end are strong views of others: all that is known of them is what is `taught`.
     """
 
     tags: Tensor
@@ -314,6 +317,8 @@ class Targets:
     pixels: Tensor | None = None
     trust: Tensor | None = None
     boxes: tuple[Tensor, ...] | None = None
+    taught: Tensor | None = None
+    views: int = 0
 
     @property
     def possible(self) -> Tensor:
@@ -340,6 +345,8 @@ class Targets:
             None if self.pixels is None else moved(self.pixels),
             None if self.trust is None else moved(self.trust),
             None if self.boxes is None else tuple(moved(boxes) for boxes in self.boxes),
+            None if self.taught is None else moved(self.taught),
+            self.views,
         )
 
 

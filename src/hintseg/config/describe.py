@@ -112,7 +112,7 @@ def describe(kind: str, name: str) -> Description:
     if kind == "objectives":
         parts = sections(found.__doc__)
         listed = settings_of(found, leave_out=("name",))
-        facts = {"needs": _kinds(found.needs)}
+        facts = {"needs": _kinds(found.needs) or "nothing"}
         return Description(name, entry.summary, parts[""], parts.get("Source", ""), facts, "segment.objectives", listed)
     model = settings_class(kind, name)
     facts = _facts(entry, found, model)

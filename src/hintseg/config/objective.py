@@ -27,9 +27,12 @@ class Objective(Settings):
         weight: Factor of the loss.
         needs: What photos must have to be learned from. Targets that hold none of it are refused; single photos that
             lack it (pixels all 255, no tag known, no box) must contribute nothing, to the loss or to its gradient.
+            Empty: it learns from photos without any hint.
+        sees_images: Whether it looks at the images: else kept features of a frozen encoder may stand in for them.
     """
 
     needs: ClassVar[frozenset[Supervision]]
+    sees_images: ClassVar[bool] = True
     name: str
     weight: Annotated[float, Field(ge=0)] = 1.0
 

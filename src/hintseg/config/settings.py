@@ -195,8 +195,9 @@ class DataConfig(Settings):
         path: Folder of the data set.
         labels: Label file or folder, where it is not found below `path` by itself; or several, which are put together.
         format: A format name (`hintseg list formats`) or `auto`.
-        train: Name of the split to learn from; photos without any hint are left out. `auto`: `train` where the data
-            has such a list, `all` photos otherwise.
+        train: Name of the split to learn from; photos without any hint are left out, unless an objective of the
+            segmenter learns from those (`consistency`). `auto`: `train` where the data has such a list, `all` photos
+            otherwise.
         val: Name of the split to evaluate on; `auto`: `val` where the data has such a list and truth.
         background: Whether pixels may belong to no class: `none` for data in which every pixel has one.
         learn_masks: Whose true masks may be learned from: `all`, the name of a split, or a file with the id of a photo

@@ -28,6 +28,7 @@ class PixelObjective(Objective):
     """
 
     needs = frozenset({Supervision.MASKS})
+    sees_images = False
     key: ClassVar[str]
     every: Count = 1
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from hintseg.cam.maps import merge_twins, stretch
@@ -18,6 +18,7 @@ from hintseg.config.auto import Facts, epochs
 from hintseg.config.objective import MoreObjectives
 from hintseg.config.settings import Count, MethodConfig, Positive
 from hintseg.errors import ConfigError
+from hintseg.losses.teacher import TaughtObjective
 from hintseg.methods.deeplab import NEVER, with_background
 from hintseg.methods.method import ExtraLabels, Method, frozen
 from hintseg.nn.affinity import AffinityHead
@@ -75,6 +76,16 @@ class OneStageConfig(MethodConfig):
     par_reach: Reach = "crop"
     objectives: MoreObjectives = ()
     curve_photos: Annotated[int, Field(ge=0)] = 40
+
+    @field_validator("objectives")
+    @classmethod
+    def _without_teacher(cls, listed: MoreObjectives) -> MoreObjectives:
+        if names := [objective.name for objective in listed if isinstance(objective, TaughtObjective)]:
+            raise ValueError(
+                f"{' and '.join(names)} is for segmenters that learn from labels of pixels (deeplabv2, segformer_head, "
+                "lgsa); here the two branches teach each other"
+            )
+        return listed
 
     @property
     def watched(self) -> int:

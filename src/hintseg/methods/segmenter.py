@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal, Self, cast
 
+from pydantic import model_validator
 from torch import Tensor
 
 from hintseg.config.objective import Objective, Objectives
 from hintseg.config.settings import Count, MethodConfig
 from hintseg.errors import ConfigError
 from hintseg.losses.cross_entropy import CrossEntropy
-from hintseg.losses.pixels import PixelObjective
+from hintseg.losses.teacher import TaughtObjective
 from hintseg.methods.method import Method
 from hintseg.types import Batch, Prediction, Progress, Supervision, Targets
 
@@ -38,6 +39,16 @@ class SegmenterConfig(MethodConfig):
     trust: bool = False
     rounds: Count = 1
 
+    @model_validator(mode="after")
+    def _learns_from_hints(self) -> Self:
+        if all(isinstance(objective, TaughtObjective) for objective in self.objectives):
+            names = " and ".join(objective.name for objective in self.objectives)
+            raise ValueError(
+                f"objectives={names}: its teacher is the segmenter's own average, so nothing that a person said would "
+                "be learned; list cross_entropy too"
+            )
+        return self
+
     @property
     def needs(self) -> frozenset[Supervision]:
         """The kinds of hints that any of the objectives learns from."""
@@ -58,7 +69,7 @@ class Segmenter(Method):
     @property
     def objectives_see_labels_alone(self) -> bool:
         """Whether none of them may look at the images."""
-        return all(isinstance(objective, PixelObjective) for objective in self.objectives)
+        return not any(objective.sees_images for objective in self.objectives)
 
     def predict(self, images: Tensor, targets: Targets | None = None) -> Prediction:
         """Return what the network says of images, (B, 3, H, W) RGB in 0..1.

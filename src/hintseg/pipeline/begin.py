@@ -19,7 +19,18 @@ from hintseg.errors import ConfigError, LabelError, RunError, did_you_mean, join
 from hintseg.files.atomic import whole_file, write_json
 from hintseg.files.owned import OwnedFolder, owned, refuse_inputs
 from hintseg.formats.problems import Problems, read_text
-from hintseg.pipeline.plan import PLACED, Kind, Plan, direct, labelled_by, needs_of, of_person, sentences, words
+from hintseg.pipeline.plan import (
+    PLACED,
+    UNHINTED,
+    Kind,
+    Plan,
+    direct,
+    labelled_by,
+    needs_of,
+    of_person,
+    sentences,
+    words,
+)
 from hintseg.registry import methods, resolve
 from hintseg.run.fingerprint import broken
 from hintseg.run.folder import RunFolder
@@ -79,7 +90,7 @@ def make_plan(hint_set: HintSet, config: RunConfig) -> Plan:
     train = tuple(photo for photo in usable if photo.id in by)
     val = tuple(p for p in photos if p.id in judged and p.truth is not None)
     unmarked = bool(needs) and not any(needs & photo.hints.kinds for photo in usable)
-    if not train or unmarked:
+    if all(kind == UNHINTED for kind in by.values()) or unmarked:
         implied = "a mask" if alone else "tags, boxes or points"
         need = words(needs) if unmarked else implied
         raise LabelError(

@@ -139,7 +139,7 @@ def _train(
             classes=run.classes,
             background=run.background,
             steps=steps,
-            skipped=[photo.id for photo in data.photos if photo.id in found],
+            skipped=list(dict.fromkeys(photo.id for photo in data.photos if photo.id in found)),
         )
     machine.barrier()
 

@@ -3,8 +3,9 @@
 Photos may differ in what is said of them. A photo whose mask may be learned from is labelled by that; else one with the
 hints that the labeller of the stage `propose` needs by that stage, where the recipe has one; else one whose tags are
 known by `localize` and `refine`, or by the segmenter itself where it learns from tags; else one with what the
-segmenter's objectives learn from directly: the pixels under strokes and clicks, boxes or tags. What several say of one
-photo is put together by `combine`, in which what a person said of pixels wins.
+segmenter's objectives learn from directly: the pixels under strokes and clicks, boxes or tags; else, where an objective
+needs no hints (`consistency`), by what the segmenter itself is sure of. What several say of one photo is put together
+by `combine`, in which what a person said of pixels wins.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from hintseg.reviewing.schema import PERSON
 from hintseg.types import BACKGROUND, IGNORE, Hints, Mark, MaskFile, Photo, Shape, Supervision
 
 Kind = str
-"""What teaches by a photo: `masks`, `tags`, `boxes`, the kinds of hints that the labeller of `propose` needs, or those
-of which pixels are learned directly."""
+"""What teaches by a photo: `masks`, `tags`, `boxes`, the kinds of hints that the labeller of `propose` needs, those of
+which pixels are learned directly, or `UNHINTED`."""
+
+UNHINTED = "no hint"
+"""What teaches by a photo that an objective learns from which needs no hints."""
 
 PLACED = frozenset({Supervision.SCRIBBLES, Supervision.POINTS})
 """The hints that say what single pixels are."""
@@ -91,6 +95,14 @@ def direct(config: RunConfig) -> frozenset[Supervision]:
     return pixels | (wanted & {Supervision.BOXES, Supervision.TAGS})
 
 
+def learns_unhinted(config: RunConfig) -> bool:
+    """Return whether an objective of the segmenter learns from photos without any hint."""
+    from hintseg.methods.segmenter import SegmenterConfig  # with torch, which masks are written without
+
+    listed = config.segment.objectives if isinstance(config.segment, SegmenterConfig) else ()
+    return not all(objective.needs for objective in listed)
+
+
 def serves(needs: frozenset[Supervision], hints: Hints) -> bool:
     """Return whether a labeller can label a photo: it has one of the hints needed, or is known to show nothing."""
     return bool(needs) and (bool(needs & hints.kinds) or shows_nothing(hints))
@@ -130,7 +142,8 @@ def labelled_by(photo: Photo, config: RunConfig, needs: frozenset[Supervision], 
     kinds = direct(config)
     if serves(kinds & PLACED, hints):
         return words(PLACED)
-    return next((str(kind) for kind in (Supervision.BOXES, Supervision.TAGS) if kind in kinds & hints.kinds), None)
+    found = next((str(kind) for kind in (Supervision.BOXES, Supervision.TAGS) if kind in kinds & hints.kinds), None)
+    return UNHINTED if found is None and learns_unhinted(config) else found
 
 
 def sentences(
@@ -162,6 +175,8 @@ def sentences(
             chosen = [getattr(config, name) for name in (*before, "segment")]
             methods = ", ".join(settings.method for settings in chosen if settings is not None)
             said.append(f"{counts[kind]} photos teach by {kind}" + (f" ({methods})" if methods else ""))
+    if counts[UNHINTED]:
+        said.append(f"{counts[UNHINTED]} photos teach by what the segmenter is sure of, as nothing else labels them")
     reasons = Counter(_kinds(photo) for photo in usable if photo.id not in by)
     for kinds, count in sorted(reasons.items()):
         why = f"recipe '{config.recipe}' learns nothing from {kinds}" if kinds else "nothing is said of them"
@@ -197,7 +212,7 @@ def _untaught(usable: Sequence[Photo], by: Mapping[str, Kind], classes: int) -> 
         if kind == "masks":
             painted = mask.shows if isinstance(mask, MaskFile) else {mark.label for mark in mask or ()}
             taught |= tags if painted is None else painted
-        elif kind is not None:
+        elif kind not in (None, UNHINTED):
             taught |= tags if kind == "tags" else shown(photo.hints)
     return [label for label in range(1, classes + 1) if label in there - taught]
 

@@ -30,6 +30,7 @@ from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.methods.method import Method
 from hintseg.methods.refiner import Refiner, RefinerConfig
 from hintseg.methods.segmenter import SegmenterConfig
+from hintseg.methods.taught import with_teacher
 from hintseg.pipeline.each_photo import each_photo, on_threads
 from hintseg.pipeline.evidence import EvidenceStore, marks_of, read_trust, teaches_trust, write_trust
 from hintseg.pipeline.extras import write_pictures_of
@@ -44,7 +45,18 @@ from hintseg.pipeline.maps import (
     tag_rows,
     write_class_maps,
 )
-from hintseg.pipeline.plan import combine, direct, of_person, overruled, placed, shows_nothing
+from hintseg.pipeline.plan import (
+    UNHINTED,
+    combine,
+    direct,
+    labelled_by,
+    learns_unhinted,
+    needs_of,
+    of_person,
+    overruled,
+    placed,
+    shows_nothing,
+)
 from hintseg.pipeline.rounds import Rounds
 from hintseg.pipeline.tiles import strongest_grown, tiled
 from hintseg.refine import dense_crf
@@ -280,6 +292,7 @@ def train_on_photos(
     after_epoch: Callable[[Method, int, int], None] | None = None,
 ) -> Method:
     """Train a stage's network on whole photos, within its wrapper where it has one, or for its next round."""
+    shown = evenly(photos, config) if isinstance(settings, SegmenterConfig) else photos
     sources = None if wrapper is None else wrapper.sources
     labels = masks if wrapper is None else wrapper.masks
     trust, start, seed = None, None, config.seed
@@ -292,10 +305,10 @@ def train_on_photos(
         crop, classes = int(fit.crop), len(run.classes)
         kept = keep(method, photos, config, watch) if wrapper is None else None
         if kept is not None:
-            return FeatureDataset(photos, classes, kept.read, kept.strides, crop, labels, trust=trust, seed=seed)
+            return FeatureDataset(shown, classes, kept.read, kept.strides, crop, labels, trust=trust, seed=seed)
         transform = TrainingTransform(crop, fit.scale, fit.jitter, config.data.longest_side)  # type: ignore[arg-type]
         boxes = isinstance(settings, SegmenterConfig) and Supervision.BOXES in settings.needs
-        return PhotoDataset(photos, classes, transform, labels, trust=trust, sources=sources, boxes=boxes, seed=seed)
+        return PhotoDataset(shown, classes, transform, labels, trust=trust, sources=sources, boxes=boxes, seed=seed)
 
     side = _median_side(photos, config.data.longest_side)
     return learn(
@@ -304,13 +317,23 @@ def train_on_photos(
         settings,
         config,
         watch,
-        examples=len(photos),
+        examples=len(shown),
         side=side,
         dataset=dataset,
-        wrap=wrapper.wrap if wrapper is not None else lambda method: method,
+        wrap=wrapper.wrap if wrapper is not None else with_teacher,
         after_epoch=after_epoch,
         start=start,
     )
+
+
+def evenly(photos: Sequence[Photo], config: RunConfig) -> Sequence[Photo]:
+    """Return the photos of an epoch: beside many without hints the others occur several times, to be half of it."""
+    if not learns_unhinted(config):
+        return photos
+    needs = needs_of(config)
+    without = {photo.id for photo in photos if labelled_by(photo, config, needs, one_stage=False) == UNHINTED}
+    hinted = [photo for photo in photos if photo.id not in without]
+    return [*hinted * (max(1, round(len(without) / len(hinted))) - 1), *photos]
 
 
 def _write_labels(
