@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hintseg.data.shapes import write_shapes
 from hintseg.labellers.grabcut import GrabCut
 from hintseg.labellers.marks import Marks
 from hintseg.labellers.strokes import Strokes
+from hintseg.reporting.kinds import kinds_of_hints
 from hintseg.run.folder import RunFolder
 from hintseg.types import Box, Click, Hints, Mark, Tags
 
@@ -83,4 +85,11 @@ def test_photos_of_every_kind_teach_in_one_run(tmp_path: Path, monkeypatch: pyte
     assert "8 photos teach by boxes or points or scribbles" in plan
     assert "4 photos teach by tags" in plan
     assert len(list((run.path / "labels").glob("*.png"))) == 12
+    given = {row.kind: row for row in kinds_of_hints(run)}
+    assert {kind: row.photos for kind, row in given.items()} == {"boxes": 4, "points": 4, "tags": 4}
+    assert all(row.labelled is not None and 0 < row.labelled <= 1 for row in given.values())
+    assert all(row.miou is not None and 0 < row.miou < 1 for row in given.values())
+    report = (run.path / "report.html").read_text()
+    assert "What each kind of hint gave" in report
+    assert re.search(r"<td>boxes</td><td class=\"number\">4</td><td class=\"number\">[\d.]+ %</td>", report)
     assert any((row.kind, row.split) == ("segmentation", "val") for row in run.metrics)

@@ -25,6 +25,7 @@ from hintseg.pipeline.plan import (
     Kind,
     Plan,
     direct,
+    kinds_by,
     labelled_by,
     needs_of,
     of_person,
@@ -216,7 +217,7 @@ def _write_beginning(
         if labels.is_file():
             hashes[str(labels)] = hashlib.sha256(labels.read_bytes()).hexdigest()
     add_event(run.path / "history.csv", "began")
-    write_json(run.path / "photos.json", photos)
+    _write_photos(run, plan, photos)
     run.write_manifest(
         Manifest(
             hintseg=version("hintseg"),
@@ -241,6 +242,12 @@ def _write_beginning(
     )
     write_json(run.path / "metrics.json", [])
     _write_config(run, config)
+
+
+def _write_photos(run: RunFolder, plan: Plan, photos: list[dict[str, Any]]) -> None:
+    """Write the photos; what labels each is beside what the labels say, whose hash is compared."""
+    by = {photo.id: {"by": kinds_by(photo.hints, plan.by[photo.id])} for photo in plan.train}
+    write_json(run.path / "photos.json", [row | (by[row["id"]] if row["split"] == "train" else {}) for row in photos])
 
 
 def _write_config(run: RunFolder, config: RunConfig) -> None:
@@ -300,7 +307,7 @@ def _go_on(
             manifest.stages.setdefault(stage, StageFacts())
     data = manifest.data.model_copy(update={"plan": plan.sentences, "hashes": manifest.data.hashes | digests})
     if manifest.model_copy(update={"data": data}) != run.manifest:
-        write_json(run.path / "photos.json", photos)
+        _write_photos(run, plan, photos)
         run.write_manifest(manifest.model_copy(update={"data": data}))
     if config != before:
         _write_config(run, config)

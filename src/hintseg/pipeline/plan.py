@@ -146,6 +146,22 @@ def labelled_by(photo: Photo, config: RunConfig, needs: frozenset[Supervision], 
     return UNHINTED if found is None and learns_unhinted(config) else found
 
 
+def kinds_by(hints: Hints, by: Kind) -> tuple[str, ...]:
+    """Return the kinds of hints that label a photo: those it has of what labels it, and what wins over that.
+
+    Example:
+        >>> from hintseg.types import Click, Tags
+        >>> clicked = Hints(Tags(frozenset({1})), marks=(Mark(1, Click(3, 3)),))
+        >>> kinds_by(clicked, "boxes or points or scribbles"), kinds_by(clicked, "tags"), kinds_by(Hints(), UNHINTED)
+        (('points',), ('tags', 'points'), ('no hint',))
+    """
+    if by in ("masks", UNHINTED):
+        return (by,)
+    given = [str(kind) for kind in Supervision if kind in hints.kinds]
+    found = [kind for kind in given if kind in by.split(" or ")] or ["tags"]  # also of a photo that shows nothing
+    return (*found, *(kind for kind in given if kind in PLACED and kind not in found))
+
+
 def sentences(
     usable: Sequence[Photo],
     by: Mapping[str, Kind],

@@ -16,6 +16,7 @@ from hintseg.errors import join
 from hintseg.files.atomic import whole_file
 from hintseg.quality.review_list import review_list
 from hintseg.reporting import figures, pictures, words
+from hintseg.reporting.kinds import KindRow, kinds_of_hints
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import MASK_KINDS, SWEPT_KINDS, MetricRow, PhotoRow, Show, Stage, StageFacts
 
@@ -70,6 +71,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "config_text": _text(run.path / "config.yaml"),
         "results": [_result(row) for row in run.metrics if not row.oracle],
         "oracle_results": [_result(row) for row in run.metrics if row.oracle],
+        "kinds": [_kind(row) for row in kinds_of_hints(run)],
         "thresholds": [t for stage in MASK_KINDS if (t := _threshold(run, stage))],
         **_classes(run),
         "wrapper": _wrapper(run),
@@ -147,6 +149,11 @@ def _result(metric: MetricRow) -> dict[str, Any]:
         "threshold": "–" if metric.threshold is None else f"{metric.threshold:.2f}",
         "protocol": metric.protocol,
     }
+
+
+def _kind(row: KindRow) -> dict[str, Any]:
+    shares = {name: words.percent(getattr(row, name)) for name in ("labelled", "kept", "miou")}
+    return {"kind": row.kind, "photos": row.photos} | shares
 
 
 def _hundredths(value: float | None) -> str:

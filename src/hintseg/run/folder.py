@@ -214,6 +214,18 @@ class RunFolder:
         """Return where a photo's true mask lies, whether it exists or not."""
         return self.path / "truth" / f"{photo_id}.png"
 
+    def label_path(self, photo_id: str) -> Path:
+        """Return where what the segmenter learns of a photo lies, whether it exists or not."""
+        return self.path / "labels" / f"{photo_id}.png"
+
+    def relabelled_path(self, photo_id: str) -> Path | None:
+        """Return where the last round of the segmenter labelled a photo anew; None where none did."""
+        found = (self.path / "segment" / "rounds").glob("*/labels")
+        for folder in sorted(found, key=lambda folder: int(folder.parent.name), reverse=True):
+            if (path := folder / f"{photo_id}.png").is_file():
+                return path
+        return None
+
     def maps_path(self, photo_id: str, stages: Sequence[Stage]) -> Path | None:
         """Return where one of `stages` left a photo's class maps; None where none did."""
         paths = [self.path / stage / "maps" / f"{photo_id}.npz" for stage in ("localize", "segment") if stage in stages]

@@ -156,6 +156,7 @@ class PhotoRow(Facts):
         points: Rows of class id (0: background), x, y in pixels.
         scribbles: The file of its strokes.
         truth: Whether its true mask is known.
+        by: The kinds of hints that label it for the segmenter; none of a photo that judges.
     """
 
     id: str
@@ -166,6 +167,7 @@ class PhotoRow(Facts):
     points: tuple[tuple[Label, Finite, Finite], ...] | None
     scribbles: str | None
     truth: bool
+    by: tuple[str, ...] = ()
 
 
 class MetricRow(Facts):
