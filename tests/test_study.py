@@ -12,8 +12,11 @@ import hintseg
 from hintseg.cli.app import app
 from hintseg.data.shapes import write_shapes
 from hintseg.errors import ConfigError, LabelError
-from hintseg.pipeline.study import Cell, curves, next_hour
+from hintseg.labellers.filled import Filled
+from hintseg.pipeline.study import SECONDS, Cell, caption, curves, next_hour
+from hintseg.reporting.figures import cost_curves
 from hintseg.run.folder import RunFolder
+from made import given, of
 
 TINY = [
     *("backbone.name=resnet10t", "backbone.weights=random", "backbone.levels=null", "backbone.freeze=none"),
@@ -40,7 +43,9 @@ def test_masks_and_a_mixture(data: Path, tmp_path: Path) -> None:
     assert taught[0] < taught[1]
     rows = list(csv.DictReader((tmp_path / "s/study.csv").open()))
     assert [float(row["miou"]) for row in rows] == [cell.miou for cell in cells]
-    assert (tmp_path / "s/curves.svg").read_bytes().startswith(b"<?xml")
+    picture = (tmp_path / "s/curves.svg").read_text()
+    assert "hours of labelling" in picture
+    assert "the outline of an object 54 s (Jain and Grauman, ICCV 2013)" in picture
     again = hintseg.study(data, tmp_path / "s", kinds=["masks"], shares=[0.5, 1], settings=words)
     assert again == cells, "finished runs are not run again"
 
@@ -55,6 +60,27 @@ def test_boxes_are_drawn_where_the_data_has_none(tmp_path: Path) -> None:
     assert (tmp_path / "s/drawn/boxes/boxes.csv").is_file()
     assert cells[0].hints >= 6
     assert cells[0].hours == pytest.approx(cells[0].hints * 7 / 3600)
+
+
+def test_a_kind_may_have_another_recipe(data: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("propose:\n  method: filled\nsegment:\n  method: deeplabv2\n")
+    words = [word for word in TINY if not word.startswith("localize")]
+    hintseg.study(data, tmp_path / "s", kinds=["boxes"], shares=[1], recipes={"boxes": str(recipe)}, settings=words)
+    config = RunFolder.open(tmp_path / "s/runs/boxes-1-0").config
+    assert of(Filled, config.propose)
+    assert given(config.segment).method == "deeplabv2"
+    with pytest.raises(ConfigError, match=r"a recipe is given for 'box'; did you mean 'boxes'.*the study is of boxes"):
+        hintseg.study(data, tmp_path / "s", kinds=["boxes"], recipes={"box": "mixed"})
+    result = CliRunner().invoke(app, ["study", str(data), "--out", str(tmp_path / "s"), "--recipe", "mixed"])
+    assert "--recipe: 'mixed' is not of the form NAME=VALUE" in str(result.exception)
+
+
+def test_the_picture_is_the_same_each_time_and_small() -> None:
+    found = {"tags": [(0.1, 0.2), (1.0, 0.4)], "masks": [(2.0, 0.3), (20.0, 0.5)]}
+    pictures = {cost_curves(found, caption(list(found), SECONDS)) for _ in range(2)}
+    assert len(pictures) == 1
+    assert len(pictures.pop()) < 40_000
 
 
 def test_curves_are_means_over_seeds() -> None:

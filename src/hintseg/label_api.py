@@ -190,6 +190,7 @@ def study(
     shares: Sequence[float] = (0.125, 0.25, 0.5, 1.0),
     seeds: Sequence[int] = (0,),
     seconds: Mapping[str, float] | None = None,
+    recipes: Mapping[str, str] | None = None,
     labels: Labels | None = None,
     format: str = "auto",
     background: bool = True,
@@ -205,6 +206,7 @@ def study(
         shares: Of the training photos, above 0, at most 1.
         seeds: Of the runs.
         seconds: What one hint of a kind takes a person, where it is not what the literature says.
+        recipes: Recipes of some kinds, names or files, in place of those that `train` takes for them.
         labels: As for `train`.
         format: As for `train`.
         background: As for `train`.
@@ -231,6 +233,7 @@ def study(
         shares=shares,
         seeds=seeds,
         seconds=SECONDS | dict(seconds or {}),
+        recipes=dict(recipes or {}),
         settings=setting_words(settings),
         block=block,
         watch=watch,

@@ -53,6 +53,22 @@ def numbers(text: str, option: str) -> list[float]:
     return [named_number(f"x={word}", option)[1] for word in text.split(",")]
 
 
+def named(word: str, option: str) -> tuple[str, str]:
+    """Return the name and the text of NAME=TEXT.
+
+    Raises:
+        ConfigError: It is not of that form.
+
+    Example:
+        >>> named("boxes=mixed", "--recipe")
+        ('boxes', 'mixed')
+    """
+    name, _, text = word.partition("=")
+    if not (name and text):
+        raise ConfigError(f"{option}: '{word}' is not of the form NAME=VALUE; give such as boxes=mixed")
+    return name, text
+
+
 def named_number(word: str, option: str) -> tuple[str, float]:
     """Return the name and the number of NAME=NUMBER.
 

@@ -30,6 +30,10 @@ def study(
     cost: Annotated[
         list[str] | None, typer.Option(help="Seconds a hint takes you, such as boxes=7; may be given several times.")
     ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="Recipe of a kind in place of its own, such as boxes=mixed; may be given several times."),
+    ] = None,
     labels: options.Labels = None,
     format: options.Format = "auto",
     no_background: options.NoBackground = False,
@@ -53,6 +57,7 @@ def study(
         shares=options.numbers(shares, "--shares"),
         seeds=[int(number) for number in options.numbers(seeds, "--seeds")],
         seconds=dict(options.named_number(word, "--cost") for word in cost or ()),
+        recipes=dict(options.named(word, "--recipe") for word in recipe or ()),
         labels=labels,
         format=format,
         background=not no_background,

@@ -39,6 +39,15 @@ SECONDS = {"tags": 1.0, "points": 2.4, "scribbles": 10.9, "boxes": 7.0, "masks":
 """What one hint takes a person: a tag, a click and a stroke on an object by Bearman et al., ECCV 2016 (1.0, 2.4, 10.9
 seconds), a box by Papadopoulos et al., ICCV 2017 (7.0), an outline of an object by Jain and Grauman, ICCV 2013 (54)."""
 
+COST_OF = {
+    "tags": "a tag {} (Bearman et al., ECCV 2016)",
+    "points": "a click {} (Bearman et al., ECCV 2016)",
+    "scribbles": "a stroke {} (Bearman et al., ECCV 2016)",
+    "boxes": "a box {} (Papadopoulos et al., ICCV 2017)",
+    "masks": "the outline of an object {} (Jain and Grauman, ICCV 2013)",
+}
+"""How the caption of the picture names what a hint takes."""
+
 SHORTEST = 0.5
 """Hours between two amounts from which a slope is read."""
 
@@ -76,6 +85,7 @@ def study(
     shares: Sequence[float] = SHARES,
     seeds: Sequence[int] = (0,),
     seconds: Mapping[str, float] = SECONDS,
+    recipes: Mapping[str, str] = MappingProxyType({}),
     settings: Sequence[str] = (),
     block: Mapping[str, Any] = MappingProxyType({}),
     watch: Watch | None = None,
@@ -89,6 +99,7 @@ def study(
         shares: Of the training photos, 0..1.
         seeds: Of the runs.
         seconds: What one hint of each kind takes a person.
+        recipes: Those of some kinds, names or files, in place of their own.
         settings: Dotted settings of all runs.
         block: Values of the `data` block besides the path.
         watch: Told about the progress.
@@ -106,6 +117,11 @@ def study(
     hint_set = read_data(base.data)
     train, val = _split(hint_set)
     kinds = kinds or _found(train)
+    if unknown := sorted(recipes.keys() - {*kinds}):
+        raise ConfigError(
+            f"a recipe is given for '{unknown[0]}'{did_you_mean(unknown[0], list(kinds))}, and the study is of "
+            f"{', '.join(kinds)}"
+        )
     with owned(out, "study"):
         hints = {kind: _hints(hint_set, train, kind, out, base, watch) for kind in _parts(kinds)}
         cells = []
@@ -118,11 +134,12 @@ def study(
                     part = replace(hint_set, photos=(*taught, *val), splits=_splits(taught, val))
                     name = f"{kind}-{share:g}-{seed}"
                     watch.line(f"study: {name}, {len(taught)} photos")
-                    miou = _run(out / "runs" / name, kind, part, seed, settings, dict(block), data, watch)
+                    recipe = recipes.get(kind, RECIPES.get(kind, MIXED))
+                    miou = _run(out / "runs" / name, recipe, part, seed, settings, dict(block), data, watch)
                     counts = {one: _count(one, taught, hint_set) for one in kind.split("+")}
                     hours = sum(seconds[one] * count for one, count in counts.items()) / 3600
                     cells.append(Cell(kind, share, seed, len(chosen), sum(counts.values()), hours, miou))
-                    _write(out, cells)
+                    _write(out, cells, seconds)
         for sentence in next_hour(cells):
             watch.line(f"study: {sentence}")
     return cells
@@ -251,7 +268,7 @@ def _taught(
 
 def _run(
     out: Path,
-    kind: str,
+    recipe: str,
     part: HintSet,
     seed: int,
     settings: Sequence[str],
@@ -263,7 +280,6 @@ def _run(
     block |= {"path": str(data)}
     if "masks" in part.splits:
         block |= {"learn_masks": "masks"}
-    recipe = RECIPES.get(kind, MIXED)
     config = load_config(recipe, [*settings, f"seed={seed}"], data=block)
     run = run_recipe(config, out, resume=out.exists(), watch=watch, hint_set=part)
     judged = [row.miou for row in run.metrics if (row.kind, row.split) == ("segmentation", "val")]
@@ -292,7 +308,21 @@ def _count(kind: str, photos: Sequence[Photo], hint_set: HintSet) -> int:
     return total
 
 
-def _write(out: Path, cells: Sequence[Cell]) -> None:
+def caption(kinds: Sequence[str], seconds: Mapping[str, float]) -> str:
+    """Say what the hints of some kinds take a person, and who measured it.
+
+    Example:
+        >>> caption(["tags+boxes"], {"tags": 1.0, "boxes": 5.0})
+        'A hint takes: a tag 1 s (Bearman et al., ECCV 2016), a box 5 s.'
+    """
+    parts = dict.fromkeys(part for kind in kinds for part in kind.split("+"))
+    said = [COST_OF[part].format(f"{seconds[part]:g} s") for part in parts]
+    cited = [seconds[part] == SECONDS[part] for part in parts]
+    shown = [text if own else text.split(" (")[0] for text, own in zip(said, cited, strict=True)]
+    return f"A hint takes: {', '.join(shown)}."
+
+
+def _write(out: Path, cells: Sequence[Cell], seconds: Mapping[str, float]) -> None:
     rows = [asdict(cell) for cell in cells]
     write_json(out / "study.json", rows)
     text = io.StringIO(newline="")
@@ -302,4 +332,5 @@ def _write(out: Path, cells: Sequence[Cell]) -> None:
     with whole_file(out / "study.csv") as file:
         file.write(text.getvalue().encode())
     with whole_file(out / "curves.svg") as file:
-        file.write(cost_curves(curves(cells)))
+        found = curves(cells)
+        file.write(cost_curves(found, caption(list(found), seconds)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -162,14 +163,15 @@ def measured_curves(steps: Sequence[float], curves: Mapping[str, Sequence[float]
         return _svg(figure)
 
 
-def cost_curves(curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
+def cost_curves(curves: Mapping[str, Sequence[tuple[float, float]]], caption: str) -> bytes:
     """Draw mIoU over the hours of labelling, an SVG file.
 
     Args:
         curves: Points (hours, mIoU 0..1) of each kind of hint.
+        caption: What stands below, such as whence the hours are.
     """
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.subplots()
         for index, (kind, points) in enumerate(curves.items()):
             hours, miou = zip(*points, strict=True)
@@ -179,6 +181,7 @@ def cost_curves(curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
         axes.set_ylabel("mIoU, %")
         axes.grid(color="#eeeeee")
         axes.legend()
+        figure.supxlabel(textwrap.fill(caption, 120), x=0.01, ha="left", fontsize=6.5, color="#5a6572")
         return _svg_bytes(figure)
 
 
