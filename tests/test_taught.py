@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import hintseg
 from golden import cases
 from hintseg.config.loader import load_config
+from hintseg.config.settings import FitConfig, TrainerConfig
+from hintseg.data.dataset import PhotoDataset, train_loader
+from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import ConfigError, LabelError
 from hintseg.losses.consistency import Consistency
 from hintseg.losses.teacher import Teacher
@@ -21,7 +27,8 @@ from hintseg.methods.segmenter import Segmenter
 from hintseg.methods.taught import MOMENTUM, Taught, cut_mix, dropped, strong_view, with_teacher, with_views
 from hintseg.registry import METHODS, resolve
 from hintseg.run.folder import RunFolder
-from hintseg.types import Batch, Features, Prediction, Progress, Targets
+from hintseg.training.fit import fit
+from hintseg.types import Batch, Features, Photo, Prediction, Progress, Targets
 from made import given, of, rand
 from small_runs import QUICK, write_squares
 
@@ -243,6 +250,41 @@ def test_kept_features_have_no_colours_so_their_own_channels_are_dropped() -> No
     assert not known.tags_known[4:].any()
     assert (given(known.pixels)[4:] == 255).all()
     assert torch.equal(known.windows[4:], targets.windows[[1, 3]])
+
+
+def test_a_training_with_a_teacher_that_went_on_ends_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [Photo(str(i), tmp_path / f"{i}.png") for i in range(8)]
+    for i, photo in enumerate(photos):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (48, 48, 3), np.uint8)).save(photo.path)
+    half = np.zeros((48, 48), np.uint8)
+    half[:, 24:] = 1
+    words: dict[str, Any] = {"optimizer": "adamw", "lr": 0.01, "head_lr": 1.0, "weight_decay": 0.0, "warmup": 0.0}
+    settings = FitConfig(epochs=2, batch_size=4, crop=48, scale=(1.0, 1.0), **words)
+    trainer = TrainerConfig(accelerator="cpu", workers=0, precision="32-true")
+
+    def train(folder: Path) -> dict[str, Tensor]:
+        folder.mkdir(exist_ok=True)
+        data = PhotoDataset(photos, 3, TrainingTransform(48, (1.0, 1.0)), lambda one: half if one.id < "4" else None)
+        method = built("cross_entropy", "teacher", "consistency")
+        fit(with_teacher(method), train_loader(data, batch_size=4), settings, trainer, folder, resume=True)
+        return method.state_dict()
+
+    whole, losses = train(tmp_path / "whole"), Taught.losses
+
+    def stops(method: Taught, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+        return losses(method, batch, progress)
+
+    monkeypatch.setattr(Taught, "losses", stops)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "stopped")
+    monkeypatch.setattr(Taught, "losses", losses)
+    again = train(tmp_path / "stopped")
+    assert list(again) == list(whole)
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
 # --- whole runs -----------------------------------------------------------------------------------------------------
