@@ -20,6 +20,8 @@ from hintseg.errors import ConfigError
 from hintseg.hints import read_hints
 from hintseg.hints.marks import read_marks
 from hintseg.labellers.labeller import Evidence
+from hintseg.labellers.marks import Marks
+from hintseg.labellers.strokes import Strokes
 from hintseg.losses.balanced_cross_entropy import BalancedCrossEntropy
 from hintseg.losses.cross_entropy import CrossEntropy
 from hintseg.nn.resize import grow
@@ -27,8 +29,8 @@ from hintseg.pipeline.plan import combine
 from hintseg.run.fingerprint import broken
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png
-from hintseg.types import Box, Hints, Mark, Photo, Prediction, Progress, Stroke, Tags, Targets
-from made import given, rand
+from hintseg.types import Box, Click, Hints, Mark, Photo, Prediction, Progress, Stroke, Tags, Targets
+from made import given, of, rand
 
 DIRECT = "propose=null"
 
@@ -231,7 +233,14 @@ def test_a_recipe_of_marks_without_any_says_what_it_needs(data: Path, tmp_path: 
 
 def test_the_radius_of_clicks_makes_the_labels_again() -> None:
     one, two = (load_config("points", [f"data.click_px={px}"], data={"path": "photos"}) for px in (2.0, 4.0))
-    assert [part.key for part in broken(one, two)] == [("segment", "learn")]
+    assert [part.key for part in broken(one, two)] == [("propose", "learn"), ("segment", "learn")]
+    config = load_config("points", ["data.click_px=30", "propose.method=marks"], data={"path": "photos"})
+    photo, clicked = np.full((100, 100, 3), 99, np.uint8), Hints(marks=(Mark(1, Click(50, 50)), Mark(0, Click(2, 2))))
+    for labeller in (of(Marks, config.propose), Strokes()):
+        sure = [one.label(photo, clicked).trust for one in (labeller.told(config.data), labeller)]
+        discs = [(given(trust)[30:70, 30:70] == 1).sum() for trust in sure]
+        assert discs[0] > 4 * discs[1] > 0
+    assert Strokes(click_px=1).told(config.data).click_px == 1
 
 
 def test_unlabelled_images_contribute_nothing_to_the_mean() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from hintseg.config.run import FreeMethod
-from hintseg.config.settings import FitConfig, MethodConfig
+from hintseg.config.settings import DataConfig, FitConfig, MethodConfig
 from hintseg.errors import LabelError, ShapeError, join
 from hintseg.registry import labellers, resolve
 from hintseg.store.instances import Instances
@@ -128,6 +128,10 @@ class Labeller(FreeMethod):
     def how(self) -> str:
         """How it works, in a few words, for the protocol of a result."""
         return self.title or self.method
+
+    def told(self, data: DataConfig) -> Self:
+        """Return the labeller with what it leaves open as the settings of the data have it; by default as it is."""
+        return self
 
     def label(self, rgb: Bytes, hints: Hints) -> Evidence:
         """Say what is known about the pixels of a photo.

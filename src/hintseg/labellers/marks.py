@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
+from hintseg.config.settings import DataConfig
 from hintseg.labellers.grabcut import GrabCut
 from hintseg.labellers.labeller import Bytes, Evidence, Labeller, check
 from hintseg.labellers.strokes import Strokes
@@ -29,6 +30,10 @@ class Marks(Labeller):
     method: Literal["marks"] = "marks"
     boxes: GrabCut = GrabCut()
     strokes: Strokes = Strokes()
+
+    def told(self, data: DataConfig) -> Self:
+        """Tell `strokes`."""
+        return self.model_copy(update={"strokes": self.strokes.told(data)})
 
     def label(self, rgb: Bytes, hints: Hints) -> Evidence:
         """Label a photo by all of its marks."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from hintseg.config.settings import CLICK_PX, Positive
+from hintseg.config.settings import CLICK_PX, Auto, DataConfig, Positive
 from hintseg.data.transforms import reduction
 from hintseg.hints.marks import read_marks
 from hintseg.labellers.labeller import Bytes, Evidence, Labeller, check
@@ -42,7 +42,7 @@ class Strokes(Labeller):
 
     Attributes:
         method: `strokes`.
-        click_px: Radius of the disc that a click stands for, as of `data.click_px`.
+        click_px: Radius of the disc that a click is spread from, as of `data.click_px`; `auto`: that.
         longest: Larger photos are reduced to this longer side, pixels, meanwhile.
         smooth: Standard deviation of the Gaussian that the reduced photo is smoothed with, pixels.
         step: What a pixel of way costs beside its colours, in levels of 255.
@@ -52,17 +52,21 @@ class Strokes(Labeller):
     needs = frozenset({Supervision.SCRIBBLES, Supervision.POINTS})
     title = "marks spread by colour"
     method: Literal["strokes"] = "strokes"
-    click_px: Annotated[float, Field(ge=0)] = CLICK_PX
+    click_px: Annotated[float, Field(ge=0)] | Auto = "auto"
     longest: Annotated[int, Field(ge=32)] = 256
     smooth: Annotated[float, Field(ge=0)] = 1.5
     step: Positive = 0.3
     reach: Positive = 0.5
 
+    def told(self, data: DataConfig) -> Self:
+        """Take the radius of clicks from the data's settings."""
+        return self.model_copy(update={"click_px": data.click_px}) if self.click_px == "auto" else self
+
     def label(self, rgb: Bytes, hints: Hints) -> Evidence:
         """Spread the marks."""
         check(self.method, self.needs, hints)
         size = size_of(rgb)
-        marked = read_marks(hints, size, click_px=self.click_px)
+        marked = read_marks(hints, size, click_px=CLICK_PX if self.click_px == "auto" else self.click_px)
         known = None if marked is None else marked.pixels != IGNORE
         if marked is None or known is None or not known.any():  # outside of the photo, or all contradict each other
             return Evidence(np.full(size, IGNORE, np.uint8))

@@ -58,7 +58,7 @@ def propose(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: W
     labeller: Labeller | LearnedLabeller[Any, Any]
     steps: list[tuple[str, str]] = []
     if isinstance(settings, Labeller):
-        labeller = settings
+        labeller = settings.told(config.data)
         _label(run, labeller, store, photos, watch)
     elif isinstance(settings, MethodConfig):
         kind: type[LearnedLabeller[Any, Any]] = labeller_class(settings.method)

@@ -83,6 +83,8 @@ def parts(config: RunConfig) -> list[Part]:
             if wrapper.baseline_first:  # it goes all the way to its masks
                 learned |= maps | cut | {f"refine.{key}": value for key, value in _flat(raw["refine"] or {})}
         if stage == "propose":
+            if not isinstance(settings, MethodConfig):  # a network learns from boxes
+                learned |= {"data.click_px": raw["data"]["click_px"]}
             before = f"propose/{settings.method}/"
             files = (before, *(f"propose/{part}" for part in ("instances/", *_MASKS)))
             made += [Part(learn, learned, read, ("propose/",)), Part((stage, "masks"), late | trust, (learn,), files)]
