@@ -1,4 +1,4 @@
-"""The parts of MCTformer's maps, each as seeds of its own, and where its patches look: docs/benchmarks.md, section 9.
+"""The parts of MCTformer's maps, each as seeds of its own, and where its patches look: docs/notebook.md.
 
 python benchmarks/mct_parts.py RUN DATA [--photos 120]
 

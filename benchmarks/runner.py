@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -77,9 +77,11 @@ def _one(
         shutil.copytree(_place(out, name, table.rows[row].after, data_set, seed), place)
     recipe = table.rows[row].recipe
     first = _place(out, name, table.baseline, data_set, seed) if table.baseline else place
-    filled = [word.replace("{weights}", str(weights)).replace("{baseline}", str(first)) for word in words]
+    places = {"{weights}": weights, "{baseline}": first, "{data}": data / data_set}
+    filled = [_filled(word, places) for word in words]
     made = hintseg.train(data / data_set, place, recipe=recipe, settings=filled, resume=True)
-    command = shlex.join(["hintseg", "train", data_set, "--recipe", recipe, *words])
+    named = {"{weights}": "WEIGHTS", "{baseline}": "RUN", "{data}": data_set}
+    command = shlex.join(["hintseg", "train", data_set, "--recipe", recipe, *(_filled(word, named) for word in words)])
 
     def result(column: str, metric: str, value: float, split: str = "", protocol: str = "") -> Result:
         return Result(
@@ -92,7 +94,7 @@ def _one(
             metric=metric,
             value=value,
             protocol=protocol,
-            command=command.replace("{weights}", "WEIGHTS").replace("{baseline}", "RUN"),
+            command=command,
             version=version,
             machine=results.machine(),
             date=datetime.now(UTC).date().isoformat(),
@@ -112,6 +114,13 @@ def _one(
     found.append(result("seconds", "seconds", sum(event.seconds or 0 for event in ended.values())))
     found.append(result("peak_mib", "peak_mib", max(event.peak_memory_mb or 0 for event in ended.values())))
     return found
+
+
+def _filled(word: str, places: Mapping[str, Path | str]) -> str:
+    """Return a setting with the places that it names."""
+    for name, place in places.items():
+        word = word.replace(name, str(place))
+    return word
 
 
 def settings(table: Table, row: Row, data_set: str, seed: int) -> list[str]:

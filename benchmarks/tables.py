@@ -25,6 +25,29 @@ class Column:
     classes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line of the summary: a row of a table, with what it was had from.
+
+    Attributes:
+        words: The data.
+        hints: What people said of the photos.
+        recipe: What was run.
+        table: Table of the row.
+        data: Its data set.
+        row: The row.
+        upper: The row that learns from true masks.
+    """
+
+    words: str
+    hints: str
+    recipe: str
+    table: str
+    data: str
+    row: str
+    upper: str
+
+
 SEVERAL = "several tags"
 
 SEEDS = Column("seeds", "seed", "train")
@@ -87,6 +110,23 @@ FREQUENT_SEEDS = Column("seeds, frequent classes", "seed", "train", classes=FREQ
 FREQUENT_MASKS = Column("masks, frequent classes", "pseudo mask", "train", classes=FREQUENT)
 FREQUENT_VAL = Column("segmentation, frequent classes", "segmentation", "val", classes=FREQUENT)
 
+_MSRC = "MSRC, 355 photos, 21 classes"
+_VOC = "animals of VOC 2012, 348 photos, 20 classes"
+_HEART = "slices of hearts, 140 photos, 3 classes"
+_NUCLEI = "nuclei, 120 photos, one class"
+
+SUMMARY = (
+    Line(_MSRC, "tags", "`quick`", "networks", "msrc", "quick, DeiT-Ti", "full, DeiT-Ti"),
+    Line(_MSRC, "tags", "`vwe`, the paper's way", "networks", "msrc", "vwe, DeiT-Ti", "full, DeiT-Ti"),
+    Line(_VOC, "tags", "`quick`", "networks", "voc12-animals", "quick, DeiT-Ti", "full, DeiT-Ti"),
+    Line(_VOC, "human clicks", "`points`", "hints", "voc12-animals", "points, 100 %", "masks, 100 %"),
+    Line(_VOC, "strokes", "`strokes`", "hints", "voc12-animals", "scribbles, 100 %", "masks, 100 %"),
+    Line(_VOC, "boxes", "`boxes`", "hints", "voc12-animals", "boxes, 100 %", "masks, 100 %"),
+    Line(_HEART, "human strokes", "`strokes`", "hints", "acdc-scribbles", "scribbles, 100 %", "masks, 100 %"),
+    Line(_NUCLEI, "boxes", "`boxes`", "hints", "nuclei", "boxes, 100 %", "masks, 100 %"),
+)
+"""What the README shows, where it was run."""
+
 _STOP = ("refine=null", "segment=null")
 _NO_S2C, _NO_BSP, _NO_OFD = "segment.lambda_s2c=0.0", "segment.bsp=false", "segment.ofd=false"
 _PAPER_BMP = (
@@ -111,6 +151,7 @@ _PAPER_WORDS = (
     "localize.word_branch=max",
 )
 _PAPER_WALK = ("segment.walk_share=1.0", "segment.walk_start=0.0", "segment.walk_steps=1")
+_DEIT = ("backbone.name=deit_tiny_patch16_224", "backbone.weights={weights}/deit_tiny_patch16_224.safetensors")
 _SMALL = ("backbone.name=mobilenetv2_100", "backbone.weights={weights}/mobilenetv2_100_in1k.safetensors")
 
 _NETWORKS = {
@@ -172,8 +213,7 @@ TABLES: dict[str, Table] = {
         data={"msrc": ("data.background=none",), "voc12-animals": ()},
         columns=(SEEDS, ORACLE),
         settings=(
-            "backbone.name=deit_tiny_patch16_224",
-            "backbone.weights={weights}/deit_tiny_patch16_224.safetensors",
+            *_DEIT,
             "backbone.output_stride=16",
             "backbone.freeze=all",
             "maps.scales=[1.0]",
@@ -198,6 +238,34 @@ TABLES: dict[str, Table] = {
         settings=(*_SMALL, "backbone.output_stride=8", "segment.fit.crop=192", "test.scales=[1.0]"),
         baseline="none",
         notes=("Crops of 192 pixels at stride 8 are 24 x 24 cells.",),
+    ),
+    "boxes": Table(
+        title="The CFS + LGSA paper's Table 2: masks of boxes, and a segmenter on each",
+        rows={
+            "filled boxes": Row("boxes", ("propose.method=filled",), without=("propose.",), upper="true masks"),
+            "GrabCut": Row("boxes", ("propose.method=grabcut",), without=("propose.",), upper="true masks"),
+            "CFS + GrabCut": Row("boxes", ("propose.tight=false",), upper="true masks"),
+            "CFS": Row(
+                "boxes", ("propose.refine=false", "propose.tight=false"), after="CFS + GrabCut", upper="true masks"
+            ),
+            "CFS + GrabCut, tight boxes": Row("boxes", after="CFS + GrabCut", upper="true masks"),
+            "true masks": Row("full", without=("propose.", "data.labels=")),
+        },
+        data={
+            "nuclei": (),
+            "coco-things": ("data.longest=320",),
+            "voc12-animals": ("data.longest=320", "data.labels=[{data}/Annotations,{data}/SegmentationClass]"),
+        },
+        columns=(MASKS, VAL),
+        settings=(
+            *_DEIT,
+            "backbone.freeze=all",
+            "segment.method=segformer_head",
+            "test.scales=[1.0]",
+            "propose.backbone.name=mobilenetv2_100",
+            "propose.backbone.weights={weights}/mobilenetv2_100_in1k.safetensors",
+            "propose.backbone.freeze=norm",
+        ),
     ),
     "networks": Table(
         title="Recipes on four networks, frozen, with a light head",
