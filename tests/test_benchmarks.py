@@ -195,8 +195,7 @@ def test_hints_are_studied_once_and_held_against_masks(tmp_path: Path, monkeypat
     write_shapes(tmp_path / "shapes", train=8, val=4, size=48)
     monkeypatch.setattr(hints, "DATA", {"shapes": ((), ("segment.fit.epochs=1", "segment.rounds=1"))})
     tiny = ("backbone.name=resnet10t", "backbone.weights=random", "backbone.freeze=none", "backbone.levels=4")
-    tiny += ("trainer.pictures=0",)
-    monkeypatch.setattr(hints, "_NETWORK", tiny)
+    monkeypatch.setattr(hints, "_NETWORK", (*tiny, "trainer.pictures=0"))
     asked: dict[str, Any] = {"data": tmp_path, "weights": tmp_path, "out": tmp_path / "out", "seeds": [0]}
     found = hints.run_hints(**asked, kinds=["points"], folder=tmp_path)
     found = hints.run_hints(**asked, kinds=["masks"], folder=tmp_path)
