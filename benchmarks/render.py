@@ -83,6 +83,7 @@ def markdown(table: Table, found: Sequence[Result]) -> str:
             parts.append(_of_set(table, data_set, of_set))
     protocols = {(one.column, one.protocol) for one in found if one.protocol}
     parts.append("\n".join(f"- {column}: {protocol}" for column, protocol in sorted(protocols)))
+    parts[-1] += "".join(f"\n- {note}" for note in table.notes)
     dates = sorted({one.date for one in found})
     parts.append(
         f"Version {', '.join(sorted({one.version for one in found}))}; "

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import hintseg
 from benchmarks import results
+from benchmarks.mct_parts import mct_parts
 from benchmarks.results import Result
 from benchmarks.several_tags import several_tags
-from benchmarks.tables import SEVERAL, Row, Table
+from benchmarks.tables import PARTS, SEVERAL, Row, Table
 from hintseg.run.folder import RunFolder
 
 
@@ -100,6 +101,8 @@ def _one(
             date=datetime.now(UTC).date().isoformat(),
         )
 
+    kinds = {column.kind for column in table.columns}
+    own = {kind: of(RunFolder.open(place)) for kind, of in _OWN.items() if kind in kinds}
     found = []
     for column in table.columns:
         for one in made.metrics:
@@ -108,12 +111,16 @@ def _one(
                 known = [iou for name in column.classes if (iou := one["iou"][name]) is not None]
                 value = statistics.mean(known) if column.classes else one["miou"]
                 found.append(result(column.title, "miou", value, column.split, one["protocol"]))
-        if column.kind == SEVERAL:
-            found.append(result(column.title, "miou", several_tags(RunFolder.open(place))[column.title], column.split))
+        if column.kind in own:
+            found.append(result(column.title, "miou", own[column.kind][column.title], column.split))
     ended = {event.what: event for event in RunFolder.open(place).history if event.seconds is not None}
     found.append(result("seconds", "seconds", sum(event.seconds or 0 for event in ended.values())))
     found.append(result("peak_mib", "peak_mib", max(event.peak_memory_mb or 0 for event in ended.values())))
     return found
+
+
+_OWN = {SEVERAL: several_tags, PARTS: mct_parts}
+"""What is read from a run beside its metrics."""
 
 
 def _filled(word: str, places: Mapping[str, Path | str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from benchmarks import mct_parts
+
 
 @dataclass(frozen=True)
 class Column:
@@ -11,8 +13,8 @@ class Column:
 
     Attributes:
         title: Heading.
-        kind: Kind of result in metrics.json, such as `seed` or `segmentation`; `SEVERAL`: see
-            `benchmarks.several_tags`, whose names are the titles.
+        kind: Kind of result in metrics.json, such as `seed` or `segmentation`; `SEVERAL` and `PARTS`: see
+            `benchmarks.several_tags` and `mct_parts`, whose names are the titles.
         split: `train` or `val`.
         oracle: Whether the threshold was swept on ground truth.
         classes: The classes whose mean it is; all where none is named. Data sets without them have no such column.
@@ -48,7 +50,7 @@ class Line:
     upper: str
 
 
-SEVERAL = "several tags"
+SEVERAL, PARTS = "several tags", "parts"
 
 SEEDS = Column("seeds", "seed", "train")
 ORACLE = Column("seeds, oracle threshold", "seed", "train", oracle=True)
@@ -56,6 +58,7 @@ MASKS = Column("masks", "pseudo mask", "train")
 BRANCH_C = Column("Branch-C", "Branch-C", "val")
 TAGGED = Column("Branch-S with tags", "pseudo mask", "train")
 VAL = Column("segmentation", "segmentation", "val")
+MCT_PARTS = tuple(Column(name, PARTS, "train", oracle=True) for name in (*mct_parts.PARTS, *mct_parts.SHARES))
 APART = (Column("several tags", SEVERAL, "train"), Column("several tags, ceiling", SEVERAL, "train"))
 
 
@@ -91,6 +94,7 @@ class Table:
         settings: Settings of all rows; `{weights}` is the folder of the weight files.
         seeds: Seeds of a run without `--seeds`.
         baseline: Row that the others are compared with, seed by seed.
+        notes: Said below it.
     """
 
     title: str
@@ -238,6 +242,31 @@ TABLES: dict[str, Table] = {
         settings=(*_SMALL, "backbone.output_stride=8", "segment.fit.crop=192", "test.scales=[1.0]"),
         baseline="none",
         notes=("Crops of 192 pixels at stride 8 are 24 x 24 cells.",),
+    ),
+    "kept": Table(
+        title="What keeping features costs: crops of the kept grid, or of the photo",
+        rows={"features kept": Row("quick"), "from photos": Row("quick", ("backbone.keep=false",))},
+        data={"msrc": ("data.background=none",), "voc12-animals": ("data.longest=320",)},
+        columns=(SEEDS, MASKS, VAL),
+        settings=_DEIT,
+        baseline="features kept",
+    ),
+    "mctformer": Table(
+        title="MCTformer with learned weights: the parts of its maps at their own oracle thresholds, and its seeds",
+        rows={
+            "maps with affinity": Row("mctformer"),
+            "maps without": Row("mctformer", ("localize.patch_affinity=false",), after="maps with affinity"),
+            "readout by the mean, as published": Row("mctformer", ("localize.readout=mean",)),
+        },
+        data={"msrc": ("data.background=none",), "voc12-animals": ()},
+        columns=(*MCT_PARTS, SEEDS, ORACLE),
+        settings=(
+            "localize.backbone.name=deit_tiny_patch16_224",
+            "localize.backbone.weights={weights}/deit_tiny_patch16_224.safetensors",
+            *_STOP,
+        ),
+        seeds=(0,),
+        notes=("Parts: 120 training photos, one scale and its mirror image; without background the best tag.",),
     ),
     "boxes": Table(
         title="The CFS + LGSA paper's Table 2: masks of boxes, and a segmenter on each",
