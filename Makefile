@@ -67,7 +67,7 @@ changelog: install
 	$(BIN)/towncrier build --draft --version next
 
 fuzz: install
-	$(BIN)/python tests/fuzzing.py --minutes $(FUZZ_MINUTES)
+	$(BIN)/python tests/fuzz.py --minutes $(FUZZ_MINUTES)
 
 clean:
 	rm -rf $(VENV) $(LOWEST) runs build dist site .cache
