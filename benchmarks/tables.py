@@ -255,7 +255,7 @@ TABLES: dict[str, Table] = {
         title="MCTformer with learned weights: the parts of its maps at their own oracle thresholds, and its seeds",
         rows={
             "maps with affinity": Row("mctformer"),
-            "maps without": Row("mctformer", ("localize.patch_affinity=false",), after="maps with affinity"),
+            "maps without": Row("mctformer", ("localize.patch_affinity=false",)),
             "readout by the mean, as published": Row("mctformer", ("localize.readout=mean",)),
         },
         data={"msrc": ("data.background=none",), "voc12-animals": ()},
