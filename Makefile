@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/hintseg demo --out runs/demo --overwrite
 
 test: install
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --durations=20 --durations-min=1
 
 check: lint types imports spelling
 	$(BIN)/python docs/make.py --check
