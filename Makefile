@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/hintseg demo --out runs/demo --overwrite
 
 test: install
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --durations=20 --durations-min=1
 
 check: lint types imports spelling
 	$(BIN)/python docs/make.py --check
@@ -67,7 +67,7 @@ changelog: install
 	$(BIN)/towncrier build --draft --version next
 
 fuzz: install
-	$(BIN)/python tests/fuzzing.py --minutes $(FUZZ_MINUTES)
+	$(BIN)/python tests/fuzz.py --minutes $(FUZZ_MINUTES)
 
 clean:
 	rm -rf $(VENV) $(LOWEST) runs build dist site .cache

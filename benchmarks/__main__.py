@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import benchmarks
+from benchmarks import hints, speed
 from benchmarks.render import render
 from benchmarks.runner import run
 from benchmarks.tables import TABLES
@@ -31,6 +32,16 @@ def main() -> None:
     running.add_argument("--sets", nargs="+", default=[])
     running.add_argument("--seeds", nargs="+", type=int, default=[])
     running.add_argument("--fresh", action="store_true", help="drop results of another version of the code")
+    for name, words in ((speed.BENCH, "`hintseg bench`, one and two threads"), (speed.STARTUP, "what commands cost")):
+        verbs.add_parser(name, help=f"measure {words}, with nothing beside it")
+    hinting = verbs.add_parser(hints.NAME, help="run the studies of the kinds of hint")
+    hinting.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    hinting.add_argument("--weights", type=Path, required=True, help="folder of the weight files")
+    hinting.add_argument("--out", type=Path, default=Path("runs/hints"), help="folder of the studies")
+    hinting.add_argument("--sets", nargs="+", default=[])
+    hinting.add_argument("--kinds", nargs="+", default=[])
+    hinting.add_argument("--shares", nargs="+", type=float, default=[1.0])
+    hinting.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     rendering = verbs.add_parser("render", help="write the tables into the docs")
     rendering.add_argument("--check", action="store_true", help="write nothing; exit 1 where docs and results differ")
     args = parser.parse_args()
@@ -41,6 +52,13 @@ def main() -> None:
     elif args.verb == "run":
         chosen = {name: getattr(args, name) for name in ("data", "weights", "out", "rows", "sets", "seeds", "fresh")}
         run(args.table, TABLES[args.table], **chosen)
+    elif args.verb == hints.NAME:
+        chosen = {name: getattr(args, name) for name in ("data", "weights", "out", "sets", "kinds", "shares", "seeds")}
+        hints.run_hints(**chosen)
+    elif args.verb == speed.BENCH:
+        speed.run_bench((1, 2))
+    elif args.verb == speed.STARTUP:
+        speed.run_startup()
     else:
         changed = render(check=args.check)
         print(

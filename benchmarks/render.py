@@ -1,4 +1,4 @@
-"""Writing the tables into the docs, between `<!-- table NAME -->` and `<!-- end -->`."""
+"""Writing the tables into the docs and the README, between `<!-- table NAME -->` and `<!-- end -->`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import results
+from benchmarks import hints, results, speed
 from benchmarks.results import Result
-from benchmarks.tables import TABLES, VAL, Table
+from benchmarks.tables import MASKS, SUMMARY, TABLES, VAL, Table
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -28,11 +28,11 @@ def render(*, check: bool = False, docs: Path = DOCS, folder: Path = results.FOL
         SystemExit: A page names a table that there is not.
     """
     changed = []
-    for page in sorted(docs.rglob("*.md")):
+    for page in [*sorted(docs.rglob("*.md")), *docs.parent.glob("README.md")]:
         before = page.read_text(encoding="utf-8")
         after = _PLACE.sub(lambda place: _filled(place, folder), before)
         if after != before:
-            changed.append(page.relative_to(docs).as_posix())
+            changed.append(page.relative_to(docs.parent).as_posix())
             if not check:
                 page.write_text(after, encoding="utf-8")
     return changed
@@ -40,9 +40,36 @@ def render(*, check: bool = False, docs: Path = DOCS, folder: Path = results.FOL
 
 def _filled(place: re.Match[str], folder: Path) -> str:
     name = place[2]
-    if name not in TABLES:
+    if name == "summary":
+        text = summary(folder)
+    elif name in (speed.BENCH, speed.STARTUP):
+        text = speed.markdown(name, results.read(name, folder))
+    elif name == hints.NAME:
+        text = hints.markdown(results.read(name, folder))
+    elif name in TABLES:
+        text = markdown(TABLES[name], results.read(name, folder))
+    else:
         raise SystemExit(f"a page has a place for the table '{name}', which there is not; known: {', '.join(TABLES)}")
-    return f"{place[1]}{markdown(TABLES[name], results.read(name, folder))}\n{place[3]}"
+    return f"{place[1]}{text}\n{place[3]}"
+
+
+def summary(folder: Path = results.FOLDER) -> str:
+    """Return the rows of other tables that answer what most people ask."""
+    lines = ["| data | hints | recipe | masks | segmentation | with true masks | share | runs |", "|" + "---|" * 8]
+    for line in SUMMARY:
+        found = [one for one in results.read(line.table, folder) if one.data == line.data]
+        columns: dict[tuple[str, str], dict[int, float]] = {}
+        for one in found:
+            columns.setdefault((one.row, one.column), {})[one.seed] = one.value
+        mine, upper = columns.get((line.row, VAL.title), {}), columns.get((line.upper, VAL.title), {})
+        if mine:
+            shares = [mine[seed] / upper[seed] for seed in mine if seed in upper]
+            cells = [line.words, line.hints, line.recipe]
+            cells += [_spread(list(columns.get((line.row, MASKS.title), {}).values()), 100)]
+            cells += [_spread(list(values.values()), 100) for values in (mine, upper)]
+            cells += [f"{_spread(shares, 100)} %" if shares else "", str(len(mine))]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def markdown(table: Table, found: Sequence[Result]) -> str:
@@ -56,6 +83,7 @@ def markdown(table: Table, found: Sequence[Result]) -> str:
             parts.append(_of_set(table, data_set, of_set))
     protocols = {(one.column, one.protocol) for one in found if one.protocol}
     parts.append("\n".join(f"- {column}: {protocol}" for column, protocol in sorted(protocols)))
+    parts[-1] += "".join(f"\n- {note}" for note in table.notes)
     dates = sorted({one.date for one in found})
     parts.append(
         f"Version {', '.join(sorted({one.version for one in found}))}; "

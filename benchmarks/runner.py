@@ -5,15 +5,16 @@ from __future__ import annotations
 import shlex
 import shutil
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import hintseg
 from benchmarks import results
+from benchmarks.mct_parts import mct_parts
 from benchmarks.results import Result
 from benchmarks.several_tags import several_tags
-from benchmarks.tables import SEVERAL, Row, Table
+from benchmarks.tables import PARTS, SEVERAL, Row, Table
 from hintseg.run.folder import RunFolder
 
 
@@ -77,9 +78,11 @@ def _one(
         shutil.copytree(_place(out, name, table.rows[row].after, data_set, seed), place)
     recipe = table.rows[row].recipe
     first = _place(out, name, table.baseline, data_set, seed) if table.baseline else place
-    filled = [word.replace("{weights}", str(weights)).replace("{baseline}", str(first)) for word in words]
+    places = {"{weights}": weights, "{baseline}": first, "{data}": data / data_set}
+    filled = [_filled(word, places) for word in words]
     made = hintseg.train(data / data_set, place, recipe=recipe, settings=filled, resume=True)
-    command = shlex.join(["hintseg", "train", data_set, "--recipe", recipe, *words])
+    named = {"{weights}": "WEIGHTS", "{baseline}": "RUN", "{data}": data_set}
+    command = shlex.join(["hintseg", "train", data_set, "--recipe", recipe, *(_filled(word, named) for word in words)])
 
     def result(column: str, metric: str, value: float, split: str = "", protocol: str = "") -> Result:
         return Result(
@@ -92,12 +95,14 @@ def _one(
             metric=metric,
             value=value,
             protocol=protocol,
-            command=command.replace("{weights}", "WEIGHTS").replace("{baseline}", "RUN"),
+            command=command,
             version=version,
             machine=results.machine(),
             date=datetime.now(UTC).date().isoformat(),
         )
 
+    kinds = {column.kind for column in table.columns}
+    own = {kind: of(RunFolder.open(place)) for kind, of in _OWN.items() if kind in kinds}
     found = []
     for column in table.columns:
         for one in made.metrics:
@@ -106,12 +111,23 @@ def _one(
                 known = [iou for name in column.classes if (iou := one["iou"][name]) is not None]
                 value = statistics.mean(known) if column.classes else one["miou"]
                 found.append(result(column.title, "miou", value, column.split, one["protocol"]))
-        if column.kind == SEVERAL:
-            found.append(result(column.title, "miou", several_tags(RunFolder.open(place))[column.title], column.split))
+        if column.kind in own:
+            found.append(result(column.title, "miou", own[column.kind][column.title], column.split))
     ended = {event.what: event for event in RunFolder.open(place).history if event.seconds is not None}
     found.append(result("seconds", "seconds", sum(event.seconds or 0 for event in ended.values())))
     found.append(result("peak_mib", "peak_mib", max(event.peak_memory_mb or 0 for event in ended.values())))
     return found
+
+
+_OWN = {SEVERAL: several_tags, PARTS: mct_parts}
+"""What is read from a run beside its metrics."""
+
+
+def _filled(word: str, places: Mapping[str, Path | str]) -> str:
+    """Return a setting with the places that it names."""
+    for name, place in places.items():
+        word = word.replace(name, str(place))
+    return word
 
 
 def settings(table: Table, row: Row, data_set: str, seed: int) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from benchmarks import mct_parts
+
 
 @dataclass(frozen=True)
 class Column:
@@ -11,8 +13,8 @@ class Column:
 
     Attributes:
         title: Heading.
-        kind: Kind of result in metrics.json, such as `seed` or `segmentation`; `SEVERAL`: see
-            `benchmarks.several_tags`, whose names are the titles.
+        kind: Kind of result in metrics.json, such as `seed` or `segmentation`; `SEVERAL` and `PARTS`: see
+            `benchmarks.several_tags` and `mct_parts`, whose names are the titles.
         split: `train` or `val`.
         oracle: Whether the threshold was swept on ground truth.
         classes: The classes whose mean it is; all where none is named. Data sets without them have no such column.
@@ -25,7 +27,30 @@ class Column:
     classes: tuple[str, ...] = ()
 
 
-SEVERAL = "several tags"
+@dataclass(frozen=True)
+class Line:
+    """A line of the summary: a row of a table, with what it was had from.
+
+    Attributes:
+        words: The data.
+        hints: What people said of the photos.
+        recipe: What was run.
+        table: Table of the row.
+        data: Its data set.
+        row: The row.
+        upper: The row that learns from true masks.
+    """
+
+    words: str
+    hints: str
+    recipe: str
+    table: str
+    data: str
+    row: str
+    upper: str
+
+
+SEVERAL, PARTS = "several tags", "parts"
 
 SEEDS = Column("seeds", "seed", "train")
 ORACLE = Column("seeds, oracle threshold", "seed", "train", oracle=True)
@@ -33,6 +58,7 @@ MASKS = Column("masks", "pseudo mask", "train")
 BRANCH_C = Column("Branch-C", "Branch-C", "val")
 TAGGED = Column("Branch-S with tags", "pseudo mask", "train")
 VAL = Column("segmentation", "segmentation", "val")
+MCT_PARTS = tuple(Column(name, PARTS, "train", oracle=True) for name in (*mct_parts.PARTS, *mct_parts.SHARES))
 APART = (Column("several tags", SEVERAL, "train"), Column("several tags, ceiling", SEVERAL, "train"))
 
 
@@ -68,6 +94,7 @@ class Table:
         settings: Settings of all rows; `{weights}` is the folder of the weight files.
         seeds: Seeds of a run without `--seeds`.
         baseline: Row that the others are compared with, seed by seed.
+        notes: Said below it.
     """
 
     title: str
@@ -86,6 +113,23 @@ FREQUENT = ("background", "cat", "chair", "cow", "dog", "horse", "person", "shee
 FREQUENT_SEEDS = Column("seeds, frequent classes", "seed", "train", classes=FREQUENT)
 FREQUENT_MASKS = Column("masks, frequent classes", "pseudo mask", "train", classes=FREQUENT)
 FREQUENT_VAL = Column("segmentation, frequent classes", "segmentation", "val", classes=FREQUENT)
+
+_MSRC = "MSRC, 355 photos, 21 classes"
+_VOC = "animals of VOC 2012, 348 photos, 20 classes"
+_HEART = "slices of hearts, 140 photos, 3 classes"
+_NUCLEI = "nuclei, 120 photos, one class"
+
+SUMMARY = (
+    Line(_MSRC, "tags", "`quick`", "networks", "msrc", "quick, DeiT-Ti", "full, DeiT-Ti"),
+    Line(_MSRC, "tags", "`vwe`, the paper's way", "networks", "msrc", "vwe, DeiT-Ti", "full, DeiT-Ti"),
+    Line(_VOC, "tags", "`quick`", "networks", "voc12-animals", "quick, DeiT-Ti", "full, DeiT-Ti"),
+    Line(_VOC, "human clicks", "`points`", "hints", "voc12-animals", "points, 100 %", "masks, 100 %"),
+    Line(_VOC, "strokes", "`strokes`", "hints", "voc12-animals", "scribbles, 100 %", "masks, 100 %"),
+    Line(_VOC, "boxes", "`boxes`", "hints", "voc12-animals", "boxes, 100 %", "masks, 100 %"),
+    Line(_HEART, "human strokes", "`strokes`", "hints", "acdc-scribbles", "scribbles, 100 %", "masks, 100 %"),
+    Line(_NUCLEI, "boxes", "`boxes`", "hints", "nuclei", "boxes, 100 %", "masks, 100 %"),
+)
+"""What the README shows, where it was run."""
 
 _STOP = ("refine=null", "segment=null")
 _NO_S2C, _NO_BSP, _NO_OFD = "segment.lambda_s2c=0.0", "segment.bsp=false", "segment.ofd=false"
@@ -111,6 +155,7 @@ _PAPER_WORDS = (
     "localize.word_branch=max",
 )
 _PAPER_WALK = ("segment.walk_share=1.0", "segment.walk_start=0.0", "segment.walk_steps=1")
+_DEIT = ("backbone.name=deit_tiny_patch16_224", "backbone.weights={weights}/deit_tiny_patch16_224.safetensors")
 _SMALL = ("backbone.name=mobilenetv2_100", "backbone.weights={weights}/mobilenetv2_100_in1k.safetensors")
 
 _NETWORKS = {
@@ -138,26 +183,12 @@ def _networks() -> dict[str, Row]:
 
 TABLES: dict[str, Table] = {
     "vwe": Table(
-        title="The VWE paper's Table 1: localizers, then masks, segmenter and upper bound",
-        rows={
-            "GAP": Row("cam", ("localize.pooling=gap", *_STOP)),
-            "GMP": Row("cam", ("localize.pooling=gmp", *_STOP)),
-            "HSPP": Row("cam", ("localize.pooling=hspp", *_STOP)),
-            "VWE": Row("vwe", ("localize.pooling=gap", *_STOP)),
-            "VWE + HSPP": Row("vwe"),
-            "true masks": Row("full"),
-        },
-        data={"msrc": ("data.background=none",), "voc12-animals": ()},
-        columns=(SEEDS, ORACLE, MASKS, VAL),
-        settings=(*_SMALL, "maps.scales=[1.0,0.5]", "test.scales=[1.0]"),
-        baseline="GAP",
-    ),
-    "words": Table(
-        title="VWE's words on frozen features: the branches of Eq. 12, and what differs from the paper",
+        title="The VWE paper's Table 1 on frozen features: pooling, words, the branches of Eq. 12, and what differs",
         rows={
             "GAP": Row("cam", ("localize.pooling=gap",)),
-            "GAP + words": Row("vwe", ("localize.pooling=gap",)),
+            "GMP": Row("cam", ("localize.pooling=gmp",)),
             "HSPP": Row("cam", ("localize.pooling=hspp",)),
+            "GAP + words": Row("vwe", ("localize.pooling=gap",)),
             "HSPP + words": Row("vwe"),
             "GAP, image branch": Row("vwe", ("localize.pooling=gap", "localize.word_branch=none"), after="GAP + words"),
             "GAP + words, larger branch": Row(
@@ -169,11 +200,10 @@ TABLES: dict[str, Table] = {
             "GAP + words, learned": Row("vwe", ("localize.pooling=gap", "localize.codebook=learned")),
             "GAP + words of the paper": Row("vwe", ("localize.pooling=gap", *_PAPER_WORDS)),
         },
-        data={"msrc": ("data.background=none",), "voc12-animals": ()},
-        columns=(SEEDS, ORACLE),
+        data={"msrc": ("data.background=none",), "voc12-animals": ("data.longest=320",)},
+        columns=(SEEDS, ORACLE, FREQUENT_SEEDS),
         settings=(
-            "backbone.name=deit_tiny_patch16_224",
-            "backbone.weights={weights}/deit_tiny_patch16_224.safetensors",
+            *_DEIT,
             "backbone.output_stride=16",
             "backbone.freeze=all",
             "maps.scales=[1.0]",
@@ -198,6 +228,59 @@ TABLES: dict[str, Table] = {
         settings=(*_SMALL, "backbone.output_stride=8", "segment.fit.crop=192", "test.scales=[1.0]"),
         baseline="none",
         notes=("Crops of 192 pixels at stride 8 are 24 x 24 cells.",),
+    ),
+    "kept": Table(
+        title="What keeping features costs: crops of the kept grid, or of the photo",
+        rows={"features kept": Row("quick"), "from photos": Row("quick", ("backbone.keep=false",))},
+        data={"msrc": ("data.background=none",), "voc12-animals": ("data.longest=320",)},
+        columns=(SEEDS, MASKS, VAL),
+        settings=_DEIT,
+        baseline="features kept",
+    ),
+    "mctformer": Table(
+        title="MCTformer with learned weights: the parts of its maps at their own oracle thresholds, and its seeds",
+        rows={
+            "maps with affinity": Row("mctformer"),
+            "maps without": Row("mctformer", ("localize.patch_affinity=false",)),
+            "readout by the mean, as published": Row("mctformer", ("localize.readout=mean",)),
+        },
+        data={"msrc": ("data.background=none",), "voc12-animals": ()},
+        columns=(*MCT_PARTS, SEEDS, ORACLE),
+        settings=(
+            "localize.backbone.name=deit_tiny_patch16_224",
+            "localize.backbone.weights={weights}/deit_tiny_patch16_224.safetensors",
+            *_STOP,
+        ),
+        seeds=(0,),
+        notes=("Parts: 120 training photos, one scale and its mirror image; without background the best tag.",),
+    ),
+    "boxes": Table(
+        title="The CFS + LGSA paper's Table 2: masks of boxes, and a segmenter on each",
+        rows={
+            "filled boxes": Row("boxes", ("propose.method=filled",), without=("propose.",), upper="true masks"),
+            "GrabCut": Row("boxes", ("propose.method=grabcut",), without=("propose.",), upper="true masks"),
+            "CFS + GrabCut": Row("boxes", ("propose.tight=false",), upper="true masks"),
+            "CFS": Row(
+                "boxes", ("propose.refine=false", "propose.tight=false"), after="CFS + GrabCut", upper="true masks"
+            ),
+            "CFS + GrabCut, tight boxes": Row("boxes", after="CFS + GrabCut", upper="true masks"),
+            "true masks": Row("full", without=("propose.", "data.labels=")),
+        },
+        data={
+            "nuclei": (),
+            "coco-things": ("data.longest=320",),
+            "voc12-animals": ("data.longest=320", "data.labels=[{data}/Annotations,{data}/SegmentationClass]"),
+        },
+        columns=(MASKS, VAL),
+        settings=(
+            *_DEIT,
+            "backbone.freeze=all",
+            "segment.method=segformer_head",
+            "test.scales=[1.0]",
+            "propose.backbone.name=mobilenetv2_100",
+            "propose.backbone.weights={weights}/mobilenetv2_100_in1k.safetensors",
+            "propose.backbone.freeze=norm",
+        ),
     ),
     "networks": Table(
         title="Recipes on four networks, frozen, with a light head",

@@ -1,4 +1,4 @@
-"""What tight boxes change in CFS's masks, and what they cost where boxes are loose: docs/benchmarks.md, section 5.
+"""What tight boxes change in CFS's masks, and what they cost where boxes are loose: docs/notebook.md, "Tight boxes".
 
 python benchmarks/tight_boxes.py RUN DATA [--grow 0 0.02 0.05] [--every 1] [--size 128]
 

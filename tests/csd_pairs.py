@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,8 +11,12 @@ from torch import Tensor
 
 from hintseg.config.settings import MethodConfig
 from hintseg.methods.method import Method
-from hintseg.types import Batch, ParameterGroup, Progress
+from hintseg.types import Batch, Hints, ParameterGroup, Photo, Progress, Tags
 from made import batch_of, rand
+
+
+def photo(name: str, *tags: int, path: Path | None = None) -> Photo:
+    return Photo(name, path or Path(name), Hints(Tags(frozenset(tags))))
 
 
 def blocks(count: int, side: int = 8, seed: int = 0, values: tuple[int, int, int, int] = (0, 1, 2, 255)) -> Tensor:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks import render, results, runner
+from benchmarks import hints, render, results, runner, speed
 from benchmarks.results import Result
 from benchmarks.several_tags import several_tags
-from benchmarks.tables import APART, TABLES, Column, Row, Table
+from benchmarks.tables import APART, SUMMARY, TABLES, Column, Row, Table
 
 import hintseg
+from hintseg.bench import OPERATIONS
+from hintseg.bench.startup import Start
 from hintseg.data.shapes import write_shapes
 from hintseg.evaluation.confusion import Confusion
 from hintseg.run.folder import RunFolder
@@ -145,7 +148,7 @@ def test_docs_are_what_results_say(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(TABLES, "t", TABLE)
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- table t -->\nold\n<!-- end -->\nafter\n")
-    assert render.render(check=True, docs=tmp_path, folder=tmp_path) == ["page.md"]
+    assert render.render(check=True, docs=tmp_path, folder=tmp_path) == [f"{tmp_path.name}/page.md"]
     assert "old" in page.read_text()
     render.render(docs=tmp_path, folder=tmp_path)
     assert page.read_text() == "before\n<!-- table t -->\n**Two seeds.** Not run.\n<!-- end -->\nafter\n"
@@ -153,6 +156,55 @@ def test_docs_are_what_results_say(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     page.write_text("<!-- table none -->\n<!-- end -->\n")
     with pytest.raises(SystemExit, match="'none', which there is not; known: vwe"):
         render.render(docs=tmp_path, folder=tmp_path)
+
+
+def test_no_table_of_scores_in_the_docs_is_written_by_hand() -> None:
+    for name in ("results.md", "notebook.md"):
+        text = (render.DOCS / name).read_text(encoding="utf-8")
+        outside = re.sub(r"<!-- table .*?<!-- end -->", "", text, flags=re.DOTALL)
+        assert "\n|" not in outside, name
+
+
+def test_the_summary_holds_what_was_run(tmp_path: Path) -> None:
+    row = SUMMARY[0]
+    values = [(row.row, "masks", 0, 0.7), (row.row, "segmentation", 0, 0.6), (row.upper, "segmentation", 0, 0.8)]
+    values += [(row.row, "segmentation", 1, 0.64)]
+    one = results.read("networks")[0]
+    found = [
+        one.model_copy(update={"row": name, "column": column, "seed": seed, "value": value, "data": row.data})
+        for name, column, seed, value in values
+    ]
+    results.write(row.table, found, tmp_path)
+    lines = render.summary(tmp_path).splitlines()
+    assert lines[2:] == [f"| {row.words} | tags | `quick` | 70.0 | 62.0 ± 2.8 | 80.0 | 75.0 % | 2 |"]
+
+
+def test_speeds_are_measured_kept_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["par"]
+    monkeypatch.setattr(speed, "OPERATIONS", {name: OPERATIONS[name] for name in names})
+    found = speed.run_bench((1,), tiny=True, folder=tmp_path)
+    assert {one.row.split(",")[0] for one in found} == set(names)
+    assert speed.markdown(speed.BENCH, results.read(speed.BENCH, tmp_path)).count("\n| ") == 1
+    value = next(one.value for one in found if one.column == "seconds" and one.row.startswith("par"))
+    assert f"| {1000 * value:.1f} ms |" in speed.markdown(speed.BENCH, found)
+    monkeypatch.setattr(speed, "starts", lambda names: [Start("predict", 3.81, 2.0, 5)])
+    assert "| `predict` | 3.8 | 2.0 |" in speed.markdown(speed.STARTUP, speed.run_startup(folder=tmp_path))
+
+
+def test_hints_are_studied_once_and_held_against_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shapes(tmp_path / "shapes", train=8, val=4, size=48)
+    monkeypatch.setattr(hints, "DATA", {"shapes": ((), ("segment.fit.epochs=1", "segment.rounds=1"))})
+    tiny = ("backbone.name=resnet10t", "backbone.weights=random", "backbone.freeze=none", "backbone.levels=4")
+    monkeypatch.setattr(hints, "_NETWORK", (*tiny, "trainer.pictures=0"))
+    asked: dict[str, Any] = {"data": tmp_path, "weights": tmp_path, "out": tmp_path / "out", "seeds": [0]}
+    found = hints.run_hints(**asked, kinds=["points"], folder=tmp_path)
+    found = hints.run_hints(**asked, kinds=["masks"], folder=tmp_path)
+    assert {one.row for one in found} == {"points, 100 %", hints.MASKS}
+    scores = {one.row: one.value for one in found if one.column == "segmentation"}
+    share = 100 * scores["points, 100 %"] / scores[hints.MASKS]
+    assert f"| {100 * scores['points, 100 %']:.1f} | {share:.1f} % |" in hints.markdown(found)
+    with pytest.raises(SystemExit, match="no 'touch'; known: tags"):
+        hints.run_hints(**asked, kinds=["touch"], folder=tmp_path)
 
 
 def test_the_docs_of_this_project_are_what_its_results_say() -> None:

@@ -130,13 +130,13 @@ def test_normalise_divides_by_the_maximum_of_photo_and_class() -> None:
 def test_without_background_the_present_classes_of_a_photo_share_one_maximum() -> None:
     maps = rand(2, 3, 4, 5) * torch.tensor([1.0, 10.0, 1000.0]).view(3, 1, 1)
     tags = torch.tensor([[1, 1, 0], [1, 0, 1]])
-    result = normalise(maps, tags, background=False)
+    result = normalise(maps, tags, own_maximum=False)
     for photo, largest in ((0, maps[0, :2].max()), (1, maps[1, ::2].max())):  # the absent third is the strongest
         expected = maps[photo] * tags[photo].view(3, 1, 1) / (largest + 1e-5)
         torch.testing.assert_close(result[photo], expected)
     own = normalise(maps, tags)
     assert not torch.equal(result.argmax(dim=1), own.argmax(dim=1)), "the classifier's own scale decides"
-    assert (normalise(torch.zeros(1, 2, 3, 3), torch.ones(1, 2), background=False) == 0).all()
+    assert (normalise(torch.zeros(1, 2, 3, 3), torch.ones(1, 2), own_maximum=False) == 0).all()
 
 
 def test_normalise_keeps_an_empty_map_empty() -> None:

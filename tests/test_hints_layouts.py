@@ -1,4 +1,4 @@
-"""Pascal VOC, COCO, YOLO and index PNGs; recognising formats."""
+"""Pascal VOC, COCO and YOLO; recognising formats."""
 
 from __future__ import annotations
 
@@ -8,56 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from hintseg.errors import LabelError
 from hintseg.formats.recognise import codec
 from hintseg.geometry.runs import encode, write_counts
 from hintseg.hints import read_hints, recognise
 from hintseg.registry import formats
-from hintseg.types import IGNORE, Box, FullMask, Hints, HintSet, Mark, MaskFile, Region, Tags
-
-
-def photos(folder: Path, *names: str, size: tuple[int, int] = (20, 10)) -> Path:
-    """Write photos of `size` (width, height)."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", size, (90, 120, 30)).save(folder / name)
-    return folder
-
-
-def index_png(path: Path, values: Any, size: tuple[int, int] = (20, 10)) -> Path:
-    """Write an index PNG of `size` (width, height) whose first pixels are `values`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mask = np.zeros((size[1], size[0]), dtype=np.uint8)
-    mask.flat[: len(values)] = values
-    Image.fromarray(mask).save(path)
-    return path
-
-
-def hints_of(hint_set: HintSet) -> dict[str, Hints]:
-    return {photo.id: photo.hints for photo in hint_set.photos}
-
-
-def truth_of(hint_set: HintSet) -> dict[str, FullMask]:
-    return {photo.id: photo.truth for photo in hint_set.photos if photo.truth is not None}
-
-
-def refusal(path: Path, labels: Path | None = None, **settings: Any) -> str:
-    with pytest.raises(LabelError) as caught:
-        read_hints(path, labels, **settings)
-    return str(caught.value)
-
-
-def xml(*objects: tuple[str, float | str, float, float, float], size: tuple[int, int] = (20, 10)) -> str:
-    """Return a VOC annotation; its objects carry a part that must not be read."""
-    body = "".join(
-        f"<object><name>{name}</name><part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
-        f"<bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
-        for name, x0, y0, x1, y1 in objects
-    )
-    width, height = size
-    return f"<annotation><size><width>{width}</width><height>{height}</height></size>{body}</annotation>"
+from hintseg.types import IGNORE, Box, Hints, Mark, MaskFile, Region, Tags
+from layouts import hints_of, index_png, photos, refusal, truth_of, xml
 
 
 @pytest.fixture
@@ -423,63 +381,6 @@ class TestYolo:
             assert expected in refusal(folder)
         (folder / "data.yaml").unlink()
         assert "no class names for the YOLO labels" in refusal(folder)
-
-
-class TestIndexPng:
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        photos(tmp_path / "images", "a.jpg", "deep/b.jpg", "c.jpg")
-        (tmp_path / "classes.txt").write_text("ant\nbee\n")
-        return tmp_path
-
-    def test_masks(self, folder: Path) -> None:
-        first = index_png(folder / "masks" / "a.png", [2, 2, 255])
-        second = index_png(folder / "masks" / "deep" / "b.png", [])
-        hint_set = read_hints(folder)
-        assert hints_of(hint_set) == {
-            "a": Hints(Tags.complete({2}, 2)),
-            "deep/b": Hints(Tags.complete((), 2)),
-            "c": Hints(),
-        }
-        assert truth_of(hint_set) == {
-            "a": MaskFile(first, shows=frozenset({2})),
-            "deep/b": MaskFile(second, shows=frozenset()),
-        }
-
-    def test_scribbles_need_the_unlabelled_value(self, folder: Path) -> None:
-        file = index_png(folder / "scribbles" / "a.png", [2, 2, 0] + [21] * 50)
-        assert "pass unlabelled=VALUE" in refusal(folder)
-        strokes = Hints(Tags.complete({2}, 2), scribbles=MaskFile(file, 21, shows=frozenset({2})))
-        assert hints_of(read_hints(folder, unlabelled=21))["a"] == strokes
-        truth = index_png(folder / "SegmentationClass" / "a.png", [2])
-        hint_set = read_hints(folder, folder / "scribbles", unlabelled=21)
-        assert hints_of(hint_set)["a"] == strokes
-        assert truth_of(hint_set) == {"a": MaskFile(truth)}
-
-    def test_an_unknown_value_is_never_guessed(self, folder: Path) -> None:
-        index_png(folder / "masks" / "a.png", [2, 2, 0] + [21] * 50)
-        message = refusal(folder)
-        assert "a.png holds ids outside the class list: 21 (50 px)" in message
-        assert "if 21 means 'nothing known here', pass unlabelled=21" in message
-
-    def test_masks_of_255_for_foreground(self, folder: Path) -> None:
-        index_png(folder / "masks" / "a.png", [255] * 30)
-        assert "foreground painted as 255 has to become 1" in refusal(folder)
-
-    def test_problems(self, folder: Path) -> None:
-        index_png(folder / "masks" / "zzz.png", [1])
-        index_png(folder / "masks" / "deep" / "b.png", [1], size=(4, 4))
-        Image.new("RGB", (20, 10), "red").save(folder / "masks" / "c.png")
-        cut = index_png(folder / "masks" / "a.png", list(range(2)) * 50)
-        cut.write_bytes(cut.read_bytes()[:-30])
-        message = refusal(folder)
-        assert "zzz.png: there is no photo 'zzz'" in message
-        assert "b.png has 4 x 4 pixels, but its photo has 20 x 10" in message
-        assert "c.png is a colour image (mode RGB): (255, 0, 0) (200 px); values must be class ids" in message
-        assert "a.png cannot be read (" in message
-        assert "it may be missing or cut off" in message
-        (folder / "classes.txt").unlink()
-        assert "write one class name per line: line n is id n" in refusal(folder)
 
 
 class TestRecognise:

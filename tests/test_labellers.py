@@ -18,7 +18,7 @@ import hintseg
 from golden import cases
 from hintseg.cli.app import app
 from hintseg.config.loader import dump_config, load_config, parse_config
-from hintseg.config.settings import MapsConfig
+from hintseg.config.settings import BackboneConfig, MapsConfig
 from hintseg.data.dataset import PhotoDataset, collate
 from hintseg.data.shapes import write_shapes
 from hintseg.data.transforms import TrainingTransform
@@ -29,7 +29,11 @@ from hintseg.labellers.filled import Filled
 from hintseg.labellers.grabcut import GrabCut
 from hintseg.labellers.labeller import Labeller, labeller_class
 from hintseg.losses.cross_entropy import pixel_cross_entropy
+from hintseg.methods.cam import Cam, CamConfig
+from hintseg.methods.mctformer import MctConfig, MctFormer
+from hintseg.methods.method import Method
 from hintseg.methods.segmenter import Segmenter
+from hintseg.nn.vit import VitConfig
 from hintseg.pipeline.evidence import EvidenceStore
 from hintseg.registry import LABELLERS, labellers
 from hintseg.run.fingerprint import broken
@@ -146,6 +150,26 @@ def test_a_crowd_is_unknown_and_objects_lie_before_it() -> None:
     assert not evidence.pixels[36:].any()
     alone = Filled().label(two_things(), Hints(marks=(crowd,)))
     assert (alone.pixels[:20] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("network", "shared"),
+    [
+        (Cam(CamConfig(backbone=BackboneConfig(name="test_resnet", weights="random")), 3, False), True),
+        (MctFormer(MctConfig(backbone=VitConfig(weights="random", depth=1, width=12, heads=3)), 3, False), False),
+    ],
+)
+def test_without_background_maps_on_one_scale_share_a_maximum_and_attention_does_not(
+    network: Method, shared: bool
+) -> None:
+    if isinstance(network, MctFormer):
+        network.head.weight.data *= 1000  # maps of random weights are about as small as what maxima are guarded by
+    labeller = CamLabeller(network.eval(), MapsConfig(scales=(1.0,)), 3, background=False)
+    maps = labeller.look(torch.rand(1, 3, 64, 64), torch.tensor([[1.0, 1.0, 0.0]]))
+    largest = maps[0].amax(dim=(1, 2))
+    assert largest.max() == pytest.approx(1, abs=1e-2)
+    assert largest[2] == 0
+    assert (float(largest[:2].min()) < 0.98) == shared
 
 
 # --- trust on its way to the loss -----------------------------------------------------------------------------------

@@ -15,20 +15,21 @@ EPSILON = 1e-5
 """Added to the maximum that maps are divided by, as in the IRN, PSA and VWE code."""
 
 
-def normalise(maps: Tensor, tags: Tensor, *, background: bool = True) -> Tensor:
+def normalise(maps: Tensor, tags: Tensor, *, own_maximum: bool = True) -> Tensor:
     """Divide class maps by their maximum and zero the maps of absent classes.
 
     Against one background score every class needs its own maximum. Where there is no background, classes compete with
-    each other alone, and how strong one is beside the others is what the classifier says: dividing each by its own
-    maximum would throw that away, so all present classes of a photo share one.
+    each other alone, and how strong one is beside the others is what a classifier says: dividing each by its own
+    maximum would throw that away, so all present classes of a photo share one. Maps that are on no common scale, such
+    as attention, need their own all the same.
 
     Args:
         maps: Class maps, (B, K, h, w), >= 0.
         tags: 1 where the class is present in the photo, (B, K).
-        background: Whether pixels may belong to no class.
+        own_maximum: Whether each class is divided by its own maximum, and not by that of the photo.
 
     Returns:
-        (B, K, h, w) in 0..1: the largest of each present class is 1, or, without background, of each photo.
+        (B, K, h, w) in 0..1: the largest of each present class is 1, or that of each photo.
 
     Example:
         >>> maps, tags = torch.tensor([[[[2.0, 1.0]], [[4.0, 0.0]], [[8.0, 8.0]]]]), torch.tensor([[1.0, 1.0, 0.0]])
@@ -36,13 +37,13 @@ def normalise(maps: Tensor, tags: Tensor, *, background: bool = True) -> Tensor:
         tensor([[1.0000, 0.5000],
                 [1.0000, 0.0000],
                 [0.0000, 0.0000]])
-        >>> normalise(maps, tags, background=False)[0, :, 0]
+        >>> normalise(maps, tags, own_maximum=False)[0, :, 0]
         tensor([[0.5000, 0.2500],
                 [1.0000, 0.0000],
                 [0.0000, 0.0000]])
     """
     present = (tags > 0)[:, :, None, None]
-    if background:
+    if own_maximum:
         return maps / (maps.amax(dim=(2, 3), keepdim=True) + EPSILON) * present
     maps = maps * present
     return maps / (maps.amax(dim=(1, 2, 3), keepdim=True) + EPSILON)

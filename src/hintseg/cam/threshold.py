@@ -20,7 +20,7 @@ def choose_threshold(maps: Iterable[Tensor], *, area: float = 0.4) -> float:
 
     How strong class maps are away from their maximum differs ten-fold from one network to the next, so no fixed score
     serves all; how much of a photo the named things cover differs little, and a person can judge it by eye. On two
-    data sets with truth at hand the default lost 0.0 to 1.1 mIoU against the best threshold (docs/benchmarks.md);
+    data sets with truth at hand the default lost 0.0 to 1.1 mIoU against the best threshold (docs/notebook.md);
     that of Otsu on the same scores lost up to 21.
 
     Args:

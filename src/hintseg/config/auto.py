@@ -29,7 +29,7 @@ class Facts:
 
 
 # Optimiser steps that small data sets need, (with learned weights, from random ones), and the fewest passes over large
-# ones. Chosen so that the small sets of docs/benchmarks.md train in minutes; not tuned beyond that.
+# ones. Chosen so that the small sets of docs/notebook.md train in minutes; not tuned beyond that.
 _LENGTH = {
     "localize": ((180, 600), 6),
     "refine": ((180, 250), 3),
@@ -38,7 +38,7 @@ _LENGTH = {
 }
 
 # Optimiser, backbone rate, factor of the heads, weight decay. A classifier on learned features starts from nothing and
-# has few photos: it needs a hundred times the rate that leaves the features whole (docs/benchmarks.md, "rates").
+# has few photos: it needs a hundred times the rate that leaves the features whole (docs/notebook.md, "Rates").
 _LEARNED = {
     "localize": ("sgd", 0.001, 100.0, 1e-4),
     "refine": ("adamw", 0.001, 1.0, 1e-4),

@@ -10,7 +10,7 @@ It is small and quick, and shows the three troubles of weak supervision:
 About 45 % of the photos show one class (44 to 52 % over three seeds), 4 % none; objects cover 34 % of the pixels; 59 to
 69 % of the photos with a horse have a cart.
 
-What the methods reach on it: docs/benchmarks.md.
+What the methods reach on it: docs/notebook.md.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class CamLabeller:
             network: The trained localizer.
             settings: How its maps are read out.
             classes: K.
-            background: Whether pixels may belong to no class; see `hintseg.cam.normalise`.
+            background: Whether pixels may belong to no class.
             threshold: Background score, 0..1, that `label` needs where there is a background.
         """
         self.network, self.settings, self.classes = network, settings, classes
@@ -64,7 +64,8 @@ class CamLabeller:
             flip=self.settings.flip,
             size=(size[0], size[1]),
         )
-        return normalise(merged.float(), tags, background=self.background)
+        own_maximum = self.background or not self.network.one_scale
+        return normalise(merged.float(), tags, own_maximum=own_maximum)
 
     def label(self, rgb: Bytes, hints: Hints) -> Evidence:
         """Say where the classes of a photo's tags are; see `hintseg.labellers.labeller.Labeller.label`."""

@@ -20,7 +20,7 @@ class GrabCut(Labeller):
         method: `grabcut`.
         expand: How much wider and higher than the box the region is that GrabCut sees; what is added is background.
         iterations: Cuts per box, the colours learned anew before each. More than one lets thin and dim objects fade
-            away: docs/benchmarks.md, "GrabCut".
+            away: docs/notebook.md, "GrabCut's defaults".
         smallest: Results that cover less of the box than this share are replaced by the filled box.
         longest: Larger crops are reduced to this side, pixels, meanwhile; null: never.
         neighbours: Whether the pixels of other boxes of the class are spared when GrabCut learns the background's

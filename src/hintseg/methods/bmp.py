@@ -56,7 +56,7 @@ class BmpConfig(OneStageConfig):
         bsp_start: When BSP replaces the constant background scores: 4000 of 20000 steps.
         sigma_c: Confidence that Y^c must exceed (Eq. 5): 0.75 in the paper, 0.5 in the authors' code (the two are
             swapped there) and here: on two data sets labels above 0.75 held about 16 % of each class, above 0.5 about
-            57 % (docs/benchmarks.md, section 8).
+            57 % (docs/notebook.md, "sigma_c").
         sigma_s: What Y^s must exceed (Eq. 7), among all classes, those that the tags rule out included: 0.5 in the
             paper, 0.75 in the authors' code.
         confidence: What sigma_s is compared with; it goes with `c2s_loss`. A probability, which the paper calls S^s

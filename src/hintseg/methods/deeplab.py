@@ -240,7 +240,7 @@ def pyramid_rates(rates: Sequence[int] | Auto, stride: int, crop: int | Auto) ->
 
     A branch that reaches beyond the training crop learns its outer weights on padding, and meets real features there
     when it sees whole photos: fully supervised on `nuclei` with crops of 160 pixels, the published rates cost 18 points
-    of mIoU (docs/benchmarks.md).
+    of mIoU (docs/notebook.md).
 
     Args:
         rates: In cells of 8 pixels. `auto`: the published ones, shortened in proportion where the crop is smaller

@@ -8,7 +8,7 @@ outvoted by its kind, first in its features (Eq. 5), then in its class logits (E
 The paper trains 15 epochs at 2.5e-4 (a tenth of that in the first epoch), otherwise as `hintseg.methods.deeplab` says,
 and tests with a DenseCRF. Eq. 7 is a mean over pairs of cells, so the same `alpha` weighs more on coarse grids: between
 a uniform map and the target it is (classes - 1) / N^2, 7e-3 after `alpha` with three classes on the paper's 41 x 41
-cells, and 1 on 12 x 12, where it drowns the segmentation (docs/benchmarks.md). Here it is scaled by (N / 1681)^2.
+cells, and 1 on 12 x 12, where it drowns the segmentation (docs/notebook.md). Here it is scaled by (N / 1681)^2.
 
 Not the paper's by default: the walk is mixed in by half, takes two steps and begins after a third of the training.
 Walked from the first step on, logits are averages over a map that has learned nothing. One seed on `shapes` with frozen

@@ -60,6 +60,7 @@ class MctFormer(Method):
     """Class tokens scored by their mean, patch tokens by a convolution; class maps from both and the attention."""
 
     Config = MctConfig
+    one_scale = False  # the attention of each class token sums up to one, however much of the photo its class covers
     supervision = frozenset({Supervision.TAGS})
     config: MctConfig
 

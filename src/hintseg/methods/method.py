@@ -41,6 +41,9 @@ class Method(nn.Module):
     supervision: ClassVar[frozenset[Supervision]]
     config: MethodConfig
 
+    one_scale: ClassVar[bool] = True
+    """Whether class maps of one photo can be held against each other, as scores of one classifier can."""
+
     @property
     def reads_features(self) -> bool:
         """Whether it looks at images through its `backbone` alone, so that kept features may stand in for them."""

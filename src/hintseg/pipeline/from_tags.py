@@ -205,7 +205,7 @@ def measure_branches(
         images = pixels.float() / 255
         tags = tag_rows(group, len(run.classes)).to(pixels.device)
         merged = multi_scale(method.class_maps, images, scales=(1.0,), flip="none")
-        maps = normalise(merged, tags, background=run.background).cpu()
+        maps = normalise(merged, tags, own_maximum=run.background).cpu()
         size = photo_size(group[0].path)
         masks = grow(method.segment(images), size).argmax(dim=1).byte().cpu().numpy()
         whole = images.new_tensor([[0, 0, images.shape[3], images.shape[2]]], dtype=torch.int64)

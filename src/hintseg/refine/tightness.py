@@ -35,7 +35,7 @@ def lift_to_sides(
         ShapeError: The box is not finite, swapped or outside.
 
     Source:
-        Ours; the numbers were looked up on part of two real sets (docs/benchmarks.md, section 5).
+        Ours; the numbers were looked up on part of two real sets (docs/notebook.md, "Tight boxes").
 
     Example:
         >>> probability = np.zeros((6, 8), np.float32)

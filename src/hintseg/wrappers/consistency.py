@@ -2,7 +2,7 @@
 
 The paper compares raw scores and sums over cells, so what its losses weigh depends on the network, the number of
 classes and how far training has come: with a classifier of few classes their gradient is several times that of the
-tags, with two layers of a transformer it is nothing (docs/benchmarks.md, section 9). The `scale_free` form compares
+tags, with two layers of a transformer it is nothing (docs/notebook.md). The `scale_free` form compares
 scores in units of one number a pair, and takes means.
 """
 

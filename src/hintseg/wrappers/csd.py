@@ -55,7 +55,7 @@ class CsdConfig(WrapperConfig):
         foreground: lambda_1, weight of the consistency of pasted objects; 0 leaves it out. The paper: 0.01.
         background: lambda_2, weight of the consistency of pasted background, in the scale-free form of its suppression;
             0 leaves it out. The paper has 0.1, and either one alone does harm there. In its form and with a classifier
-            of few classes, whose scores go to tens, 0.1 ruined the maps (docs/benchmarks.md, section 9).
+            of few classes, whose scores go to tens, 0.1 ruined the maps (docs/notebook.md).
         most: Largest gradient of each of the two losses, as a share of that of the tags, in the last weights before the
             heads. The paper has no such limit.
         teacher: Who says what sources show at home: the localizer of stage one (`baseline`), or, as the paper's text

@@ -1,0 +1,139 @@
+"""What each kind of hint teaches, as data: `hintseg study` on each set, its cells kept and written into the docs.
+
+All kinds teach the same frozen network and head. Hints that the data lacks are drawn out of its masks.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import results
+from benchmarks.results import Result
+from hintseg.pipeline.study import study
+
+NAME = "hints"
+
+KINDS = ("tags", "points", "scribbles", "boxes", "masks", "tags+boxes", "tags+masks")
+MASKS = "masks, 100 %"
+"""The row that the others are held against."""
+
+DATA: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "voc12-animals": (("points.csv", "Annotations", "SegmentationClass"), ("data.longest=320",)),
+    "msrc": ((), ("data.background=none",)),
+    "nuclei": ((), ()),
+    "acdc-scribbles": (("Scribbles", "SegmentationClass"), ("data.unlabelled=255",)),
+}
+"""Label files and settings of each set; no files: those that are found."""
+
+_NETWORK = ("backbone.name=deit_tiny_patch16_224", "backbone.weights={weights}/deit_tiny_patch16_224.safetensors")
+
+
+def run_hints(
+    *,
+    data: Path,
+    weights: Path,
+    out: Path,
+    sets: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    shares: Sequence[float] = (1.0,),
+    seeds: Sequence[int] = (0, 1, 2),
+    folder: Path = results.FOLDER,
+) -> list[Result]:
+    """Run the cells that are missing, and keep them beside those that are there.
+
+    Args:
+        data: Folder of the data sets.
+        weights: Folder of the weight files.
+        out: Folder of the studies.
+        sets: Of `DATA`; all where none is named.
+        kinds: Of `KINDS`, likewise.
+        shares: Of the training photos that have a hint, 0..1; of mixtures, that have the second kind too.
+        seeds: Of the runs.
+        folder: Folder of the results.
+
+    Raises:
+        SystemExit: No such set or kind.
+    """
+    for words, known in ((sets, list(DATA)), (kinds, list(KINDS))):
+        if wrong := [word for word in words if word not in known]:
+            raise SystemExit(f"{NAME} has no '{wrong[0]}'; known: {', '.join(known)}")
+    kept = {(one.row, one.data, one.seed, one.column): one for one in results.read(NAME, folder)}
+    for name in sets or DATA:
+        labels, settings = DATA[name]
+        words = [*(word.replace("{weights}", str(weights)) for word in _NETWORK), *settings]
+        block = {"labels": [data / name / label for label in labels]} if labels else {}
+        for kind in kinds or KINDS:
+            said = " ".join([*_NETWORK, *settings]).replace("{weights}", "WEIGHTS")
+            command = f"hintseg study {name} {' '.join(f'--labels {label}' for label in labels)} --kinds {kind} {said}"
+            cells = study(
+                data / name, out / name, kinds=[kind], shares=shares, seeds=seeds, settings=words, block=block
+            )
+            for cell in cells:
+                row = f"{kind}, {100 * cell.share:g} %"
+                values = {"segmentation": ("miou", cell.miou), "hours": ("hours", cell.hours)}
+                for column, (metric, value) in values.items():
+                    one = Result(
+                        table=NAME,
+                        row=row,
+                        data=name,
+                        seed=cell.seed,
+                        column=column,
+                        split="val" if metric == "miou" else "train",
+                        metric=metric,
+                        value=value,
+                        protocol="",
+                        command=" ".join(command.split()),
+                        version=results.version(),
+                        machine=results.machine(),
+                        date=datetime.now(UTC).date().isoformat(),
+                    )
+                    kept.setdefault((row, name, cell.seed, column), one)
+            results.write(NAME, list(kept.values()), folder)
+    return list(kept.values())
+
+
+def markdown(found: Sequence[Result]) -> str:
+    """Return a table for each set, and what it was measured with."""
+    if not found:
+        return "Not measured."
+    parts = []
+    for name in (name for name in DATA if any(one.data == name for one in found)):
+        values: dict[tuple[str, str], dict[int, float]] = {}
+        for one in found:
+            if one.data == name:
+                values.setdefault((one.row, one.column), {})[one.seed] = one.value
+        lines = [f"| {name} | runs | hours of labelling | segmentation | share of masks |", "|---|---|---|---|---|"]
+        for row in sorted(dict.fromkeys(row for row, _ in values), key=_place):
+            scores, whole = values[row, "segmentation"], values.get((MASKS, "segmentation"), {})
+            shares = [100 * scores[seed] / whole[seed] for seed in scores if whole.get(seed)]
+            hours = statistics.mean(values[row, "hours"].values())
+            cells = [row, str(len(scores)), f"{hours:.1f}", spread([100 * score for score in scores.values()])]
+            lines.append(f"| {' | '.join([*cells, f'{spread(shares)} %' if shares else ''])} |")
+        parts.append("\n".join(lines))
+    versions, machines = sorted({one.version for one in found}), sorted({one.machine for one in found})
+    dates = sorted({one.date for one in found})
+    span = " to ".join(sorted({dates[0], dates[-1]}))
+    parts.append(f"Version {', '.join(versions)}; {'; '.join(machines)}; {span}.")
+    parts.append("\n".join(["```sh", *dict.fromkeys(one.command for one in found), "```"]))
+    return "\n\n".join(parts)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the mean and, of several, the standard deviation; one decimal.
+
+    Example:
+        >>> spread([1.0, 3.0]), spread([2.0]), spread([])
+        ('2.0 ± 1.4', '2.0', '')
+    """
+    if not values:
+        return ""
+    apart = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{apart}"
+
+
+def _place(row: str) -> tuple[int, float]:
+    kind, _, share = row.partition(", ")
+    return KINDS.index(kind), float(share.removesuffix(" %"))

@@ -1,0 +1,123 @@
+"""How fast, as data: `hintseg bench` and `hintseg bench --startup` measured, kept and written into the docs.
+
+Times are medians of versions that take turns in one process, so what counts are the ratios.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from benchmarks import results
+from benchmarks.results import Result
+from hintseg.bench import OPERATIONS, measure, rates
+from hintseg.bench.startup import starts
+
+BENCH, STARTUP = "bench", "startup"
+"""Names of the two tables."""
+
+_COLUMNS = {
+    "seconds": ("seconds", "seconds"),
+    "plain_seconds": ("plain, seconds", "seconds"),
+    "ratio": ("plain / ours", "ratio"),
+    "library_ratio": ("C++ library / ours", "ratio"),
+    "peak": ("peak", "bytes"),
+    "plain_peak": ("plain, peak", "bytes"),
+    "difference": ("differ by", "difference"),
+}
+"""Fields of a row of `hintseg bench`, their columns and metrics."""
+
+
+def run_bench(threads: Sequence[int], *, tiny: bool = False, folder: Path = results.FOLDER) -> list[Result]:
+    """Measure every operation with each number of threads; what was there is replaced.
+
+    Args:
+        threads: CPU threads.
+        tiny: Small sizes, to try it.
+        folder: Folder of the results.
+    """
+    found = []
+    device = torch.device("cpu")
+    for count in threads:
+        reach = rates(device, count, tiny=tiny)
+        for operation in OPERATIONS.values():
+            row = measure(operation, device, reach, tiny=tiny)
+            for name, (column, metric) in _COLUMNS.items():
+                if (value := getattr(row, name)) is not None:
+                    command = f"hintseg bench '{row.name}' --threads {count}"
+                    label = f"{row.name}, {row.shape}"
+                    found.append(_result(BENCH, label, column, metric, value, f"{count} threads", command))
+    results.write(BENCH, found, folder)
+    return found
+
+
+def run_startup(*, folder: Path = results.FOLDER) -> list[Result]:
+    """Measure what each command costs to start; what was there is replaced."""
+    found = []
+    for row in starts(()):
+        for column, value in (("CPU seconds", row.cpu), ("seconds", row.seconds)):
+            command = f"hintseg bench --startup {row.command}"
+            found.append(_result(STARTUP, row.command, column, "seconds", value, "", command))
+    results.write(STARTUP, found, folder)
+    return found
+
+
+def markdown(name: str, found: Sequence[Result]) -> str:
+    """Return one of the two tables, and what it was measured with."""
+    if not found:
+        return "Not measured."
+    lines = _bench(found) if name == BENCH else _startup(found)
+    dates = sorted({one.date for one in found})
+    source = f"Version {found[0].version}; {found[0].machine}; {dates[-1]}."
+    return "\n".join([*lines, "", f"{source} Again: `python -m benchmarks {name}`."])
+
+
+def _bench(found: Sequence[Result]) -> list[str]:
+    counts = list(dict.fromkeys(sorted(one.data for one in found)))
+    values = {(one.row, one.data, one.column): one.value for one in found}
+    heads = ["operation"]
+    for count in counts:
+        heads += [f"ours, {count}", "plain / ours"]
+    heads += [f"C++ library / ours, {' and '.join(counts)}", "memory, MiB: ours, plain", "differ by", "GPU"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for row in dict.fromkeys(one.row for one in found):
+        cells = [row]
+        for count in counts:
+            ratio = values.get((row, count, "plain / ours"))
+            cells += [f"{1000 * values[row, count, 'seconds']:.1f} ms", "" if ratio is None else f"{ratio:.1f}"]
+        beside = [values[key] for count in counts if (key := (row, count, "C++ library / ours")) in values]
+        peaks = [values[key] / 2**20 for kind in ("peak", "plain, peak") if (key := (row, counts[0], kind)) in values]
+        apart = values.get((row, counts[0], "differ by"))
+        cells += [", ".join(f"{ratio:.1f}" for ratio in beside), ", ".join(f"{peak:.0f}" for peak in peaks)]
+        cells += ["" if apart is None else f"{apart:.0e}", "not measured"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _startup(found: Sequence[Result]) -> list[str]:
+    values = {(one.row, one.column): one.value for one in found}
+    lines = ["| command | CPU seconds | seconds |", "|---|---|---|"]
+    for row in dict.fromkeys(one.row for one in found):
+        lines.append(f"| `{row}` | {values[row, 'CPU seconds']:.1f} | {values[row, 'seconds']:.1f} |")
+    return lines
+
+
+def _result(table: str, row: str, column: str, metric: str, value: float, data: str, command: str) -> Result:
+    return Result(
+        table=table,
+        row=row,
+        data=data,
+        seed=0,
+        column=column,
+        split="",
+        metric=metric,
+        value=value,
+        protocol="",
+        command=command,
+        version=results.version(),
+        machine=results.machine(),
+        date=datetime.now(UTC).date().isoformat(),
+    )
