@@ -28,7 +28,6 @@ class ImageLevel(Objective):
 
     name: Literal["image_level"] = "image_level"
     needs = frozenset({Supervision.TAGS})
-    sees_images = False
 
     def __call__(self, seen: Prediction, targets: Targets, images: Tensor, progress: Progress) -> dict[str, Tensor]:
         """Return ``image_level``."""
