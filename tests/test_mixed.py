@@ -17,7 +17,9 @@ from hintseg.labellers.marks import Marks
 from hintseg.labellers.strokes import Strokes
 from hintseg.reporting.kinds import kinds_of_hints
 from hintseg.run.folder import RunFolder
+from hintseg.store.masks import read_label_png
 from hintseg.types import Box, Click, Hints, Mark, Tags
+from made import given
 
 TINY = [
     *("backbone.name=vit_tiny_patch16_224", "backbone.weights=random", "backbone.output_stride=8", "seed=0"),
@@ -93,3 +95,24 @@ def test_photos_of_every_kind_teach_in_one_run(tmp_path: Path, monkeypatch: pyte
     assert "What each kind of hint gave" in report
     assert re.search(r"<td>boxes</td><td class=\"number\">4</td><td class=\"number\">[\d.]+ %</td>", report)
     assert any((row.kind, row.split) == ("segmentation", "val") for row in run.metrics)
+
+
+def test_clicks_win_in_the_masks_of_a_run_of_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HINTSEG_CACHE", str(tmp_path / "cache"))
+    made = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, **own: made(name, **{"depth": 4, "embed_dim": 48, "num_heads": 3, **own})
+    )
+    data = tmp_path / "shapes"
+    write_shapes(data, train=8, val=2, seed=0, size=64)
+    labels = [data / "tags.csv", data / "Hints/points.csv"]
+    run = hintseg.train(data, tmp_path / "run", recipe="quick", labels=labels, settings=[*TINY, "segment.rounds=1"])
+    out = run.masks(tmp_path / "masks") / "png"
+    folder, wrong, there = RunFolder.open(run.path), 0, 0
+    for photo in (one for one in folder.photos if one.split == "train"):
+        assert {*photo.by} == {"tags", "points"}
+        mask, made_of_tags = (read_label_png(path / f"{photo.id}.png") for path in (out, run.path / "refine/masks"))
+        for label, x, y in given(photo.points):
+            assert mask[int(y), int(x)] == label
+            there, wrong = there + 1, wrong + int(made_of_tags[int(y), int(x)] != label)
+    assert 0 < wrong < there, "tags alone place some of them elsewhere"

@@ -16,16 +16,17 @@ from hintseg.config.run import STAGES
 from hintseg.data.photos import read_photo
 from hintseg.errors import ConfigError, PhotoError, RunError, join
 from hintseg.files.atomic import whole_file
-from hintseg.files.owned import OwnedFolder, kind_of, owned
+from hintseg.files.owned import OwnedFolder, kind_of, mended, owned
 from hintseg.geometry.runs import encode_part
 from hintseg.hints.convert import write, writer, writers
 from hintseg.labellers.labeller import Evidence
 from hintseg.pipeline.each_photo import on_threads
-from hintseg.pipeline.plan import combine
+from hintseg.pipeline.plan import PLACED, combine
 from hintseg.run.folder import BASELINE, RunFolder
+from hintseg.run.schema import PhotoRow
 from hintseg.store.coco import write_coco
 from hintseg.store.instances import read_instances, write_objects
-from hintseg.store.masks import MaskStore
+from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.store.overlay import write_overlay
 from hintseg.training import machine
 from hintseg.training.watch import Watch
@@ -126,7 +127,10 @@ def write_masks(
             found = by_marks if tags is None else combine(row.tags, by_marks, Evidence(tags))
             mask = None if found is None else found.complete(run.background)  # a person may have mended in some 255
             if mask is not None:
-                write(photo, mask)
+                by_hand = any(
+                    store is not None and photo.id in store and mended(store.path(photo.id)) for store in stores
+                )
+                write(photo, mask if by_hand else _under_marks(run, row, mask))
 
         on_threads("writing masks", [Photo(name, paths[name]) for name in names], one, watch)
     write_as(target.root, run, [Photo(name, paths[name]) for name in names], to, objects)
@@ -136,6 +140,15 @@ def write_masks(
             "no boxes, so their objects are not known apart"
         )
     return target.root
+
+
+def _under_marks(run: RunFolder, row: PhotoRow, mask: Bytes) -> Bytes:
+    """Return a mask in which what the segmenter learned from wins, where strokes or clicks are part of that."""
+    path = run.label_path(row.id)
+    if not PLACED & {*row.by} or not path.is_file():
+        return mask
+    said = read_label_png(path)
+    return np.where(said == IGNORE, mask, said)
 
 
 def check_formats(to: Sequence[str]) -> None:
