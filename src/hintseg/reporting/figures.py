@@ -177,6 +177,7 @@ def cost_curves(curves: Mapping[str, Sequence[tuple[float, float]]], caption: st
             hours, miou = zip(*points, strict=True)
             axes.plot(hours, [100 * v for v in miou], "o-", markersize=4, color=COLOURS[index % 8], label=kind)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")  # powers of ten would be formulas, which `_STYLE` leaves as they are
         axes.set_xlabel("hours of labelling")
         axes.set_ylabel("mIoU, %")
         axes.grid(color="#eeeeee")
