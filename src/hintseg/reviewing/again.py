@@ -9,6 +9,7 @@ from typing import Any
 
 from hintseg.errors import RunError
 from hintseg.files.atomic import write_json
+from hintseg.files.lock import refuse_busy
 from hintseg.files.parse import read_json
 from hintseg.reviewing.compare import differences
 from hintseg.reviewing.storage import REVIEW
@@ -35,7 +36,8 @@ def next_run(run: Path) -> Path:
 class Again:
     """Trains again at a click: ``hintseg train --from-review RUN``; it goes on when the page is closed.
 
-    ``RUN/review/again.json`` says which run was begun, and ``RUN/review/again.log`` what it said.
+    ``RUN/review/again.json`` says which run was begun, and ``RUN/review/again.log`` what it said. Whether it is still
+    being trained is said by its process, and by the lock of its folder where another server began it.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -49,7 +51,7 @@ class Again:
         Raises:
             RunError: It is being trained already.
         """
-        if self._process is not None and self._process.poll() is None:
+        if self._running(self.out()):
             raise RunError("it is being trained already; wait for it")
         out = next_run(self.run.path.resolve())
         write_json(self.folder / "again.json", {"out": str(out)})
@@ -67,9 +69,10 @@ class Again:
             return {"state": "none"}
         log = self.folder / "again.log"
         lines = log.read_text("utf-8", "replace").splitlines()[-SAID:] if log.is_file() else []
-        running = self._process is not None and self._process.poll() is None
+        running = self._running(out)
         done = (out / "report.html").is_file() and not running
         state = "done" if done else "running" if running else "stopped"
+        go_on = f"hintseg train --from-review {self.run.path} --out {out} --resume"
         return {
             "state": state,
             "out": str(out),
@@ -77,8 +80,17 @@ class Again:
             "before": _results(self.run),
             "after": _results(RunFolder(out)) if done else [],
             "changed": list(differences(self.run, RunFolder(out))) if done else [],
-            "command": f"hintseg review {out}",
+            "command": f"hintseg review {out}" if done else go_on,
         }
+
+    def _running(self, out: Path | None) -> bool:
+        if out is None or self._process is not None:
+            return self._process is not None and self._process.poll() is None
+        try:
+            refuse_busy(out)
+        except RunError:
+            return True
+        return False
 
     def out(self) -> Path | None:
         """Return the run that was begun last; None where there is none."""
