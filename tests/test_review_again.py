@@ -17,6 +17,7 @@ from hintseg.errors import RunError
 from hintseg.reviewing.again import Again, next_run
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png
+from made import given
 from review_runs import write_run
 from small_runs import TINY, typed, write_squares
 
@@ -74,7 +75,7 @@ def test_the_button_trains_and_shows_before_and_after(tmp_path: Path) -> None:
             ]
             assert [row[0] for row in said] == list(results[0])
             for name, _, *shown in said:
-                assert shown == [f"{100 * one[name]:.1f} %" for one in results]
+                assert shown == [f"{100 * given(one[name]):.1f} %" for one in results]
             expect(page.locator("#again-said")).to_contain_text("pixels")
             page.keyboard.press("Escape")
             page.get_by_role("option").filter(has_text=mended).click()
