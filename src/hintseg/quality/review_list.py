@@ -3,8 +3,9 @@
     photo's `doubt`   how far the mask is from what else labels the photo: mean over the voices of 1 - mIoU, 0..1
     photo's `worth`   its share of all doubt in the run, classes weighed equally: the list's order (`measures.worth`)
 
-Voices are the other stages, and the second best label of the class maps where those are there. What was measured of
-the rule is in ``docs/review.md``.
+Voices are the other stages, the second best label of the class maps where those are there, and the finished segmenter
+where it was asked again (`hintseg.pipeline.ask_again`): what it says, and how far its answers differ when the photo is
+mirrored or resized. What was measured of the rule is in ``docs/review.md``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from hintseg.evaluation.confusion import joint_counts, mean
 from hintseg.quality.measures import (
     Part,
     against_tags,
+    apart,
     disagreement,
     off_edges,
     parts_in_doubt,
@@ -33,7 +35,7 @@ from hintseg.quality.measures import (
     unusual_area,
     worth,
 )
-from hintseg.quality.voices import Voice, judged, scores_of, voices
+from hintseg.quality.voices import Voice, answers_of, judged, judged_rows, judged_split, scores_of, voices
 from hintseg.run.folder import MadeMasks, RunFolder
 from hintseg.run.schema import Facts, PhotoRow, Share, Split, Stage
 from hintseg.store.masks import read_label_png
@@ -44,6 +46,9 @@ Counts = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 RUNNER_UP = "runner-up"
 """The voice of the second best label of the class maps."""
+
+VIEWS = "views"
+"""The voice of a network whose answers differ when the photo is mirrored or resized."""
 
 STRONG = 3.0
 """How many times the usual the area of a class may be away from the middle before that is a reason to look."""
@@ -163,23 +168,22 @@ def review_list(run: RunFolder, advance: Callable[[], None] = lambda: None) -> R
     Cost:
         30 ms a photo of 320 x 213 pixels and two voices, on one thread.
     """
-    made = judged(run)
-    split: Split = "val" if made.stage == "segment" and not run.one_stage else "train"
+    made, split = judged(run), judged_split(run)
     found = voices(run, made)
-    read_scores = scores_of(run, made)
-    rows = [row for row in run.photos if row.split == split and run.mask_path(made.stage, row.id).is_file()]
+    read_scores, read_answers = scores_of(run, made), answers_of(run)
+    rows = judged_rows(run)
     if not rows:
         raise RunError(f"{made.folder} holds no mask of the run's photos; make the stage again (--resume)")
 
     def look(row: PhotoRow) -> _Looked:
-        return _look(row, run, made, found, read_scores(row.id))
+        return _look(row, run, made, found, read_scores(row.id), read_answers(row.id))
 
     looked = []
     with ThreadPoolExecutor(2) as pool:
         for one in pool.map(look, rows):
             looked.append(one)
             advance()
-    return _listed(run, made.stage, split, [*(voice.name for voice in found), RUNNER_UP], looked)
+    return _listed(run, made.stage, split, [*(voice.name for voice in found), VIEWS, RUNNER_UP], looked)
 
 
 def _look(
@@ -188,6 +192,7 @@ def _look(
     made: MadeMasks,
     found: Sequence[Voice],
     scores: tuple[list[int], npt.NDArray[np.float32]] | None,
+    answers: npt.NDArray[np.uint8] | None,
 ) -> _Looked:
     mask = read_label_png(run.mask_path(made.stage, row.id))
     size = len(run.classes) + 1
@@ -201,6 +206,10 @@ def _look(
         pairs[voice.name] = joint_counts(said, mask)[:size, :size]
         shown.append(np.bincount(said.ravel(), minlength=256)[:size])
         against += (said != mask) & (said != 255)
+        asked += 1
+    if answers is not None:
+        pairs[VIEWS], share = apart(answers, mask.size, size - 1)
+        against += _grown(share, mask.shape)
         asked += 1
     margin = None
     if scores is not None:
@@ -219,6 +228,11 @@ def _look(
         logger.debug("%s: no photo, so its edges are not looked at", row.path)
     parts = parts_in_doubt(mask, against / max(asked, 1))
     return _Looked(row, pairs, margin, edges, np.stack(shown), parts)
+
+
+def _grown(share: npt.NDArray[np.float64], size: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    rows, columns = (np.arange(side) * cells // side for side, cells in zip(size, share.shape, strict=True))
+    return np.asarray(share[rows[:, None], columns])
 
 
 def _listed(run: RunFolder, stage: Stage, split: Split, names: Sequence[str], looked: Sequence[_Looked]) -> ReviewList:
@@ -305,7 +319,7 @@ def _why(
             yield f"the area of {name} is unusual"
     name = max(doubts, key=lambda name: doubts[name], default="")
     if name and doubts[name] >= 0.5:
-        yield f"the {name} says something else"
+        yield f"the {name} {'differ' if name == VIEWS else 'says something else'}"
     name = max(classes, key=lambda name: classes[name], default="")
     if name and classes[name] > 0:
         yield f"{name} is most doubtful ({classes[name]:.2f})"

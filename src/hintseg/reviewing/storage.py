@@ -22,7 +22,7 @@ import numpy.typing as npt
 from hintseg.data.photos import photo_size, read_photo
 from hintseg.errors import HintsegError, PhotoError, RunError
 from hintseg.files.atomic import remove_quietly, whole_file
-from hintseg.quality.voices import judged
+from hintseg.quality.voices import judged, judged_rows
 from hintseg.reviewing.edit import changed
 from hintseg.reviewing.schema import Action, Document, State, Step
 from hintseg.run.folder import RunFolder
@@ -70,9 +70,7 @@ class Review:
         self.run = run
         self.stage = judged(run).stage
         self.classes, self.background = run.classes, run.background
-        split = "val" if self.stage == "segment" and not run.one_stage else "train"
-        rows = (row for row in run.photos if row.split == split)
-        self.photos: dict[str, PhotoRow] = {r.id: r for r in rows if run.mask_path(self.stage, r.id).is_file()}
+        self.photos: dict[str, PhotoRow] = {row.id: row for row in judged_rows(run)}
         self.folder = run.path / REVIEW
         self._lock = RLock()
         self._decoded: tuple[str, Bytes] | None = None
