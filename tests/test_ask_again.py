@@ -112,10 +112,7 @@ def test_the_list_hears_the_network_and_how_far_its_answers_differ(run: RunFolde
     assert found["voices"] == ["network", "views", "runner-up"]
     folders = run.path / "localize" / "masks", given(network_folder(run)) / "labels"
     for row in found["photos"]:
-        mask, label = (
-            read_label_png(mask_of / f"{row['id']}.png"),
-            read_label_png(folder / "labels" / f"{row['id']}.png"),
-        )
+        mask, label = (read_label_png(folder / f"{row['id']}.png") for folder in folders)
         shown = np.union1d(mask, label)
         ious = [((mask == k) & (label == k)).sum() / ((mask == k) | (label == k)).sum() for k in shown]
         assert row["voices"]["network"] == pytest.approx(1 - np.mean(ious))
