@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hintseg import api
 from hintseg.data.photos import read_photo
 from hintseg.files.arrays import read_arrays
 from hintseg.pipeline.ask_again import ask_again
+from hintseg.pipeline.kept import keep
 from hintseg.quality.measures import apart
 from hintseg.quality.review_list import review_list
 from hintseg.quality.voices import DONE, answers_of, network_folder
@@ -127,6 +129,25 @@ def test_each_answer_counts_once() -> None:
     assert pairs.sum() == pytest.approx(6 * 8 * 16)
     assert pairs.sum(axis=0).tolist() == pytest.approx([16 * (answers[0] == k).sum() for k in range(3)])
     assert pairs.trace() / pairs.sum() == pytest.approx(1 - share.mean())
+
+
+def test_kept_features_of_a_frozen_network_answer_as_the_photos_do(tmp_path: Path) -> None:
+    write_squares(tmp_path / "photos")
+    frozen = [*SETTINGS, "backbone.freeze=all", "segment.method=segformer_head", "trainer.precision=bf16-mixed"]
+    done = typed("train", tmp_path / "photos", "--out", tmp_path / "run", "--recipe", "cam", *frozen)
+    assert done.returncode == 0, done.stderr
+    run = RunFolder.open(tmp_path / "run")
+    folder = given(network_folder(run))
+    found = []
+    for given_out in (keep, lambda *_: None):
+        shutil.rmtree(folder, ignore_errors=True)
+        with patch("hintseg.pipeline.ask_again.keep", side_effect=given_out) as asked:
+            ask_again(run, Watch())
+        assert asked.call_count == 1
+        read = answers_of(run)
+        found.append(np.stack([given(read(row.id)) for row in run.photos if row.split == "train"]))
+    assert keep(load_weights(run.path / "segment" / "model.safetensors")[0], [], run.config, Watch()) is not None
+    assert (found[0] == found[1]).mean() > 0.98, "they are kept in float16"
 
 
 def test_a_run_without_a_segmenter_goes_without(tmp_path: Path) -> None:
