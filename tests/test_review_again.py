@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -62,6 +63,8 @@ def test_the_button_trains_and_shows_before_and_after(tmp_path: Path) -> None:
             server.process.wait()
         with served(run) as again:  # the training went on meanwhile
             assert again.address == server.address
+            now = httpx.get(f"{again.address}api/train").json()["state"]
+            assert now in ("running", "done"), now
             expect(page.locator("#again-state")).to_contain_text(
                 "Done. Look at it with: hintseg review", timeout=120_000
             )

@@ -1,6 +1,6 @@
 """The finished segmenter, asked again for the photos whose masks are reviewed: mirrored, and at other scales.
 
-Its label of all answers together is a voice of the review list, and how far the answers differ is another.
+Its label of all answers together is a voice of the review list, which also says how far the answers differ.
 
 RUN/review/network/DIGEST/labels/ID.png    the label of all answers together, of the photo's size
 RUN/review/network/DIGEST/answers/ID.npz   that label and those of each answer, a quarter of the photo's size

@@ -78,28 +78,20 @@ def runner_up(
     return found, float(close.mean())
 
 
-def apart(answers: Bytes, pixels: int, classes: int) -> tuple[Floats, Floats]:
+def unsteady(answers: Bytes) -> float:
     """Return how far the answers of a network that was asked several times differ from all of them together.
 
     Args:
         answers: Labels, (1 + n, h, w) uint8: of all answers together, then of each.
-        pixels: Pixels of the photo that the cells stand for.
-        classes: K.
 
     Returns:
-        Pixels, (C, C), mean over the answers: rows each of them, columns all together. And the share of the answers
-        that differ in each cell, (h, w) in 0..1.
+        The share of the cells that differ, mean over the answers, 0..1.
 
     Example:
-        >>> pairs, share = apart(np.array([[[0, 1]], [[0, 0]], [[0, 1]]], np.uint8), 8, 1)
-        >>> pairs.tolist(), share.tolist()
-        ([[4.0, 2.0], [0.0, 2.0]], [[0.0, 0.5]])
+        >>> unsteady(np.array([[[0, 1]], [[0, 0]], [[0, 1]]], np.uint8))
+        0.25
     """
-    together, each = answers[0], answers[1:]
-    size = classes + 1
-    counts = np.bincount((each.astype(np.int64) * size + together).ravel(), minlength=size * size)
-    found: Floats = counts.reshape(size, size).astype(np.float64) * (pixels / each.size)
-    return found, np.asarray((each != together).mean(axis=0), np.float64)
+    return float((answers[1:] != answers[0]).mean())
 
 
 def off_edges(rgb: Bytes, mask: Bytes) -> float | None:

@@ -4,8 +4,7 @@
     photo's `worth`   its share of all doubt in the run, classes weighed equally: the list's order (`measures.worth`)
 
 Voices are the other stages, the second best label of the class maps where those are there, and the finished segmenter
-where it was asked again (`hintseg.pipeline.ask_again`): what it says, and how far its answers differ when the photo is
-mirrored or resized. What was measured of the rule is in ``docs/review.md``.
+where it was asked again (`hintseg.pipeline.ask_again`). What was measured of the rule is in ``docs/review.md``.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from hintseg.evaluation.confusion import joint_counts, mean
 from hintseg.quality.measures import (
     Part,
     against_tags,
-    apart,
     disagreement,
     off_edges,
     parts_in_doubt,
     runner_up,
+    unsteady,
     unusual_area,
     worth,
 )
@@ -46,9 +45,6 @@ Counts = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 RUNNER_UP = "runner-up"
 """The voice of the second best label of the class maps."""
-
-VIEWS = "views"
-"""The voice of a network whose answers differ when the photo is mirrored or resized."""
 
 STRONG = 3.0
 """How many times the usual the area of a class may be away from the middle before that is a reason to look."""
@@ -79,6 +75,8 @@ class DoubtRow(Facts):
         doubt: How far the mask is from what else labels the photo, 0..1.
         why: What stands out, in words.
         margin: How close the second best class comes to the best, mean over the photo; None without class maps.
+        unsteady: How far the segmenter's answers differ when the photo is mirrored or resized, a share of its pixels;
+            None where it was not asked.
         voices: Doubt by each voice, 0..1.
         off_edges: How far its outlines keep away from the photo's edges, 0..1; None without outlines, or a photo.
         missing: Classes that are tagged and not in the mask.
@@ -93,6 +91,7 @@ class DoubtRow(Facts):
     doubt: Share
     why: tuple[str, ...]
     margin: Share | None
+    unsteady: Share | None
     voices: dict[str, Share]
     off_edges: Share | None
     missing: tuple[str, ...]
@@ -136,9 +135,11 @@ class ReviewList(Facts):
         file = io.StringIO()
         table = csv.writer(file, lineterminator="\n")
         said = [f"doubt: {name}" for name in self.voices]
-        table.writerow(["photo", "worth", "doubt", "margin", "off_edges", *said, "missing", "untagged", "why"])
+        measured = ["worth", "doubt", "margin", "unsteady", "off_edges"]
+        table.writerow(["photo", *measured, *said, "missing", "untagged", "why"])
         for row in self.photos:
-            values = [row.worth, row.doubt, row.margin, row.off_edges, *map(row.voices.get, self.voices)]
+            values = [row.worth, row.doubt, row.margin, row.unsteady, row.off_edges]
+            values += map(row.voices.get, self.voices)
             shown = ["" if value is None else f"{value:.5f}" for value in values]
             table.writerow([row.id, *shown, " ".join(row.missing), " ".join(row.untagged), "; ".join(row.why)])
         return file.getvalue()
@@ -150,6 +151,7 @@ class _Looked(NamedTuple):
     row: PhotoRow
     pairs: dict[str, Counts]
     margin: float | None
+    unsteady: float | None
     off_edges: float | None
     shown: npt.NDArray[np.int64]
     parts: list[Part]
@@ -183,7 +185,7 @@ def review_list(run: RunFolder, advance: Callable[[], None] = lambda: None) -> R
         for one in pool.map(look, rows):
             looked.append(one)
             advance()
-    return _listed(run, made.stage, split, [*(voice.name for voice in found), VIEWS, RUNNER_UP], looked)
+    return _listed(run, made.stage, split, [*(voice.name for voice in found), RUNNER_UP], looked)
 
 
 def _look(
@@ -207,10 +209,6 @@ def _look(
         shown.append(np.bincount(said.ravel(), minlength=256)[:size])
         against += (said != mask) & (said != 255)
         asked += 1
-    if answers is not None:
-        pairs[VIEWS], share = apart(answers, mask.size, size - 1)
-        against += _grown(share, mask.shape)
-        asked += 1
     margin = None
     if scores is not None:
         pairs[RUNNER_UP], margin = runner_up(*scores, size - 1, mask.size)
@@ -227,12 +225,8 @@ def _look(
     except PhotoError:
         logger.debug("%s: no photo, so its edges are not looked at", row.path)
     parts = parts_in_doubt(mask, against / max(asked, 1))
-    return _Looked(row, pairs, margin, edges, np.stack(shown), parts)
-
-
-def _grown(share: npt.NDArray[np.float64], size: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    rows, columns = (np.arange(side) * cells // side for side, cells in zip(size, share.shape, strict=True))
-    return np.asarray(share[rows[:, None], columns])
+    differ = None if answers is None else unsteady(answers)
+    return _Looked(row, pairs, margin, differ, edges, np.stack(shown), parts)
 
 
 def _listed(run: RunFolder, stage: Stage, split: Split, names: Sequence[str], looked: Sequence[_Looked]) -> ReviewList:
@@ -266,6 +260,7 @@ def _listed(run: RunFolder, stage: Stage, split: Split, names: Sequence[str], lo
                 doubt=doubt,
                 why=tuple(_why(doubts, missing, untagged, unusual, in_classes)),
                 margin=one.margin,
+                unsteady=one.unsteady,
                 voices=doubts,
                 off_edges=one.off_edges,
                 missing=missing,
@@ -319,7 +314,7 @@ def _why(
             yield f"the area of {name} is unusual"
     name = max(doubts, key=lambda name: doubts[name], default="")
     if name and doubts[name] >= 0.5:
-        yield f"the {name} {'differ' if name == VIEWS else 'says something else'}"
+        yield f"the {name} says something else"
     name = max(classes, key=lambda name: classes[name], default="")
     if name and classes[name] > 0:
         yield f"{name} is most doubtful ({classes[name]:.2f})"

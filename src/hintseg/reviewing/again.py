@@ -9,7 +9,7 @@ from typing import Any
 
 from hintseg.errors import RunError
 from hintseg.files.atomic import write_json
-from hintseg.files.lock import refuse_busy
+from hintseg.files.lock import is_busy, is_lent, lend
 from hintseg.files.parse import read_json
 from hintseg.reviewing.compare import differences
 from hintseg.reviewing.storage import REVIEW
@@ -36,8 +36,8 @@ def next_run(run: Path) -> Path:
 class Again:
     """Trains again at a click: ``hintseg train --from-review RUN``; it goes on when the page is closed.
 
-    ``RUN/review/again.json`` says which run was begun, and ``RUN/review/again.log`` what it said. Whether it is still
-    being trained is said by its process, and by the lock of its folder where another server began it.
+    ``RUN/review/again.json`` says which run was begun, and ``RUN/review/again.log`` what it said. Another server that
+    began it may be gone: then the log, which the training holds, or the lock of its folder say that it still runs.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -57,6 +57,7 @@ class Again:
         write_json(self.folder / "again.json", {"out": str(out)})
         command = [sys.executable, "-m", "hintseg", "train", "--from-review", str(self.run.path), "--out", str(out)]
         with (self.folder / "again.log").open("wb") as log:
+            lend(log)
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
@@ -84,13 +85,9 @@ class Again:
         }
 
     def _running(self, out: Path | None) -> bool:
-        if out is None or self._process is not None:
-            return self._process is not None and self._process.poll() is None
-        try:
-            refuse_busy(out)
-        except RunError:
+        if self._process is not None and self._process.poll() is None:
             return True
-        return False
+        return out is not None and (is_lent(self.folder / "again.log") or is_busy(out))
 
     def out(self) -> Path | None:
         """Return the run that was begun last; None where there is none."""
