@@ -58,7 +58,9 @@ def ranks(values: Floats) -> Floats:
 
 
 def spearman(one: Floats, other: Floats) -> float:
-    """Return Spearman's rank correlation."""
+    """Return Spearman's rank correlation; NaN where one of them says nothing."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return math.nan
     return float(np.corrcoef(ranks(one), ranks(other))[0, 1])
 
 
