@@ -151,6 +151,23 @@ def test_a_run_without_a_segmenter_goes_without(tmp_path: Path) -> None:
     assert not (run.path / "review").exists()
 
 
+def test_without_weights_or_photos_the_list_is_made_all_the_same(run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder.open(shutil.copytree(run.path, tmp_path / "run"))
+    weights = copy.path / "segment" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    said = typed("review", copy.path, "--list")
+    assert said.returncode == 0, said.stderr
+    assert "the segmenter is not asked again" in said.stderr
+    assert "compared with runner-up" in said.stdout
+    photos = run.path.parent / "photos"
+    photos.rename(tmp_path / "moved")
+    try:
+        assert "compared with runner-up" in typed("review", run.path, "--list").stdout
+        assert not (run.path / "review" / "network").exists()
+    finally:
+        (tmp_path / "moved").rename(photos)
+
+
 def test_answers_that_are_damaged_are_named(run: RunFolder) -> None:
     ask_again(run, Watch())
     path = sorted((given(network_folder(run)) / "answers").iterdir())[0]

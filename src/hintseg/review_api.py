@@ -54,11 +54,15 @@ def _ask_again(run: RunFolder, watch: Watch) -> None:
     folder = network_folder(run)
     if folder is None or (folder / DONE).is_file():  # told before torch is imported
         return
+    from hintseg.errors import ConfigError, WeightsError
     from hintseg.pipeline.ask_again import ask_again
     from hintseg.training import machine
 
-    machine.check(run.config.trainer)
-    ask_again(run, watch)
+    try:
+        machine.check(run.config.trainer)
+        ask_again(run, watch)
+    except (ConfigError, WeightsError) as error:  # masks of an older version, or of another machine, are reviewed too
+        logger.warning("%s; the segmenter is not asked again", error)
 
 
 def review(

@@ -41,9 +41,10 @@ CELL = 4
 
 
 def ask_again(run: RunFolder, watch: Watch) -> None:
-    """Ask a run's segmenter again, for the photos it was not asked about yet; without a segmenter nothing is done.
+    """Ask a run's segmenter again, for the photos it was not asked about yet.
 
-    The photos whose tags are known are labelled with those alone, as their masks are.
+    Nothing is done without a segmenter, or where none of the photos is there any more. The photos whose tags are known
+    are labelled with those alone, as their masks are.
 
     Raises:
         HintsegError: The run has no masks yet, or its weights or settings are damaged.
@@ -58,7 +59,9 @@ def ask_again(run: RunFolder, watch: Watch) -> None:
     config, everything = run.config, np.arange(0 if background else 1, len(classes) + 1)
     with_tags = judged(run).stage != "segment" or run.one_stage
     tags = {row.id: row.tags if with_tags else None for row in judged_rows(run)}
-    photos = [Photo(row.id, row.path) for row in judged_rows(run)]
+    photos = [Photo(row.id, row.path) for row in judged_rows(run) if row.path.is_file()]
+    if not photos:
+        return
     kept = keep(method, photos, config, watch)
 
     def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Bytes, Bytes]]:
