@@ -15,6 +15,7 @@ from playwright.sync_api import expect
 
 from browser import BROWSER, browser, served
 from hintseg.errors import RunError
+from hintseg.files.lock import is_lent, lend
 from hintseg.reviewing.again import Again, next_run
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png
@@ -87,6 +88,21 @@ def test_the_button_trains_and_shows_before_and_after(tmp_path: Path) -> None:
         page.close()
         assert failed == []
     assert (read_label_png(second / "labels" / f"{mended}.png") == 2).any()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks are not handed on there")
+def test_a_log_is_held_until_the_process_that_writes_it_ends(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    assert not is_lent(path)
+    with path.open("wb") as file:
+        lend(file)
+        writer = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdout=file)
+    try:
+        assert is_lent(path), "whoever lent it has closed it"
+    finally:
+        writer.kill()
+        writer.wait()
+    assert not is_lent(path)
 
 
 def test_a_training_that_another_server_began_is_seen(tmp_path: Path) -> None:
