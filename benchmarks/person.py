@@ -128,7 +128,15 @@ def score(review: Review) -> float:
 
 
 def simulate(
-    run: Path, out: Path, *, share: float, order: str, seed: int, strokes: int = 5, settings: Sequence[str] = ()
+    run: Path,
+    out: Path,
+    *,
+    share: float,
+    order: str,
+    seed: int,
+    strokes: int = 5,
+    settings: Sequence[str] = (),
+    train: bool = True,
 ) -> Reviewed:
     """Review a copy of a run as a person would, and train again from that.
 
@@ -140,6 +148,7 @@ def simulate(
         seed: Of the random order and of the strokes.
         strokes: The most for one photo.
         settings: Dotted settings of the new run that are others than in the old one.
+        train: Whether that is learned from.
     """
     name = f"{share:g}-{order}-{seed}" if share else "0"
     copy, new = out / f"reviewed-{name}", out / f"again-{name}"
@@ -160,15 +169,15 @@ def simulate(
         count, right = mend(review, id, true, strokes, rng)
         drawn, accepted = drawn + count, accepted + right
     mended = score(review)
-    if chosen:
+    if train and chosen:
         api.train_again(copy, new, settings=list(settings), resume=new.exists())
-    else:
+    elif train:
         own = [f"start={json.dumps(str(copy.resolve()))}", *settings]
         run_recipe(changed_config(folder.config, own), new, resume=new.exists())
     minutes = drawn * SECONDS["scribbles"] / 60
-    after = RunFolder.open(new)
-    masks = (before, mended, _miou(after, "train"))
-    model = (_miou(folder, "val"), _miou(after, "val"))
+    after = RunFolder.open(new) if train else None
+    masks = (before, mended, None if after is None else _miou(after, "train"))
+    model = (_miou(folder, "val"), None if after is None else _miou(after, "val"))
     return Reviewed(share, order, seed, len(chosen), accepted, drawn, minutes, masks, model)
 
 
@@ -187,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--order", choices=("list", "random"), nargs="+", default=["list", "random"])
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
     parser.add_argument("--strokes", type=int, default=5, help="the most for one photo")
+    parser.add_argument("--masks-only", action="store_true", help="train nothing")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the new run")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
@@ -194,7 +204,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for order in given.order if share else given.order[:1]:
             for seed in given.seed if share else given.seed[:1]:
                 found = simulate(
-                    given.run, given.out, share=share, order=order, seed=seed, strokes=given.strokes, settings=given.set
+                    given.run,
+                    given.out,
+                    share=share,
+                    order=order,
+                    seed=seed,
+                    strokes=given.strokes,
+                    settings=given.set,
+                    train=not given.masks_only,
                 )
                 with (given.out / "reviews.jsonl").open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(found)) + "\n")
