@@ -3,7 +3,8 @@
 Prints the rank correlation of `doubt` and of the list's order with the true error of each photo (1 - its mIoU), the
 area under the sparsification curve (0: as random, 1: as the oracle), and how many points of mIoU mending the first 5 %
 and 10 % of the photos brings: by the list, at random, by the oracle of true photo IoU (worst first), and by the oracle
-of true worth, which sorts by the same rule as the list, on the truth.
+of true worth, which sorts by the same rule as the list, on the truth. The run's segmenter is asked again first, where
+it was not yet; `--no-network` leaves that out.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hintseg.evaluation.confusion import Confusion, jaccard, mean
+from hintseg.pipeline.ask_again import ask_again
 from hintseg.quality.measures import worth
 from hintseg.quality.review_list import review_list
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png
+from hintseg.training.watch import Watch
 
 Floats = npt.NDArray[np.float64]
 Order = npt.NDArray[np.int64]
@@ -55,7 +58,9 @@ def ranks(values: Floats) -> Floats:
 
 
 def spearman(one: Floats, other: Floats) -> float:
-    """Return Spearman's rank correlation."""
+    """Return Spearman's rank correlation; NaN where one of them says nothing."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return math.nan
     return float(np.corrcoef(ranks(one), ranks(other))[0, 1])
 
 
@@ -123,8 +128,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the review lists of runs and print them."""
     parser = argparse.ArgumentParser(description="How good the review list of a run is, against its truth.")
     parser.add_argument("runs", type=Path, nargs="+")
-    for path in parser.parse_args(arguments).runs:
-        found = measure(RunFolder.open(path))
+    parser.add_argument("--no-network", action="store_true", help="without asking the segmenter again")
+    given = parser.parse_args(arguments)
+    for path in given.runs:
+        run = RunFolder.open(path)
+        if not given.no_network:
+            ask_again(run, Watch())
+        found = measure(run)
         print(
             f"{path}: rank correlation with the true error: doubt {found.doubt_correlation:.2f}, order "
             f"{found.order_correlation:.2f}; sparsification {found.sparsification:.2f}"

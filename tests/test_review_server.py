@@ -108,6 +108,29 @@ def test_hints_drawn_in_the_box_say_what_belongs_to_the_object(client: TestClien
     assert not filled[20, 43:61].any()
 
 
+@pytest.mark.parametrize("size", [(900, 1200), (1200, 900)])
+def test_an_object_of_a_large_photo_is_found_at_its_full_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    review = Review(RunFolder.open(write_run(tmp_path, 2, size=size)))
+    height, width = size
+    true = thing(1, 2, size)[1] == 2
+    review.act("01", 0, Action(kind="erase", points=(0, height / 2, width, height / 2), width=2000))
+    x, y, radius = 0.65 * width, height / 2, 0.3 * height
+    box = (x - 1.2 * radius, y - 1.2 * radius, min(x + 1.2 * radius, width), y + 1.2 * radius)
+    review.act("01", 1, Action(kind="fill", label=2, points=box))
+    filled = now(review, "01")
+    assert set(np.unique(filled)) == {0, 2}
+    assert ((filled == 2) & true).sum() / ((filled == 2) | true).sum() > 0.97
+    review.act("01", 2, Action(kind="stroke", label=0, points=(x - 200, y, x + 200, y), width=30))
+    review.act("01", 3, Action(kind="stroke", label=2, points=(x - 200, y + 150, x + 200, y + 150), width=30))
+    review.act("01", 4, Action(kind="erase", points=(0, height / 2, width, height / 2), width=2000))
+    document = review.act("01", 5, Action(kind="fill", label=2, points=box))
+    again = now(review, "01")
+    middle = slice(round(x) - 150, round(x) + 150)
+    assert document.revision == 6
+    assert (again[round(y) + 150, middle] == 2).all(), "the stroke of the class"
+    assert not again[round(y), middle].any(), "the stroke of something else"
+
+
 def test_without_background_the_eraser_brings_the_runs_mask_back(review: Review) -> None:
     review.background = False
     review.act(ID, 0, Action(kind="paint", label=1, points=(0, 30, 80, 30), width=200))

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("hintseg")
 
 
-def review_list(run: Path | str, *, watch: Watch | None = None) -> ReviewList:
+def review_list(run: Path | str, *, network: bool = True, watch: Watch | None = None) -> ReviewList:
     """Say which masks of a run to look at first, without truth; see `hintseg.quality.review_list`.
 
     Args:
         run: Run folder with masks.
+        network: Whether the run's segmenter, where it has one, is asked again about each photo, once; see
+            `hintseg.pipeline.ask_again`. Without, its answers are used where they are there already.
         watch: Told about the progress.
 
     Returns:
@@ -37,6 +39,8 @@ def review_list(run: Path | str, *, watch: Watch | None = None) -> ReviewList:
 
     folder, watch = RunFolder.open(run), watch or Watch()
     refuse_busy(folder.path)
+    if network:
+        _ask_again(folder, watch)
     watch.start("looking through the masks", len(folder.photos))
     try:
         return kept_list(folder, watch.advance)
@@ -44,11 +48,29 @@ def review_list(run: Path | str, *, watch: Watch | None = None) -> ReviewList:
         watch.stop()
 
 
+def _ask_again(run: RunFolder, watch: Watch) -> None:
+    from hintseg.quality.voices import DONE, network_folder
+
+    folder = network_folder(run)
+    if folder is None or (folder / DONE).is_file():  # told before torch is imported
+        return
+    from hintseg.errors import ConfigError, WeightsError
+    from hintseg.pipeline.ask_again import ask_again
+    from hintseg.training import machine
+
+    try:
+        machine.check(run.config.trainer)
+        ask_again(run, watch)
+    except (ConfigError, WeightsError) as error:  # masks of an older version, or of another machine, are reviewed too
+        logger.warning("%s; the segmenter is not asked again", error)
+
+
 def review(
     run: Path | str,
     *,
     port: int = 0,
     opened: bool = True,
+    network: bool = True,
     say: Callable[[str], object] | None = None,
     watch: Watch | None = None,
 ) -> None:
@@ -58,6 +80,7 @@ def review(
         run: Run folder with masks.
         port: Port on this machine; 0 takes a free one.
         opened: Whether a browser is opened.
+        network: See `review_list`.
         say: Told the address; by default it goes to the logger ``hintseg``.
         watch: Told about the progress of the list.
 
@@ -69,11 +92,13 @@ def review(
     from hintseg.reviewing.storage import Review
 
     check_installed()
-    found = review_list(run, watch=watch)
+    found = review_list(run, network=network, watch=watch)
     serve(Review(RunFolder.open(run)), found, port=port, opened=opened, say=say or logger.info)
 
 
-def send_review(run: Path | str, out: Path | str, *, to: str, most: int = 50, watch: Watch | None = None) -> Written:
+def send_review(
+    run: Path | str, out: Path | str, *, to: str, most: int = 50, network: bool = True, watch: Watch | None = None
+) -> Written:
     """Write the masks of the first photos of the review list as labels that another tool opens.
 
     Args:
@@ -81,6 +106,7 @@ def send_review(run: Path | str, out: Path | str, *, to: str, most: int = 50, wa
         out: Folder to make.
         to: A format that is written and holds masks: `cvat`, `label_studio`, `labelme`, ...
         most: How many photos.
+        network: See `review_list`.
         watch: Told about the progress.
 
     Returns:
@@ -92,7 +118,7 @@ def send_review(run: Path | str, out: Path | str, *, to: str, most: int = 50, wa
     from hintseg.reviewing.exchange import send
     from hintseg.reviewing.storage import Review
 
-    found = review_list(run, watch=watch)
+    found = review_list(run, network=network, watch=watch)
     return send(Review(RunFolder.open(run)), found, to, Path(out), most=most)
 
 

@@ -35,6 +35,12 @@ def review(
     from_: Annotated[
         Path | None, typer.Option("--from", help="Read masks that another tool mended, and accept them.")
     ] = None,
+    no_network: Annotated[
+        bool,
+        typer.Option(
+            "--no-network", help="Do not ask the segmenter again, which takes a few looks of it at each photo, once."
+        ),
+    ] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser; the address is printed.")] = False,
 ) -> None:
     """Look at the masks of a run, the most doubtful first, and mend them, on a page in the browser.
@@ -42,7 +48,7 @@ def review(
     The page is served to this machine alone. Every change is on disk at once, in RUN/review; `hintseg train
     --from-review RUN` learns from it. The list needs no truth. `worth` is a photo's share of all doubt in the run, each
     class weighing the same: mending the first photos brings most. `doubt` says how far the mask is from what the other
-    stages say, 0 to 1.
+    stages say, and the segmenter, which is asked again about each photo the first time, 0 to 1.
     """
     from rich.console import Console
 
@@ -55,7 +61,9 @@ def review(
     if (to is None) != (out is None):
         raise ConfigError("--to says the format and --out the folder of what another tool opens; give both")
     if to is not None and out is not None:
-        written = api.send_review(run, out, to=to.replace("-", "_"), most=worst, watch=Bars(Console(stderr=True)))
+        written = api.send_review(
+            run, out, to=to.replace("-", "_"), most=worst, network=not no_network, watch=Bars(Console(stderr=True))
+        )
         typer.echo(f"labels: {written.labels}  (`hintseg review {run} --from FILE` reads the mended ones back)")
         for sentence in written.lost:
             typer.echo(f"note: {sentence}")
@@ -65,9 +73,10 @@ def review(
         typer.echo(f"{mended} masks mended and accepted, {equal} accepted as they were")
         return
     if not list_:
-        api.review(run, port=port, opened=not no_open, say=typer.echo, watch=Bars(Console(stderr=True)))
+        bars = Bars(Console(stderr=True))
+        api.review(run, port=port, opened=not no_open, network=not no_network, say=typer.echo, watch=bars)
         return
-    found = api.review_list(run, watch=Bars(Console(stderr=True)))
+    found = api.review_list(run, network=not no_network, watch=Bars(Console(stderr=True)))
     if json:
         typer.echo(found.model_dump_json(indent=1))
     elif csv:

@@ -8,9 +8,10 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from hintseg.errors import RunError
 from hintseg.files.parse import is_file, parse_json
@@ -90,6 +91,15 @@ def refuse_busy(folder: Path) -> None:
             return
 
 
+def is_busy(folder: Path) -> bool:
+    """Return whether a process writes into a folder at this moment."""
+    try:
+        refuse_busy(folder)
+    except RunError:
+        return True
+    return False
+
+
 def is_lock(path: Path) -> bool:
     """Return whether a file is a lock of ours: held, or left by a crash."""
     if path.name == LOCK and Path(os.path.realpath(path.parent)) in _held:
@@ -138,6 +148,13 @@ def _same_file(number: int, path: Path) -> bool:
 if sys.platform == "win32":
     import msvcrt
 
+    def lend(file: BinaryIO) -> None:
+        """Do nothing: a lock is not handed on here."""
+
+    def is_lent(path: Path) -> bool:
+        """Return False: nobody knows here."""
+        return False
+
     def _lock(number: int, path: Path) -> bool:
         os.lseek(number, 1 << 20, os.SEEK_SET)  # far behind the text, which others may read
         try:
@@ -151,6 +168,22 @@ if sys.platform == "win32":
 else:
     import errno
     import fcntl
+
+    def lend(file: BinaryIO) -> None:
+        """Lock an open file for as long as this process, or one that inherits it, has it open."""
+        with suppress(OSError):  # a file system that knows no locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def is_lent(path: Path) -> bool:
+        """Return whether a process still runs to which `lend` gave a file."""
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            return error.errno in (errno.EACCES, errno.EAGAIN)
+        return False
 
     def _lock(number: int, path: Path) -> bool:
         try:

@@ -198,16 +198,28 @@ def stroke(pixels: Bools, rng: np.random.Generator, drawing: Drawing) -> Bools:
         drawing: The share of its length that is kept, and the pen's width.
     """
     x0, y0, x1, y1 = box(pixels, rng, drawing)
-    inside = _depth(pixels[y0:y1, x0:x1])
-    deepest = float(inside.max())
-    margin = min(max(drawing.width / 2 + 2, OFF * deepest), deepest)
-    line = shortened(max((_walk(inside, margin, rng) for _ in range(TRIES)), key=length), drawing.share)
+    part = pixels[y0:y1, x0:x1]
+    line, radius = stroke_line(part, rng, drawing)
     drawn = np.zeros_like(pixels)
-    near = near_line(line, min(drawing.width / 2, max(margin - 2, 0.5)), inside.shape)
-    drawn[y0:y1, x0:x1] = near & (inside > 0)
+    drawn[y0:y1, x0:x1] = near_line(line, radius, part.shape) & part
     if not drawn.any():  # a spot between pixels
         drawn[y0 + int(line[0, 1]), x0 + int(line[0, 0])] = True
     return drawn
+
+
+def stroke_line(pixels: Bools, rng: np.random.Generator, drawing: Drawing) -> tuple[Floats, float]:
+    """Return the line of a stroke on a thing, (n, 2) points (x, y), pixels, and the radius of a pen that fits there.
+
+    Args:
+        pixels: The thing, (H, W) bool, with at least one pixel.
+        rng: Draws it.
+        drawing: The share of its length that is kept, and the pen's width.
+    """
+    inside = _depth(pixels)
+    deepest = float(inside.max())
+    margin = min(max(drawing.width / 2 + 2, OFF * deepest), deepest)
+    line = shortened(max((_walk(inside, margin, rng) for _ in range(TRIES)), key=length), drawing.share)
+    return line, min(drawing.width / 2, max(margin - 2, 0.5))
 
 
 def length(line: Floats) -> float:

@@ -65,7 +65,9 @@ class Kept:
         found = [(photo, levels) for photo in photos if (levels := self.read(photo)) is not None]
         if not found:
             return None
-        stacked = [torch.stack(same).float() for same in zip(*(levels for _, levels in found), strict=True)]
+        # in float32 first: at some precisions autocast does not stack float16
+        single = ([level.float() for level in levels] for _, levels in found)
+        stacked = [torch.stack(same) for same in zip(*single, strict=True)]
         own, mirrored = (tuple(level[:, side] for level in stacked) for side in (0, 1))
         return [photo for photo, _ in found], Features(own, _seen_size(photos[0], self.longest), mirrored)
 

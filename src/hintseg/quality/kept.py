@@ -13,7 +13,7 @@ from hintseg.quality.voices import judged, voices
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import Facts, read_checked
 
-RULE = 1
+RULE = 2
 """Raised where the rule changes."""
 
 

@@ -78,6 +78,22 @@ def runner_up(
     return found, float(close.mean())
 
 
+def unsteady(answers: Bytes) -> float:
+    """Return how far the answers of a network that was asked several times differ from all of them together.
+
+    Args:
+        answers: Labels, (1 + n, h, w) uint8: of all answers together, then of each.
+
+    Returns:
+        The share of the cells that differ, mean over the answers, 0..1.
+
+    Example:
+        >>> unsteady(np.array([[[0, 1]], [[0, 0]], [[0, 1]]], np.uint8))
+        0.25
+    """
+    return float((answers[1:] != answers[0]).mean())
+
+
 def off_edges(rgb: Bytes, mask: Bytes) -> float | None:
     """Return how far the outlines of a mask keep away from the edges of its photo.
 

@@ -3,8 +3,8 @@
     photo's `doubt`   how far the mask is from what else labels the photo: mean over the voices of 1 - mIoU, 0..1
     photo's `worth`   its share of all doubt in the run, classes weighed equally: the list's order (`measures.worth`)
 
-Voices are the other stages, and the second best label of the class maps where those are there. What was measured of
-the rule is in ``docs/review.md``.
+Voices are the other stages, the second best label of the class maps where those are there, and the finished segmenter
+where it was asked again (`hintseg.pipeline.ask_again`). What was measured of the rule is in ``docs/review.md``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from hintseg.quality.measures import (
     off_edges,
     parts_in_doubt,
     runner_up,
+    unsteady,
     unusual_area,
     worth,
 )
-from hintseg.quality.voices import Voice, judged, scores_of, voices
+from hintseg.quality.voices import Voice, answers_of, judged, judged_rows, judged_split, scores_of, voices
 from hintseg.run.folder import MadeMasks, RunFolder
 from hintseg.run.schema import Facts, PhotoRow, Share, Split, Stage
 from hintseg.store.masks import read_label_png
@@ -74,6 +75,8 @@ class DoubtRow(Facts):
         doubt: How far the mask is from what else labels the photo, 0..1.
         why: What stands out, in words.
         margin: How close the second best class comes to the best, mean over the photo; None without class maps.
+        unsteady: How far the segmenter's answers differ when the photo is mirrored or resized, a share of its pixels;
+            None where it was not asked.
         voices: Doubt by each voice, 0..1.
         off_edges: How far its outlines keep away from the photo's edges, 0..1; None without outlines, or a photo.
         missing: Classes that are tagged and not in the mask.
@@ -88,6 +91,7 @@ class DoubtRow(Facts):
     doubt: Share
     why: tuple[str, ...]
     margin: Share | None
+    unsteady: Share | None
     voices: dict[str, Share]
     off_edges: Share | None
     missing: tuple[str, ...]
@@ -131,9 +135,11 @@ class ReviewList(Facts):
         file = io.StringIO()
         table = csv.writer(file, lineterminator="\n")
         said = [f"doubt: {name}" for name in self.voices]
-        table.writerow(["photo", "worth", "doubt", "margin", "off_edges", *said, "missing", "untagged", "why"])
+        measured = ["worth", "doubt", "margin", "unsteady", "off_edges"]
+        table.writerow(["photo", *measured, *said, "missing", "untagged", "why"])
         for row in self.photos:
-            values = [row.worth, row.doubt, row.margin, row.off_edges, *map(row.voices.get, self.voices)]
+            values = [row.worth, row.doubt, row.margin, row.unsteady, row.off_edges]
+            values += map(row.voices.get, self.voices)
             shown = ["" if value is None else f"{value:.5f}" for value in values]
             table.writerow([row.id, *shown, " ".join(row.missing), " ".join(row.untagged), "; ".join(row.why)])
         return file.getvalue()
@@ -145,6 +151,7 @@ class _Looked(NamedTuple):
     row: PhotoRow
     pairs: dict[str, Counts]
     margin: float | None
+    unsteady: float | None
     off_edges: float | None
     shown: npt.NDArray[np.int64]
     parts: list[Part]
@@ -163,16 +170,15 @@ def review_list(run: RunFolder, advance: Callable[[], None] = lambda: None) -> R
     Cost:
         30 ms a photo of 320 x 213 pixels and two voices, on one thread.
     """
-    made = judged(run)
-    split: Split = "val" if made.stage == "segment" and not run.one_stage else "train"
+    made, split = judged(run), judged_split(run)
     found = voices(run, made)
-    read_scores = scores_of(run, made)
-    rows = [row for row in run.photos if row.split == split and run.mask_path(made.stage, row.id).is_file()]
+    read_scores, read_answers = scores_of(run, made), answers_of(run)
+    rows = judged_rows(run)
     if not rows:
         raise RunError(f"{made.folder} holds no mask of the run's photos; make the stage again (--resume)")
 
     def look(row: PhotoRow) -> _Looked:
-        return _look(row, run, made, found, read_scores(row.id))
+        return _look(row, run, made, found, read_scores(row.id), read_answers(row.id))
 
     looked = []
     with ThreadPoolExecutor(2) as pool:
@@ -188,6 +194,7 @@ def _look(
     made: MadeMasks,
     found: Sequence[Voice],
     scores: tuple[list[int], npt.NDArray[np.float32]] | None,
+    answers: npt.NDArray[np.uint8] | None,
 ) -> _Looked:
     mask = read_label_png(run.mask_path(made.stage, row.id))
     size = len(run.classes) + 1
@@ -218,7 +225,8 @@ def _look(
     except PhotoError:
         logger.debug("%s: no photo, so its edges are not looked at", row.path)
     parts = parts_in_doubt(mask, against / max(asked, 1))
-    return _Looked(row, pairs, margin, edges, np.stack(shown), parts)
+    differ = None if answers is None else unsteady(answers)
+    return _Looked(row, pairs, margin, differ, edges, np.stack(shown), parts)
 
 
 def _listed(run: RunFolder, stage: Stage, split: Split, names: Sequence[str], looked: Sequence[_Looked]) -> ReviewList:
@@ -252,6 +260,7 @@ def _listed(run: RunFolder, stage: Stage, split: Split, names: Sequence[str], lo
                 doubt=doubt,
                 why=tuple(_why(doubts, missing, untagged, unusual, in_classes)),
                 margin=one.margin,
+                unsteady=one.unsteady,
                 voices=doubts,
                 off_edges=one.off_edges,
                 missing=missing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,12 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from hintseg.errors import RunError
+from hintseg.files.arrays import read_arrays
 from hintseg.run.folder import MadeMasks, RunFolder
-from hintseg.run.schema import SWEPT_KINDS, Stage
+from hintseg.run.schema import SWEPT_KINDS, PhotoRow, Split, Stage
 from hintseg.store.maps import read_maps
 from hintseg.store.masks import read_label_png
 
 Bytes = npt.NDArray[np.uint8]
+
+NETWORK = "network"
+"""The voice of the finished segmenter, asked again: mirrored and at other scales, all answers together."""
+
+DONE = "done"
+"""File in the folder of those answers that says that all are there."""
 
 
 class Voice(NamedTuple):
@@ -59,6 +67,57 @@ def judged(run: RunFolder) -> MadeMasks:
     return found
 
 
+def judged_split(run: RunFolder) -> Split:
+    """Return the split of the photos whose masks are looked through."""
+    return "val" if judged(run).stage == "segment" and not run.one_stage else "train"
+
+
+def judged_rows(run: RunFolder) -> list[PhotoRow]:
+    """Return the photos whose masks are looked through, and that have one."""
+    stage, split = judged(run).stage, judged_split(run)
+    return [row for row in run.photos if row.split == split and run.mask_path(stage, row.id).is_file()]
+
+
+def network_folder(run: RunFolder) -> Path | None:
+    """Return where the answers of the run's segmenter, asked again, are kept; None where it has no finished one.
+
+    The name follows from the weights, the photos and their tags: answers of others are never taken for these.
+    """
+    weights = run.path / "segment" / "model.safetensors"
+    if not run.done("segment") or not weights.is_file():
+        return None
+    digest = hashlib.blake2b(judged(run).stage.encode(), digest_size=8)
+    for path in (weights, run.path / "photos.json"):
+        digest.update(repr((path.stat().st_mtime_ns, path.stat().st_size)).encode())
+    return run.path / "review" / NETWORK / digest.hexdigest()
+
+
+def answers_path(folder: Path, photo_id: str) -> Path:
+    """Return where the answers about a photo lie in a `network_folder`, whether they are there or not."""
+    return folder / "answers" / f"{photo_id}.npz"
+
+
+def answers_of(run: RunFolder) -> Callable[[str], Bytes | None]:
+    """Return what reads the answers of the segmenter, asked again, about a photo; it returns None where there are none.
+
+    They are labels, (1 + n, h, w) uint8: of all answers together, then of each.
+    """
+    folder = network_folder(run)
+    if folder is None or not (folder / DONE).is_file():
+        return lambda _: None
+
+    def read(photo_id: str) -> Bytes | None:
+        path = answers_path(folder, photo_id)
+        if not path.is_file():  # a photo that could not be read
+            return None
+        (labels,) = read_arrays(path, {"labels": "u"})
+        if labels.ndim != 3 or len(labels) < 2 or 0 in labels.shape or labels.max() > len(run.classes):
+            raise RunError(f"{path}: no labels of the run's classes; delete {folder}, and they are made again")
+        return labels.astype(np.uint8)
+
+    return read
+
+
 def voices(run: RunFolder, made: MadeMasks) -> list[Voice]:
     """Return what else labels the photos of the judged masks, in the order of the stages."""
     found = []
@@ -71,6 +130,9 @@ def voices(run: RunFolder, made: MadeMasks) -> list[Voice]:
     rounds = sorted((run.path / "segment" / "rounds").glob("*/labels"), key=lambda path: _number(path.parent.name))
     if rounds and made.stage != "segment":
         found.append(Voice("segmenter", rounds[-1]))
+    asked = network_folder(run)
+    if asked is not None and (asked / DONE).is_file():
+        found.append(Voice(NETWORK, asked / "labels"))
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from hintseg.errors import RunError
 from hintseg.files.atomic import write_json
+from hintseg.files.lock import is_busy, is_lent, lend
 from hintseg.files.parse import read_json
 from hintseg.reviewing.compare import differences
 from hintseg.reviewing.storage import REVIEW
@@ -35,7 +36,8 @@ def next_run(run: Path) -> Path:
 class Again:
     """Trains again at a click: ``hintseg train --from-review RUN``; it goes on when the page is closed.
 
-    ``RUN/review/again.json`` says which run was begun, and ``RUN/review/again.log`` what it said.
+    ``RUN/review/again.json`` says which run was begun, and ``RUN/review/again.log`` what it said. Another server that
+    began it may be gone: then the log, which the training holds, or the lock of its folder say that it still runs.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -49,12 +51,13 @@ class Again:
         Raises:
             RunError: It is being trained already.
         """
-        if self._process is not None and self._process.poll() is None:
+        if self._running(self.out()):
             raise RunError("it is being trained already; wait for it")
         out = next_run(self.run.path.resolve())
         write_json(self.folder / "again.json", {"out": str(out)})
         command = [sys.executable, "-m", "hintseg", "train", "--from-review", str(self.run.path), "--out", str(out)]
         with (self.folder / "again.log").open("wb") as log:
+            lend(log)
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
@@ -67,9 +70,10 @@ class Again:
             return {"state": "none"}
         log = self.folder / "again.log"
         lines = log.read_text("utf-8", "replace").splitlines()[-SAID:] if log.is_file() else []
-        running = self._process is not None and self._process.poll() is None
+        running = self._running(out)
         done = (out / "report.html").is_file() and not running
         state = "done" if done else "running" if running else "stopped"
+        go_on = f"hintseg train --from-review {self.run.path} --out {out} --resume"
         return {
             "state": state,
             "out": str(out),
@@ -77,8 +81,13 @@ class Again:
             "before": _results(self.run),
             "after": _results(RunFolder(out)) if done else [],
             "changed": list(differences(self.run, RunFolder(out))) if done else [],
-            "command": f"hintseg review {out}",
+            "command": f"hintseg review {out}" if done else go_on,
         }
+
+    def _running(self, out: Path | None) -> bool:
+        if self._process is not None and self._process.poll() is None:
+            return True
+        return out is not None and (is_lent(self.folder / "again.log") or is_busy(out))
 
     def out(self) -> Path | None:
         """Return the run that was begun last; None where there is none."""

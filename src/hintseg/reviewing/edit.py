@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from hintseg.reviewing.schema import DECISIONS, Action, DrawnMark, Step
 from hintseg.types import BACKGROUND, Stroke
 
 Bytes = npt.NDArray[np.uint8]
+
+LONGEST = 256
+"""Pixels of the longer side at which an object is cut out of its box and what is around it."""
 
 
 def changed(
@@ -60,10 +63,14 @@ def changed(
 def cut_out(rgb: Bytes, step: Step, action: Action) -> tuple[tuple[slice, slice], npt.NDArray[np.bool_]]:
     """Cut the object in a box out of the photo; hints drawn in the box say what belongs to it and what does not.
 
+    Only the box and what is around it is looked at, at a reduced size.
+
     Returns:
         Rows and columns of the box, and the object in it.
     """
-    from hintseg.geometry.boxes import pixel_window
+    import cv2
+
+    from hintseg.geometry.boxes import expand_box, pixel_window
     from hintseg.refine.grabcut import box_proposal, refine_proposal
 
     x0, x1 = sorted((action.points or ())[0::2])
@@ -73,14 +80,27 @@ def cut_out(rgb: Bytes, step: Step, action: Action) -> tuple[tuple[slice, slice]
     if box[2] - box[0] < 2 or box[3] - box[1] < 2:
         raise ShapeError("the box is too small to look for an object in; draw one around the object")
     window = pixel_window(box, size)
-    rows, columns = slice(window[1], window[3]), slice(window[0], window[2])
-    probability = np.full(size, 0.5, np.float32)
+    left, top, right, bottom = expand_box(window, size)  # colours around it are background's
+    crop = rgb[top:bottom, left:right]
+    factor = min(1.0, LONGEST / max(crop.shape[:2]))
+    height, width = (max(1, round(side * factor)) for side in crop.shape[:2])
+    if factor < 1:
+        crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+    def reduced(points: Sequence[float]) -> tuple[float, ...]:
+        moved = (np.reshape(points, (-1, 2)) - (left, top)) * (width / (right - left), height / (bottom - top))
+        return tuple(moved.ravel().tolist())
+
+    inner = reduced(window)
+    small = pixel_window(inner, (height, width))
+    inside = slice(small[1], small[3]), slice(small[0], small[2])
+    probability = np.full((height, width), 0.5, np.float32)
     for mark in step.marks:
-        probability[pixels(mark.mark().shape, size)] = 0.9 if mark.label == action.label else 0.1
-    if (probability[rows, columns] == 0.5).all():
-        return (rows, columns), box_proposal(rgb, box)
-    width, height = window[2] - window[0], window[3] - window[1]
-    top, left = max(window[1] - height // 4, 0), max(window[0] - width // 4, 0)  # colours around it are background's
-    around = slice(top, window[3] + height // 4), slice(left, window[2] + width // 4)
-    inner = (window[0] - left, window[1] - top, window[2] - left, window[3] - top)
-    return (rows, columns), refine_proposal(np.ascontiguousarray(rgb[around]), probability[around], inner)
+        drawn = DrawnMark(label=mark.label, points=reduced(mark.points), width=max(1.0, mark.width * factor))
+        probability[pixels(drawn.mark().shape, (height, width))] = 0.9 if mark.label == action.label else 0.1
+    told = (probability[inside] != 0.5).any()
+    cut = np.zeros((height, width), np.uint8)
+    cut[inside] = refine_proposal(crop, probability, inner) if told else box_proposal(crop, inner)
+    grown = cv2.resize(255 * cut, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR) > 127
+    rows, columns = slice(window[1], window[3]), slice(window[0], window[2])
+    return (rows, columns), grown[window[1] - top : window[3] - top, window[0] - left : window[2] - left]

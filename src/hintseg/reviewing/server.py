@@ -143,6 +143,7 @@ class Server:
             **standing(document)._asdict(),
             "drawn": [mark.model_dump() for mark in document.now.marks],
             "layers": layers,
+            "trained": "" if after is None else str(after),
             "maps": [] if maps is None else [self.run.classes[label - 1] for label in read_maps(maps)[0]],
             "why": () if row is None else row.why,
             "objects": [] if row is None else [one.model_dump() for one in row.objects],

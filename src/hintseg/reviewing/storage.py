@@ -22,7 +22,7 @@ import numpy.typing as npt
 from hintseg.data.photos import photo_size, read_photo
 from hintseg.errors import HintsegError, PhotoError, RunError
 from hintseg.files.atomic import remove_quietly, whole_file
-from hintseg.quality.voices import judged
+from hintseg.quality.voices import judged, judged_rows
 from hintseg.reviewing.edit import changed
 from hintseg.reviewing.schema import Action, Document, State, Step
 from hintseg.run.folder import RunFolder
@@ -70,11 +70,10 @@ class Review:
         self.run = run
         self.stage = judged(run).stage
         self.classes, self.background = run.classes, run.background
-        split = "val" if self.stage == "segment" and not run.one_stage else "train"
-        rows = (row for row in run.photos if row.split == split)
-        self.photos: dict[str, PhotoRow] = {r.id: r for r in rows if run.mask_path(self.stage, r.id).is_file()}
+        self.photos: dict[str, PhotoRow] = {row.id: row for row in judged_rows(run)}
         self.folder = run.path / REVIEW
         self._lock = RLock()
+        self._decoded: tuple[str, Bytes] | None = None
 
     def document(self, id: str) -> Document:
         """Return what was done to a photo so far.
@@ -119,13 +118,16 @@ class Review:
         """Return the mask of a step, (H, W) uint8."""
         return read_label_png(self._mask_path(id, step.mask)) if step.mask else self.base(id)
 
-    def rgb(self, id: str) -> Bytes:
-        """Return the photo, (H, W, 3) uint8.
+    def rgb(self, id: str, digest: str) -> Bytes:
+        """Return the photo of a digest, (H, W, 3) uint8; the last one is kept decoded.
 
         Raises:
             PhotoError: It cannot be read.
         """
-        return read_photo(self._row(id).path)
+        kept = self._decoded
+        if kept is None or kept[0] != digest:
+            kept = self._decoded = digest, read_photo(self._row(id).path)
+        return kept[1]
 
     def act(self, id: str, revision: int, action: Action) -> Document:
         """Do something to a photo; it is on disk when this returns.
@@ -164,10 +166,10 @@ class Review:
         with self._lock:
             for id, mask in masks.items():
                 before = self.document(id)
-                changed = not np.array_equal(mask, self.mask(id, before.now))
-                mended += changed
+                now = self.mask(id, before.now)
+                mended += not np.array_equal(mask, now)
                 step = before.now.model_copy(update={"state": "accepted"})
-                step = self._with_mask(id, step, before, mask)
+                step = self._with_mask(id, step, before, mask, self.base(id), now)
                 if step != before.now:
                     self._keep(id, before, _followed(before, step))
         return mended, len(masks) - mended
@@ -176,18 +178,20 @@ class Review:
         """Write a document, the masks it names being there, and delete the masks it names no more."""
         base = self._mask_path(id, 0)
         if not base.is_file():
-            write_mask(base, self.base(id))
+            content = self.run.mask_path(self.stage, id).read_bytes()
+            with whole_file(base) as file:
+                file.write(content)
         with whole_file(self._path(id)) as file:
             file.write(json.dumps(after.model_dump(mode="json")).encode())
         used = {step.mask for step in after.steps}
         for number in {step.mask for step in before.steps} - used - {0}:
             remove_quietly(self._mask_path(id, number))
 
-    def _with_mask(self, id: str, step: Step, before: Document, mask: Bytes) -> Step:
-        """Return a step with a mask, which is written if it is a new one."""
-        if np.array_equal(mask, self.base(id)):
+    def _with_mask(self, id: str, step: Step, before: Document, mask: Bytes, base: Bytes, now: Bytes) -> Step:
+        """Return a step with a mask, which is written if it is neither the run's nor the one that stands now."""
+        if np.array_equal(mask, base):
             return step.model_copy(update={"mask": 0})
-        if np.array_equal(mask, self.mask(id, before.now)):
+        if np.array_equal(mask, now):
             return step
         write_mask(self._mask_path(id, before.revision + 1), mask)
         return step.model_copy(update={"mask": before.revision + 1})
@@ -199,16 +203,19 @@ class Review:
             if not 0 <= at < len(before.steps):
                 return before
             return before.model_copy(update={"revision": before.revision + 1, "at": at})
+        base = self.base(id)
+        mask = self.mask(id, before.now) if before.now.mask else base
         step, painted = changed(
             before.now,
             action,
-            self.mask(id, before.now),
-            self.base(id),
-            lambda: self.rgb(id),
+            mask,
+            base,
+            lambda: self.rgb(id, before.photo),
             classes=len(self.classes),
             background=self.background,
         )
-        step = self._with_mask(id, step, before, painted)
+        if painted is not mask:
+            step = self._with_mask(id, step, before, painted, base, mask)
         return before if step == before.now else _followed(before, step)
 
     def reviewed(self) -> Iterator[tuple[PhotoRow, Document]]:

@@ -16,9 +16,17 @@ export function setUp(finished) {
   let timer = null;
 
   async function look() {
-    const now = await api.training();
-    byId("again-state").textContent = [SAID[now.state], now.state === "none" ? "" : now.state === "done"
-      ? `Look at it with: ${now.command}` : `Folder: ${now.out}`].filter(Boolean).join(" ");
+    clearTimeout(timer);
+    let now;
+    try {
+      now = await api.training();
+    } catch (error) { // the server stopped: the training goes on, and a new server knows of it
+      byId("again-state").textContent = error.message;
+      timer = setTimeout(look, 1500);
+      return;
+    }
+    const more = { running: `Folder: ${now.out}`, stopped: `Go on with: ${now.command}`, done: `Look at it with: ${now.command}` };
+    byId("again-state").textContent = [SAID[now.state], more[now.state]].filter(Boolean).join(" ");
     byId("again-said").textContent = (now.state === "done" ? now.changed : now.said ?? []).join("\n");
     byId("again-said").hidden = !byId("again-said").textContent;
     byId("again-begin").disabled = now.state === "running";
@@ -31,7 +39,6 @@ export function setUp(finished) {
       }
       return row;
     }));
-    clearTimeout(timer);
     if (now.state === "running") timer = setTimeout(look, 1500);
     else if (now.state === "done") finished();
   }

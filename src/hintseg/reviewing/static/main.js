@@ -143,7 +143,7 @@ async function panes() {
   for (const [name, pane] of state.panes) if (!names.includes(name)) { pane.figure.remove(); state.panes.delete(name); }
   await Promise.all(names.map(async (name) => {
     if (!state.panes.has(name)) state.panes.set(name, makePane(name));
-    state.panes.get(name).mask = await api.layer(found.id, name).catch(() => null);
+    state.panes.get(name).mask = await api.layer(found.id, name, found.trained).catch(() => null);
   }));
   redraw();
 }
@@ -329,7 +329,10 @@ function connect() {
   new ResizeObserver(redraw).observe(canvas);
   window.addEventListener("beforeunload", (event) => { if (state.waiting.length) event.preventDefault(); });
   window.addEventListener("hashchange", () => { const id = asked(); if (id && id !== list.current) open(id); });
-  again.setUp(() => state.document && api.photo(state.document.id).then((found) => take(found.id, found)));
+  again.setUp(() => {
+    fetched.clear(); // photos have another layer now
+    if (state.document) api.photo(state.document.id).then((found) => take(found.id, found));
+  });
 }
 
 const asked = () => (location.hash.startsWith("#photo=") ? decodeURIComponent(location.hash.slice(7)) : null);
