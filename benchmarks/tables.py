@@ -125,7 +125,7 @@ SUMMARY = (
     Line(_VOC, "tags", "`quick`", "networks", "voc12-animals", "quick, DeiT-Ti", "full, DeiT-Ti"),
     Line(_VOC, "human clicks", "`points`", "hints", "voc12-animals", "points, 100 %", "masks, 100 %"),
     Line(_VOC, "strokes", "`strokes`", "hints", "voc12-animals", "scribbles, 100 %", "masks, 100 %"),
-    Line(_VOC, "boxes", "`boxes`", "hints", "voc12-animals", "boxes, 100 %", "masks, 100 %"),
+    Line(_VOC, "boxes", "GrabCut, a light head", "hints", "voc12-animals", "boxes, 100 %", "masks, 100 %"),
     Line(_HEART, "human strokes", "`strokes`", "hints", "acdc-scribbles", "scribbles, 100 %", "masks, 100 %"),
     Line(_NUCLEI, "boxes", "`boxes`", "hints", "nuclei", "boxes, 100 %", "masks, 100 %"),
 )
