@@ -32,25 +32,32 @@ _COLUMNS = {
 
 
 def run_bench(threads: Sequence[int], *, tiny: bool = False, folder: Path = results.FOLDER) -> list[Result]:
-    """Measure every operation with each number of threads; what was there is replaced.
+    """Measure every operation with each number of threads, and keep each at once: minutes each, the slow ones.
+
+    What this version of the code has measured is not measured again; what others have is dropped.
 
     Args:
         threads: CPU threads.
         tiny: Small sizes, to try it.
         folder: Folder of the results.
     """
-    found = []
+    version = results.version()
+    found = [one for one in results.read(BENCH, folder) if one.version == version]
     device = torch.device("cpu")
     for count in threads:
+        done = {one.row.split(",")[0] for one in found if one.data == f"{count} threads"}
+        missing = [operation for name, operation in OPERATIONS.items() if name not in done]
+        if not missing:
+            continue
         reach = rates(device, count, tiny=tiny)
-        for operation in OPERATIONS.values():
+        for operation in missing:
             row = measure(operation, device, reach, tiny=tiny)
             for name, (column, metric) in _COLUMNS.items():
                 if (value := getattr(row, name)) is not None:
                     command = f"hintseg bench '{row.name}' --threads {count}"
                     label = f"{row.name}, {row.shape}"
                     found.append(_result(BENCH, label, column, metric, value, f"{count} threads", command))
-    results.write(BENCH, found, folder)
+            results.write(BENCH, found, folder)
     return found
 
 

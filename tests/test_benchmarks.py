@@ -187,6 +187,8 @@ def test_speeds_are_measured_kept_and_written(tmp_path: Path, monkeypatch: pytes
     assert speed.markdown(speed.BENCH, results.read(speed.BENCH, tmp_path)).count("\n| ") == 1
     value = next(one.value for one in found if one.column == "seconds" and one.row.startswith("par"))
     assert f"| {1000 * value:.1f} ms |" in speed.markdown(speed.BENCH, found)
+    monkeypatch.setattr(speed, "measure", None)
+    assert speed.run_bench((1,), tiny=True, folder=tmp_path) == results.read(speed.BENCH, tmp_path), "measured once"
     monkeypatch.setattr(speed, "starts", lambda names: [Start("predict", 3.81, 2.0, 5)])
     assert "| `predict` | 3.8 | 2.0 |" in speed.markdown(speed.STARTUP, speed.run_startup(folder=tmp_path))
 
