@@ -287,6 +287,7 @@ TABLES: dict[str, Table] = {
         rows=_networks(),
         data={"msrc": ("data.background=none",), "voc12-animals": ("data.longest=320",)},
         columns=(SEEDS, MASKS, VAL, FREQUENT_SEEDS, FREQUENT_MASKS, FREQUENT_VAL),
+        notes=("Two to seven other programs ran beside: seconds say little.",),
     ),
     "bmp": Table(
         title="The BMP paper's Table VI with AFA beside it: two branches that learn from tags",
