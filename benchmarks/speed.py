@@ -45,7 +45,8 @@ def run_bench(threads: Sequence[int], *, tiny: bool = False, folder: Path = resu
     found = [one for one in results.read(BENCH, folder) if one.version == version]
     device = torch.device("cpu")
     for count in threads:
-        done = {one.row.split(",")[0] for one in found if one.data == f"{count} threads"}
+        counted = f"{count} thread{'s' * (count > 1)}"
+        done = {one.row.split(",")[0] for one in found if one.data == counted}
         missing = [operation for name, operation in OPERATIONS.items() if name not in done]
         if not missing:
             continue
@@ -56,7 +57,7 @@ def run_bench(threads: Sequence[int], *, tiny: bool = False, folder: Path = resu
                 if (value := getattr(row, name)) is not None:
                     command = f"hintseg bench '{row.name}' --threads {count}"
                     label = f"{row.name}, {row.shape}"
-                    found.append(_result(BENCH, label, column, metric, value, f"{count} threads", command))
+                    found.append(_result(BENCH, label, column, metric, value, counted, command))
             results.write(BENCH, found, folder)
     return found
 
