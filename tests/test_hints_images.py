@@ -42,6 +42,9 @@ class TestIndexPng:
         hint_set = read_hints(folder, folder / "scribbles", unlabelled=21)
         assert hints_of(hint_set)["a"] == strokes
         assert truth_of(hint_set) == {"a": MaskFile(truth)}
+        both = read_hints(folder, [folder / "scribbles", folder / "SegmentationClass"], unlabelled=21)
+        assert hints_of(both)["a"].scribbles == strokes.scribbles
+        assert truth_of(both) == {"a": MaskFile(truth)}
 
     def test_an_unknown_value_is_never_guessed(self, folder: Path) -> None:
         index_png(folder / "masks" / "a.png", [2, 2, 0] + [21] * 50)

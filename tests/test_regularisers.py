@@ -279,3 +279,16 @@ def test_image_level_is_its_equation() -> None:
     both = replace(targets, tags=torch.ones(2, 3), tags_known=torch.ones(2, 3, dtype=torch.bool))
     shown = logits.softmax(dim=1).flatten(2).amax(dim=2)[:, 1:]
     torch.testing.assert_close(judged(ImageLevel(), logits, both, rand(2, 3, 5, 6)), -shown.log().mean())
+
+
+@pytest.mark.parametrize("objective", [ImageLevel(), Projection()])
+def test_what_is_said_not_to_see_images_sees_their_size_alone(objective: Objective) -> None:
+    """So a frozen encoder's kept features may stand in for them."""
+    tags, known = torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool)
+    boxes = (torch.tensor([[1.0, 1, 2, 20, 24]]),)
+    targets = Targets(tags, known, torch.tensor([[0, 0, 32, 32]]), boxes=boxes)
+    logits, seen = rand(1, 3, 8, 8), photo(32, 32)[None]
+    assert not objective.sees_images
+    found = judged(objective, logits, targets, seen)
+    assert found > 0
+    assert torch.equal(judged(objective, logits, targets, torch.zeros_like(seen)), found)

@@ -36,7 +36,8 @@ def read_hints(
             looks for it in `path`.
         format: A name of `registry.formats()`, or `auto` to recognise it; with several labels `auto`.
         unlabelled: The value of index images that means "nothing known here", 0..255; needed for scribbles.
-            With several labels it is that of the images of scribbles, where there are any.
+            With several labels it is that of the images of scribbles, where there are any: of those in folders
+            called so, or else of all.
         background: Whether pixels may belong to no class.
         missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
         colours: Class of each colour (red, green, blue) of colour masks; empty: as the data set's own table says.
@@ -65,7 +66,8 @@ def read_hints(
         raise ConfigError(f"format '{format}' is given for {len(files)} labels; leave it out: each is recognised")
     try:
         codecs = [codec(recognise(path, file) if format == "auto" else format) for file in files]
-        strokes = [Supervision.SCRIBBLES in one.carries for one in codecs]
+        named = [file is not None and "scribble" in file.name.lower() for file in files]
+        strokes = named if any(named) else [Supervision.SCRIBBLES in one.carries for one in codecs]
         parts = []
         for one, file, has_strokes in zip(codecs, files, strokes, strict=True):
             value = unlabelled if has_strokes or not any(strokes) else None

@@ -27,6 +27,7 @@ class ImageLevel(Objective):
     """
 
     name: Literal["image_level"] = "image_level"
+    sees_images = False
     needs = frozenset({Supervision.TAGS})
 
     def __call__(self, seen: Prediction, targets: Targets, images: Tensor, progress: Progress) -> dict[str, Tensor]:

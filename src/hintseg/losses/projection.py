@@ -25,6 +25,7 @@ class Projection(Objective):
     """
 
     name: Literal["projection"] = "projection"
+    sees_images = False
     needs = frozenset({Supervision.BOXES})
 
     def __call__(self, seen: Prediction, targets: Targets, images: Tensor, progress: Progress) -> dict[str, Tensor]:
