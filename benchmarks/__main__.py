@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import benchmarks
-from benchmarks import hints, speed
+from benchmarks import hints, one_photo, speed
 from benchmarks.render import render
 from benchmarks.runner import run
 from benchmarks.tables import TABLES
@@ -42,6 +42,9 @@ def main() -> None:
     hinting.add_argument("--kinds", nargs="+", default=[])
     hinting.add_argument("--shares", nargs="+", type=float, default=[1.0])
     hinting.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    photo = verbs.add_parser(one_photo.NAME, help="label photos one by one from two marks each")
+    photo.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    photo.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     rendering = verbs.add_parser("render", help="write the tables into the docs")
     rendering.add_argument("--check", action="store_true", help="write nothing; exit 1 where docs and results differ")
     args = parser.parse_args()
@@ -55,6 +58,8 @@ def main() -> None:
     elif args.verb == hints.NAME:
         chosen = {name: getattr(args, name) for name in ("data", "weights", "out", "sets", "kinds", "shares", "seeds")}
         hints.run_hints(**chosen)
+    elif args.verb == one_photo.NAME:
+        one_photo.run_one_photo(data=args.data, seeds=args.seeds)
     elif args.verb == speed.BENCH:
         speed.run_bench((1, 2))
     elif args.verb == speed.STARTUP:

@@ -1,6 +1,7 @@
 """What each kind of hint teaches, as data: `hintseg study` on each set, its cells kept and written into the docs.
 
-All kinds teach the same frozen network and head. Hints that the data lacks are drawn out of its masks.
+All kinds teach the same frozen network and a head of the same form, each by its recipe. Hints that the data lacks are
+drawn out of its masks.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DATA: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "voc12-animals": (("tags.csv", "points.csv", "Annotations", "SegmentationClass"), ("data.longest=320",)),
     "msrc": ((), ("data.background=none",)),
     "nuclei": ((), ()),
-    "acdc-scribbles": (("Scribbles", "SegmentationClass"), ("data.unlabelled=255",)),
+    "acdc-scribbles": (("Scribbles",), ("data.unlabelled=255",)),
 }
 """Label files and settings of each set; no files: those that are found."""
 
@@ -35,9 +36,9 @@ _NETWORK = (
     "backbone.output_stride=16",
     "backbone.freeze=all",
     "test.scales=[1.0]",
-    "segment={method: segformer_head, objectives: [{name: cross_entropy, every: 4}]}",
 )
-_BOXES = Path(__file__).parent / "light_boxes.yaml"
+_LIGHT = {"boxes": "light_boxes.yaml", "masks": "light_masks.yaml"}
+"""Recipes of the kinds whose own one trains a network, in this folder; the others have theirs."""
 
 
 def run_hints(
@@ -75,7 +76,7 @@ def run_hints(
         words = [*(word.replace("{weights}", str(weights)) for word in _NETWORK), *settings]
         block = {"labels": [data / name / label for label in labels]} if labels else {}
         for kind in kinds or KINDS:
-            recipes = {"boxes": str(_BOXES)} if kind == "boxes" else {}
+            recipes = {kind: str(Path(__file__).parent / _LIGHT[kind])} if kind in _LIGHT else {}
             cells = study(
                 data / name,
                 out / name,
@@ -113,7 +114,7 @@ def run_hints(
 def command_of(name: str, kind: str) -> str:
     """Return the command that makes the cells of a set and a kind again."""
     labels, settings = DATA[name]
-    words = [f"--recipe=boxes=benchmarks/{_BOXES.name}"] if kind == "boxes" else []
+    words = [f"--recipe={kind}=benchmarks/{_LIGHT[kind]}"] if kind in _LIGHT else []
     words += [f"--labels={label}" for label in labels]
     words += [word.replace("{weights}", "WEIGHTS") for word in (*_NETWORK, *settings)]
     return shlex.join(["hintseg", "study", name, "--kinds", kind, *words])

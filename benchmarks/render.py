@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import hints, results, speed
+from benchmarks import hints, one_photo, results, speed
 from benchmarks.results import Result
 from benchmarks.tables import MASKS, SUMMARY, TABLES, VAL, Table
 
@@ -46,6 +46,8 @@ def _filled(place: re.Match[str], folder: Path) -> str:
         text = speed.markdown(name, results.read(name, folder))
     elif name == hints.NAME:
         text = hints.markdown(results.read(name, folder))
+    elif name == one_photo.NAME:
+        text = one_photo.markdown(results.read(name, folder))
     elif name in TABLES:
         text = markdown(TABLES[name], results.read(name, folder))
     else:
@@ -98,6 +100,7 @@ def markdown(table: Table, found: Sequence[Result]) -> str:
 def _of_set(table: Table, data_set: str, found: Sequence[Result]) -> str:
     shares = any(row.upper for row in table.rows.values())
     columns = [column.title for column in table.columns if any(one.column == column.title for one in found)]
+    seconds = {column.title for column in table.columns if column.metric == "seconds"}
     heads = [data_set, "runs", *columns, *([f"less {table.baseline}, {columns[0]}"] if table.baseline else [])]
     heads += ["share of true masks"] * shares + ["seconds", "peak MiB"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
@@ -107,7 +110,7 @@ def _of_set(table: Table, data_set: str, found: Sequence[Result]) -> str:
     for row in table.rows:
         if row in values:
             cells = [row, str(len(values[row]["seconds"]))]
-            cells += [_spread(list(values[row].get(column, {}).values()), 100) for column in columns]
+            cells += [_cell(values[row].get(title, {}), seconds=title in seconds) for title in columns]
             if table.baseline:
                 base = values.get(table.baseline, {}).get(columns[0], {})
                 cells.append(_difference(values[row].get(columns[0], {}), base) if row != table.baseline else "")
@@ -117,6 +120,11 @@ def _of_set(table: Table, data_set: str, found: Sequence[Result]) -> str:
             cells += [f"{max(values[row]['peak_mib'].values()):.0f}"]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(values: Mapping[int, float], *, seconds: bool) -> str:
+    """Return what stands for the runs of a row: percent, or seconds."""
+    return f"{statistics.mean(values.values()):.3f}" if seconds and values else _spread(list(values.values()), 100)
 
 
 def _spread(values: Sequence[float], factor: float) -> str:

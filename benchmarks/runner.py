@@ -14,7 +14,7 @@ from benchmarks import results
 from benchmarks.mct_parts import mct_parts
 from benchmarks.results import Result
 from benchmarks.several_tags import several_tags
-from benchmarks.tables import PARTS, SEVERAL, Row, Table
+from benchmarks.tables import PARTS, SEVERAL, STEP, Row, Table
 from hintseg.run.folder import RunFolder
 
 
@@ -109,17 +109,23 @@ def _one(
             of_kind = (one["kind"], one["split"], one["oracle"]) == (column.kind, column.split, column.oracle)
             if of_kind and set(column.classes) <= set(one["iou"]):
                 known = [iou for name in column.classes if (iou := one["iou"][name]) is not None]
-                value = statistics.mean(known) if column.classes else one["miou"]
-                found.append(result(column.title, "miou", value, column.split, one["protocol"]))
+                value = statistics.mean(known) if column.classes else one[column.metric]
+                found.append(result(column.title, column.metric, value, column.split, one["protocol"]))
         if column.kind in own:
-            found.append(result(column.title, "miou", own[column.kind][column.title], column.split))
+            found.append(result(column.title, column.metric, own[column.kind][column.title], column.split))
     ended = {event.what: event for event in RunFolder.open(place).history if event.seconds is not None}
     found.append(result("seconds", "seconds", sum(event.seconds or 0 for event in ended.values())))
     found.append(result("peak_mib", "peak_mib", max(event.peak_memory_mb or 0 for event in ended.values())))
     return found
 
 
-_OWN = {SEVERAL: several_tags, PARTS: mct_parts}
+def seconds_a_step(run: RunFolder) -> dict[str, float]:
+    """Return what a step of the segmenter's training took, seconds, its part in reading and judging included."""
+    took = [event.seconds for event in run.history if event.what == "segment" and event.seconds is not None]
+    return {STEP: took[-1] / (run.stages["segment"].steps or 1)}
+
+
+_OWN = {SEVERAL: several_tags, PARTS: mct_parts, STEP: seconds_a_step}
 """What is read from a run beside its metrics."""
 
 

@@ -14,10 +14,12 @@ class Column:
     Attributes:
         title: Heading.
         kind: Kind of result in metrics.json, such as `seed` or `segmentation`; `SEVERAL` and `PARTS`: see
-            `benchmarks.several_tags` and `mct_parts`, whose names are the titles.
+            `benchmarks.several_tags` and `mct_parts`, whose names are the titles. `STEP`: seconds of a step of the
+            segmenter.
         split: `train` or `val`.
         oracle: Whether the threshold was swept on ground truth.
         classes: The classes whose mean it is; all where none is named. Data sets without them have no such column.
+        metric: `miou` or `boundary_iou`.
     """
 
     title: str
@@ -25,6 +27,7 @@ class Column:
     split: str
     oracle: bool = False
     classes: tuple[str, ...] = ()
+    metric: str = "miou"
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Line:
     upper: str
 
 
-SEVERAL, PARTS = "several tags", "parts"
+SEVERAL, PARTS, STEP = "several tags", "parts", "seconds a step"
 
 SEEDS = Column("seeds", "seed", "train")
 ORACLE = Column("seeds, oracle threshold", "seed", "train", oracle=True)
@@ -58,6 +61,7 @@ MASKS = Column("masks", "pseudo mask", "train")
 BRANCH_C = Column("Branch-C", "Branch-C", "val")
 TAGGED = Column("Branch-S with tags", "pseudo mask", "train")
 VAL = Column("segmentation", "segmentation", "val")
+BOUNDARY = Column("boundary IoU", "segmentation", "val", metric="boundary_iou")
 MCT_PARTS = tuple(Column(name, PARTS, "train", oracle=True) for name in (*mct_parts.PARTS, *mct_parts.SHARES))
 APART = (Column("several tags", SEVERAL, "train"), Column("several tags, ceiling", SEVERAL, "train"))
 
@@ -189,6 +193,15 @@ def _networks() -> dict[str, Row]:
     return rows
 
 
+_MARKS = ("propose=null", "segment.trust=false")
+
+
+def _beside(*objectives: str) -> tuple[str, ...]:
+    """Return the settings of a head that learns from the pixels under marks, and from what regularises the others."""
+    both = ", ".join(["{name: cross_entropy}", *(f"{{name: {objective}}}" for objective in objectives)])
+    return (*_MARKS, f"segment.objectives=[{both}]")
+
+
 TABLES: dict[str, Table] = {
     "vwe": Table(
         title="The VWE paper's Table 1 on frozen features: pooling, words, the branches of Eq. 12, and what differs",
@@ -289,6 +302,26 @@ TABLES: dict[str, Table] = {
             "propose.backbone.weights={weights}/mobilenetv2_100_in1k.safetensors",
             "propose.backbone.freeze=norm",
         ),
+    ),
+    "regularisers": Table(
+        title="What teaches the pixels of which marks say nothing: regularisers, a teacher, or labels spread by colour",
+        rows={
+            "marks alone": Row("strokes", _beside(), upper="true masks"),
+            "dense CRF loss": Row("strokes", _beside("dense_crf_loss"), upper="true masks"),
+            "gated CRF loss": Row("strokes", _beside("gated_crf, weight: 0.1"), upper="true masks"),
+            "tree energy loss": Row("strokes", _beside("tree_energy"), upper="true masks"),
+            "EMA teacher": Row("strokes", _beside("teacher"), upper="true masks"),
+            "spread by colour (recipe strokes)": Row("strokes", upper="true masks"),
+            "true masks": Row("full", ("segment.method=segformer_head",), without=("data.labels=", "segment.trust")),
+        },
+        data={
+            "acdc-scribbles": ("data.unlabelled=255", "data.labels=[{data}/Scribbles]"),
+            "voc12-animals": ("data.longest=320", "data.labels=[{data}/points.csv,{data}/SegmentationClass]"),
+        },
+        columns=(VAL, BOUNDARY, Column(STEP, STEP, "train", metric="seconds")),
+        settings=(*_DEIT, "backbone.output_stride=16", "backbone.freeze=all", "test.scales=[1.0]"),
+        baseline="marks alone",
+        notes=("acdc-scribbles has manual strokes; those of voc12-animals are human clicks, on objects and beside.",),
     ),
     "networks": Table(
         title="Recipes on four networks, frozen, with a light head",

@@ -16,7 +16,7 @@ import hintseg
 from hintseg.cli.app import app
 from hintseg.errors import LabelError, ShapeError
 from hintseg.hints.marks import read_marks
-from hintseg.labellers.strokes import Strokes
+from hintseg.labellers.strokes import Strokes, cut_out
 from hintseg.refine.geodesic import geodesic
 from hintseg.store.masks import read_label_png
 from hintseg.types import Box, Click, Hints, Mark, MaskFile, Region, Shape, Stroke
@@ -204,6 +204,57 @@ def test_photos_whose_marks_say_nothing_after_all() -> None:
     assert (Strokes().label(two_things(), outside).pixels == 255).all()
     contradiction = Hints(marks=(Mark(1, Click(5, 5)), Mark(2, Click(5, 5))))
     assert (Strokes().label(two_things(), contradiction).pixels == 255).all()
+
+
+def barred() -> tuple[Labels, Labels]:
+    """A red thing behind dark bars on a wall of green, and its mask: colours lead from it over the bars to nothing."""
+    rgb = np.random.default_rng(0).integers(0, 12, (*SIZE, 3), dtype=np.uint8)
+    rgb[..., 1] += 120
+    mask = np.zeros(SIZE, np.uint8)
+    mask[8:32, 12:44] = 1
+    rgb[mask == 1] = rgb[mask == 1][:, ::-1] + np.array([200, 0, 100], np.uint8) - np.array([0, 0, 112], np.uint8)
+    for column in (20, 28, 36):
+        rgb[8:32, column : column + 2] = (0, 160, 0)
+    return rgb, mask
+
+
+def test_strokes_on_colours_are_cut_out_across_edges_within_the_object() -> None:
+    rgb, mask = barred()
+    marks = Hints(marks=(Mark(1, Stroke((15, 12, 15, 28))), Mark(0, Stroke((2, 4, 2, 36)))))
+
+    def iou(labels: Labels) -> float:
+        return float(((labels == 1) & (mask == 1)).sum() / ((labels == 1) | (mask == 1)).sum())
+
+    spread, cut = (Strokes(cut=way).label(rgb, marks) for way in (False, True))
+    assert iou(cut.pixels) > iou(spread.pixels) + 0.2
+    auto = Strokes().label(rgb, marks)
+    np.testing.assert_array_equal(auto.pixels, cut.pixels)
+    np.testing.assert_array_equal(auto.trust, cut.trust)
+    marked = given(read_marks(marks, SIZE)).pixels
+    np.testing.assert_array_equal(cut.pixels[marked != 255], marked[marked != 255])
+
+
+def test_grey_photos_clicks_and_photos_without_background_marks_are_not_cut() -> None:
+    rgb, _ = barred()
+    stroke, background = Mark(1, Stroke((15, 12, 15, 28))), Mark(0, Stroke((2, 4, 2, 36)))
+    grey = np.repeat(rgb[..., :1], 3, axis=2)
+    clicks = (Mark(1, Click(15, 20)), Mark(0, Click(2, 20)))
+    for photo, marks in ((grey, (stroke, background)), (rgb, clicks), (rgb, (stroke,))):
+        auto, spread = (Strokes(cut=way).label(photo, Hints(marks=marks)) for way in ("auto", False))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(auto.pixels, spread.pixels)
+
+
+def test_what_several_classes_claim_stays_as_it_was_spread() -> None:
+    rgb = np.full((*SIZE, 3), (30, 120, 30), np.uint8)
+    rgb[10:30, 8:48] = (200, 40, 40)
+    rgb = rgb + np.random.default_rng(0).integers(0, 8, rgb.shape, dtype=np.uint8)
+    spread = np.zeros(SIZE, np.uint8)
+    spread[10:30, 8:28], spread[10:30, 28:48] = 1, 2
+    marks = np.full(SIZE, 255, np.uint8)
+    marks[14:26, 10], marks[14:26, 45], marks[2] = 1, 2, 0
+    found = cut_out(rgb, spread, marks, longest=256)
+    np.testing.assert_array_equal(found, spread)
+    assert (cut_out(rgb, spread, np.where(marks == 0, 255, marks), longest=256) == 255).any(), "nothing is background"
 
 
 # --- masks in one command -------------------------------------------------------------------------------------------

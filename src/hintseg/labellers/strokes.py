@@ -1,4 +1,4 @@
-"""Strokes and clicks, spread over the photo by its colours."""
+"""Strokes and clicks, spread over the photo by its colours; what strokes say is then cut out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 from pydantic import Field
 
 from hintseg.config.settings import CLICK_PX, Auto, DataConfig, Positive
@@ -15,6 +16,7 @@ from hintseg.hints.marks import read_marks
 from hintseg.labellers.labeller import Bytes, Evidence, Labeller, check
 from hintseg.labellers.objects import size_of
 from hintseg.refine.geodesic import geodesic
+from hintseg.refine.grabcut import grabcut
 from hintseg.types import BACKGROUND, IGNORE, Hints, Supervision
 
 FAR = 1e6
@@ -22,6 +24,9 @@ FAR = 1e6
 
 SMALL = 1e-6
 """Distances below are none."""
+
+GREY = 8
+"""The channels of a grey photo differ by no more, in levels of 255: the noise of JPEG."""
 
 
 class Strokes(Labeller):
@@ -35,6 +40,11 @@ class Strokes(Labeller):
     at the same distance from every pixel, `reach` times the mean distance to the marks: what is farther from them is
     255, and in the masks that are judged it is background.
 
+    Colours do not lead across the edges within an object; GrabCut, begun from what they reached, mends that. On a sixth
+    to a quarter of the photos of VOC, COCO and `nuclei`, with strokes drawn out of masks, mIoU goes from 46.0 to 53.4,
+    43.5 to 48.2 and 44.2 to 58.2. On grey slices of hearts it falls from 80.6 to 69.5, of clicks (42.6 to 42.1) it
+    gains nothing, and where every pixel has a class 95.4 becomes 93.8: there labels stay as they were spread.
+
     Source:
         Bai and Sapiro, ICCV 2007; Criminisi, Sharp and Blake, ECCV 2008. On 20 photos of VOC with clicks it was level
         with PAR and ahead of Grady's random walker, on 20 of ACDC with strokes level with the walker and far ahead of
@@ -47,6 +57,8 @@ class Strokes(Labeller):
         smooth: Standard deviation of the Gaussian that the reduced photo is smoothed with, pixels.
         step: What a pixel of way costs beside its colours, in levels of 255.
         reach: How far marks reach where none is of background, in units of the photo's mean distance to them.
+        cut: Whether each class is then cut out by GrabCut (`cut_out`); `auto`: in photos of more than grey with strokes
+            and with a mark of background.
     """
 
     needs = frozenset({Supervision.SCRIBBLES, Supervision.POINTS})
@@ -57,6 +69,7 @@ class Strokes(Labeller):
     smooth: Annotated[float, Field(ge=0)] = 1.5
     step: Positive = 0.3
     reach: Positive = 0.5
+    cut: bool | Auto = "auto"
 
     def told(self, data: DataConfig) -> Self:
         """Take the radius of clicks from the data's settings."""
@@ -86,6 +99,9 @@ class Strokes(Labeller):
         least = np.ones(IGNORE + 1, np.float32)
         for label in labels[labels != IGNORE]:
             least[label] = own[marked.pixels == label].min()
+        strokes = Supervision.SCRIBBLES in hints.kinds
+        if self.cut is True or (self.cut == "auto" and strokes and BACKGROUND in labels and has_colours(rgb)):
+            best = cut_out(rgb, best, marked.pixels, longest=self.longest)
         trust = np.where(known, own, lead * least[best])
         pixels = np.where(known, marked.pixels, best)
         pixels[marked.ignored] = IGNORE
@@ -103,6 +119,47 @@ class Strokes(Labeller):
             small[cover > most] = label
             np.maximum(most, cover, out=most)
         return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8), small
+
+
+def cut_out(rgb: Bytes, spread: Bytes, marks: Bytes, *, longest: int) -> Bytes:
+    """Return labels cut out of the photo class by class, with GrabCut from where they were spread to.
+
+    Args:
+        rgb: The photo, (H, W, 3) uint8.
+        spread: A label for each pixel, (H, W) uint8, 255 where nothing is known.
+        marks: The labels of the marks, (H, W) uint8, 255 beside them: they stay.
+        longest: As in `Strokes`.
+
+    Returns:
+        (H, W) uint8. What one class alone claims is its own, what none claims is background (255 where no mark is of
+        background), and what several claim stays as it was spread.
+    """
+    height, width = spread.shape
+    factor = min(1.0, reduction(spread.shape, longest))
+    small = (max(1, round(width * factor)), max(1, round(height * factor)))
+    image = torch.from_numpy(cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)).permute(2, 0, 1)
+    near, known = (cv2.resize(one, small, interpolation=cv2.INTER_NEAREST) for one in (spread, marks))
+    rest = BACKGROUND if (marks == BACKGROUND).any() else IGNORE
+    found, claims = np.full_like(near, rest), np.zeros(near.shape, np.uint8)
+    for label in np.setdiff1d(near, (BACKGROUND, IGNORE)):
+        trimap = np.where(near == label, 3, 2)
+        trimap[known != IGNORE] = 0
+        trimap[known == label] = 1
+        mine = grabcut(image, trimap=torch.from_numpy(trimap), iterations=1).numpy()
+        found[mine] = label
+        claims += mine
+    grown = cv2.resize(np.where(claims > 1, near, found), (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(grown, np.uint8)
+
+
+def has_colours(rgb: Bytes) -> bool:
+    """Return whether a photo is more than shades of grey.
+
+    Example:
+        >>> has_colours(np.full((2, 2, 3), 7, np.uint8)), has_colours(np.eye(3, dtype=np.uint8)[None] * 90)
+        (False, True)
+    """
+    return bool(np.ptp(rgb, axis=2).max() > GREY)
 
 
 def _grown(values: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.float32]:
