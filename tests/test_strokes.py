@@ -240,7 +240,7 @@ def test_grey_photos_clicks_and_photos_without_background_marks_are_not_cut() ->
     grey = np.repeat(rgb[..., :1], 3, axis=2)
     clicks = (Mark(1, Click(15, 20)), Mark(0, Click(2, 20)))
     for photo, marks in ((grey, (stroke, background)), (rgb, clicks), (rgb, (stroke,))):
-        auto, spread = (Strokes(cut=way).label(photo, Hints(marks=marks)) for way in ("auto", False))  # type: ignore[arg-type]
+        auto, spread = (Strokes(cut=way).label(photo, Hints(marks=marks)) for way in ("auto", False))
         np.testing.assert_array_equal(auto.pixels, spread.pixels)
 
 
