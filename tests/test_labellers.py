@@ -19,7 +19,7 @@ import hintseg
 from golden import cases
 from hintseg.cli.app import app
 from hintseg.config.loader import dump_config, load_config, parse_config
-from hintseg.config.settings import BackboneConfig, MapsConfig
+from hintseg.config.settings import BackboneConfig, MapsConfig, MethodConfig
 from hintseg.data.dataset import PhotoDataset, collate
 from hintseg.data.shapes import write_shapes
 from hintseg.data.transforms import TrainingTransform
@@ -164,10 +164,10 @@ def test_a_crowd_is_unknown_and_objects_lie_before_it() -> None:
     ],
 )
 def test_without_background_maps_on_one_scale_share_a_maximum_and_attention_does_not(
-    made: Callable[[], Method], shared: bool
+    kind: Callable[..., Method], config: MethodConfig, shared: bool
 ) -> None:
     torch.manual_seed(0)
-    network = made()
+    network = kind(config, 3, False)
     if isinstance(network, MctFormer):
         network.head.weight.data *= 1000  # maps of random weights are about as small as what maxima are guarded by
     labeller = CamLabeller(network.eval(), MapsConfig(scales=(1.0,)), 3, background=False)
