@@ -154,13 +154,10 @@ def test_a_crowd_is_unknown_and_objects_lie_before_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "shared"),
+    ("kind", "config", "shared"),
     [
-        (lambda: Cam(CamConfig(backbone=BackboneConfig(name="test_resnet", weights="random")), 3, False), True),
-        (
-            lambda: MctFormer(MctConfig(backbone=VitConfig(weights="random", depth=1, width=12, heads=3)), 3, False),
-            False,
-        ),
+        (Cam, CamConfig(backbone=BackboneConfig(name="test_resnet", weights="random")), True),
+        (MctFormer, MctConfig(backbone=VitConfig(weights="random", depth=1, width=12, heads=3)), False),
     ],
 )
 def test_without_background_maps_on_one_scale_share_a_maximum_and_attention_does_not(
