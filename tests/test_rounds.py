@@ -151,3 +151,24 @@ def test_trust_of_new_labels_is_kept(data: Path, tmp_path: Path, caplog: pytest.
     folder = run.path / "segment/rounds/2"
     assert {p.name for p in (folder / "trust").iterdir()} == {p.name for p in (folder / "labels").iterdir()}
     assert any("round 1 labelled 8 photos anew" in message for message in caplog.messages)
+
+
+def test_labels_spread_from_clicks_are_made_anew_and_clicks_stay(data: Path, tmp_path: Path) -> None:
+    clicks = [("file", "x", "y", "label"), ("photo 2.png", 2, 2, "background")]
+    clicks += [(f"photo {number}.png", 18, 22, "red") for number in (2, 4)]
+    (tmp_path / "points.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in clicks))
+    shutil.copy(data / "classes.txt", tmp_path)
+    own = [
+        f"data.labels=[{tmp_path / 'points.csv'},{data / 'SegmentationClass'}]",
+        "segment.fit.epochs=1",
+        "trainer.pictures=0",
+    ]
+    settings = [word for word in QUICK if not word.startswith(("localize", "refine", "maps"))]
+    run = hintseg.train(data, tmp_path / "run", recipe="points", settings=[*settings, *own])
+    anew = {path.stem: np.array(Image.open(path)) for path in (run.path / "segment/rounds/2/labels").glob("*.png")}
+    assert all(anew[name][22, 18] == 1 for name in ("photo 2", "photo 4"))
+    assert all(not anew.pop(name).any() for name in [*anew] if name not in ("photo 2", "photo 4")), "they show nothing"
+    assert anew["photo 2"][2, 2] == 0
+    assert set(np.unique(np.concatenate([*anew.values()]))) <= {0, 1, 255}, "of other classes nobody spoke"
+    trust = np.array(Image.open(run.path / "segment/rounds/2/trust/photo 2.png"))
+    assert trust[22, 18] == trust.max() == 255

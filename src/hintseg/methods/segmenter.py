@@ -27,10 +27,10 @@ class SegmenterConfig(MethodConfig):
             default; losses that belong to a method (`lgsa`: `alpha`) are added by its own settings.
         trust: Whether labels weigh as far as they are trusted: those of tags by how clearly their class leads in the
             pixel, those of marks by what the marks say, those of a person wholly. Off, all weigh alike.
-        rounds: How often it is trained. After each round but the last, photos that tags alone label are labelled anew
-            by what was learned, restricted to the classes that they may show, and the next round goes on from its
-            weights; where a photo of a single known tag looks like another class, nothing is known. What a person said
-            of pixels stays.
+        rounds: How often it is trained. After each round but the last, photos whose labels are made of tags, or spread
+            from clicks and strokes, are labelled anew by what was learned, restricted to the classes that they may
+            show, and the next round goes on from its weights; where a photo of a single known tag looks like another
+            class, nothing is known. What a person said of pixels stays.
     """
 
     task: ClassVar[Literal["segment"]] = "segment"

@@ -1,7 +1,8 @@
 """Rounds of a segmenter: what it learned labels the training photos anew, and it learns from that.
 
-Labels made of tags are wrong in places, and a network that learned from all of them is often right where they are not.
-It may choose among the classes that a photo can show; what a person said of pixels stays.
+Labels made of tags, or spread from clicks and strokes, are wrong in places, and a network that learned from all of them
+is often right where they are not. It may choose among the classes that a photo can show; what a person said of pixels
+stays.
 
 RUN/segment/rounds/1/model.safetensors  the weights after the first round
 RUN/segment/rounds/2/labels/ID.png      what the second round learns from, where it differs from RUN/labels
@@ -25,11 +26,12 @@ from hintseg.config.run import RunConfig
 from hintseg.data.photos import photo_size
 from hintseg.files.owned import enter
 from hintseg.hints import implied
+from hintseg.hints.marks import Marked
 from hintseg.labellers.cam import lead
 from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.methods.method import Method
 from hintseg.pipeline.each_photo import each_photo
-from hintseg.pipeline.evidence import read_trust, teaches_trust, write_trust
+from hintseg.pipeline.evidence import marks_of, read_trust, teaches_trust, write_trust
 from hintseg.pipeline.kept import images_of, keep_to_look
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png, write_mask
@@ -99,8 +101,8 @@ class Rounds:
                 scores = grow(rows[None], size)[0].cpu()
                 before = self.labels(photo)
                 unknown = torch.ones(size, dtype=torch.bool) if before is None else torch.from_numpy(before == IGNORE)
-                label = relabel(scores, may, unknown, single=bool(one))
-                yield label.numpy(), lead(scores[may]).numpy()
+                label = relabel(scores, may, unknown, single=bool(one)).numpy()
+                yield with_marks(label, lead(scores[may]).numpy(), marks_of(photo, self.run, config))
 
         def write(photo: Photo, made: tuple[Bytes, Floats]) -> None:
             label, trust = made
@@ -173,6 +175,16 @@ def relabel(scores: Tensor, possible: Tensor, unknown: Tensor, *, single: bool) 
     foreign = ~possible[scores.argmax(dim=0)]
     forced = foreign if single else foreign & unknown
     return best.to(torch.uint8).masked_fill(forced, IGNORE)
+
+
+def with_marks(label: Bytes, trust: Floats, marks: Marked | None) -> tuple[Bytes, Floats]:
+    """Return labels (H, W) and how far to trust them, with what strokes and clicks say of single pixels."""
+    if marks is None:
+        return label, trust
+    said = marks.pixels != IGNORE
+    own = np.float32(1) if marks.trust is None else marks.trust
+    label = np.where(marks.ignored, np.uint8(IGNORE), np.where(said, marks.pixels, label))
+    return label, np.where(said, own, trust)
 
 
 def _asked(

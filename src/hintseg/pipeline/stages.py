@@ -217,15 +217,14 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
         label = labels / f"{photo.id}.png"
         return read_trust(trusted / f"{photo.id}.png", read_label_png(label)) if label.is_file() else None
 
-    marks_store, tags_store = stores
-
-    def by_tags_alone(photo: Photo) -> bool:
-        spoken = photo.hints.mask is not None or placed(photo.hints) or bool(of_person(photo.hints))
-        if spoken or (marks_store is not None and marks_store.done(photo)):
+    def guessed(photo: Photo) -> bool:
+        """Return whether a photo's labels are made of its tags, or spread from clicks and strokes, and nobody's own."""
+        if photo.hints.mask is not None or photo.hints.objects or of_person(photo.hints):
             return False
-        return tags_store is not None and tags_store.done(photo) and not mended(tags_store.masks.path(photo.id))
+        made_of = [store for store in stores if store is not None and store.done(photo)]
+        return bool(made_of) and not any(mended(store.masks.path(photo.id)) for store in made_of)
 
-    anew = {photo.id for photo in photos if by_tags_alone(photo)}
+    anew = {photo.id for photo in photos if guessed(photo)}
     return Rounds(run, anew, _label_reader(labels), read if trust else None), " and ".join(words)
 
 
