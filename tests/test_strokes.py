@@ -234,6 +234,15 @@ def test_strokes_on_colours_are_cut_out_across_edges_within_the_object() -> None
     np.testing.assert_array_equal(cut.pixels[marked != 255], marked[marked != 255])
 
 
+def test_thin_strokes_on_large_photos_are_cut_by_too() -> None:
+    rgb, mask = barred()
+    large = np.kron(rgb, np.ones((40, 40, 1), np.uint8))
+    marks = Hints(marks=(Mark(1, Stroke((600, 480, 600, 1120))), Mark(0, Stroke((80, 160, 80, 1440)))))
+    cut = Strokes(longest=56).label(large, marks).pixels
+    found = (cut == 1)[20::40, 20::40]
+    assert (found & (mask == 1)).sum() / (found | (mask == 1)).sum() > 0.8, "the bars apart"
+
+
 def test_grey_photos_clicks_and_photos_without_background_marks_are_not_cut() -> None:
     rgb, _ = barred()
     stroke, background = Mark(1, Stroke((15, 12, 15, 28))), Mark(0, Stroke((2, 4, 2, 36)))
@@ -252,9 +261,9 @@ def test_what_several_classes_claim_stays_as_it_was_spread() -> None:
     spread[10:30, 8:28], spread[10:30, 28:48] = 1, 2
     marks = np.full(SIZE, 255, np.uint8)
     marks[14:26, 10], marks[14:26, 45], marks[2] = 1, 2, 0
-    found = cut_out(rgb, spread, marks, longest=256)
+    found = cut_out(rgb, spread, marks)
     np.testing.assert_array_equal(found, spread)
-    assert (cut_out(rgb, spread, np.where(marks == 0, 255, marks), longest=256) == 255).any(), "nothing is background"
+    assert (cut_out(rgb, spread, np.where(marks == 0, np.uint8(255), marks)) == 255).any(), "nothing is background"
 
 
 # --- masks in one command -------------------------------------------------------------------------------------------

@@ -83,7 +83,8 @@ class Strokes(Labeller):
         known = None if marked is None else marked.pixels != IGNORE
         if marked is None or known is None or not known.any():  # outside of the photo, or all contradict each other
             return Evidence(np.full(size, IGNORE, np.uint8))
-        labels, distances = geodesic(*self._reduced(rgb, marked.pixels), step=self.step, smooth=self.smooth)
+        small, small_marks = self._reduced(rgb, marked.pixels)
+        labels, distances = geodesic(small, small_marks, step=self.step, smooth=self.smooth)
         if BACKGROUND not in labels:
             nothing = np.full((1, *distances.shape[1:]), self.reach * distances.min(axis=0).mean())
             labels, distances = np.append(labels, np.uint8(IGNORE)), np.concatenate([distances, nothing])
@@ -101,7 +102,9 @@ class Strokes(Labeller):
             least[label] = own[marked.pixels == label].min()
         strokes = Supervision.SCRIBBLES in hints.kinds
         if self.cut is True or (self.cut == "auto" and strokes and BACKGROUND in labels and has_colours(rgb)):
-            best = cut_out(rgb, best, marked.pixels, longest=self.longest)
+            spread = cv2.resize(best, small_marks.shape[::-1], interpolation=cv2.INTER_NEAREST)
+            cut = cut_out(small, spread.reshape(small_marks.shape), small_marks)
+            best = np.asarray(cv2.resize(cut, size[::-1], interpolation=cv2.INTER_NEAREST), np.uint8).reshape(size)
         trust = np.where(known, own, lead * least[best])
         pixels = np.where(known, marked.pixels, best)
         pixels[marked.ignored] = IGNORE
@@ -121,35 +124,29 @@ class Strokes(Labeller):
         return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8), small
 
 
-def cut_out(rgb: Bytes, spread: Bytes, marks: Bytes, *, longest: int) -> Bytes:
+def cut_out(rgb: Bytes, spread: Bytes, marks: Bytes) -> Bytes:
     """Return labels cut out of the photo class by class, with GrabCut from where they were spread to.
 
     Args:
         rgb: The photo, (H, W, 3) uint8.
         spread: A label for each pixel, (H, W) uint8, 255 where nothing is known.
         marks: The labels of the marks, (H, W) uint8, 255 beside them: they stay.
-        longest: As in `Strokes`.
 
     Returns:
         (H, W) uint8. What one class alone claims is its own, what none claims is background (255 where no mark is of
         background), and what several claim stays as it was spread.
     """
-    height, width = spread.shape
-    factor = min(1.0, reduction(spread.shape, longest))
-    small = (max(1, round(width * factor)), max(1, round(height * factor)))
-    image = torch.from_numpy(cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)).permute(2, 0, 1)
-    near, known = (cv2.resize(one, small, interpolation=cv2.INTER_NEAREST) for one in (spread, marks))
+    image = torch.from_numpy(rgb).permute(2, 0, 1)
     rest = BACKGROUND if (marks == BACKGROUND).any() else IGNORE
-    found, claims = np.full_like(near, rest), np.zeros(near.shape, np.uint8)
-    for label in np.setdiff1d(near, (BACKGROUND, IGNORE)):
-        trimap = np.where(near == label, 3, 2)
-        trimap[known != IGNORE] = 0
-        trimap[known == label] = 1
+    found, claims = np.full_like(spread, rest), np.zeros(spread.shape, np.uint8)
+    for label in np.setdiff1d(spread, (BACKGROUND, IGNORE)):
+        trimap = np.where(spread == label, 3, 2)
+        trimap[marks != IGNORE] = 0
+        trimap[marks == label] = 1
         mine = grabcut(image, trimap=torch.from_numpy(trimap), iterations=1).numpy()
         found[mine] = label
         claims += mine
-    grown = cv2.resize(np.where(claims > 1, near, found), (width, height), interpolation=cv2.INTER_NEAREST)
-    return np.asarray(grown, np.uint8)
+    return np.where(claims > 1, spread, found)
 
 
 def has_colours(rgb: Bytes) -> bool:
