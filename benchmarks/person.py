@@ -1,4 +1,6 @@
-"""A simulated person who reviews a run with truth, and what it brings: `python -m benchmarks.person RUN --out DIR`.
+"""A simulated person who reviews a run with truth, and what it brings.
+
+    python -m benchmarks.person NAME RUN --out DIR
 
 The person takes the first photos of the review list, or photos at random. On each the largest wrong part of the mask,
 one connected part of one true class, is painted over with the brush of the page: a stroke along its middle, about as
@@ -7,7 +9,7 @@ is accepted; of the others the painted pixels teach. All of it goes through the 
 writes it, and `train_again` learns from it. A share of 0 trains again from nothing new: what going on alone brings.
 
 A stroke takes 10.9 seconds (Bearman et al., ECCV 2016; `hintseg.pipeline.study.SECONDS`); looking takes none here.
-Every photo's masks are on disk, so a run that was stopped goes on.
+Every photo's masks are on disk, so a run that was stopped goes on. What came of it is kept under NAME in the results.
 """
 
 from __future__ import annotations
@@ -17,14 +19,18 @@ import json
 import logging
 import math
 import shutil
+import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import results
+from benchmarks.results import Result
 from hintseg import api
 from hintseg.config.loader import changed_config
 from hintseg.evaluation.confusion import Confusion
@@ -39,6 +45,12 @@ from hintseg.types import IGNORE
 
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
+
+NAME, AGAIN = "person", "none, trained again"
+
+MASKS = ("masks before", "mended", "of the new run")
+MODEL = ("model before", "new model")
+"""Columns of `Reviewed.masks` and `Reviewed.model`."""
 
 RIGHT = 0.02
 """Share of a photo's pixels that may be wrong in a mask that a person calls right."""
@@ -190,6 +202,7 @@ def _miou(run: RunFolder, split: str) -> float | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Simulate reviews and print what they bring."""
     parser = argparse.ArgumentParser(description="What a person's review brings, simulated on a run with truth.")
+    parser.add_argument("name", help="what the run is called in the table")
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder for copies of the run and the new runs")
     parser.add_argument("--share", type=float, nargs="+", default=[0, 0.02, 0.05, 0.1])
@@ -198,6 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--strokes", type=int, default=5, help="the most for one photo")
     parser.add_argument("--masks-only", action="store_true", help="train nothing")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the new run")
+    parser.add_argument("--results", type=Path, default=results.FOLDER, help="folder of the results")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
     for share in given.share:
@@ -213,9 +227,72 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     settings=given.set,
                     train=not given.masks_only,
                 )
-                with (given.out / "reviews.jsonl").open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(found)) + "\n")
+                keep(given.name, found, given.results)
                 print(said(found), flush=True)
+
+
+def keep(name: str, found: Reviewed, folder: Path = results.FOLDER) -> None:
+    """Put what a review took and brought into the results, in place of what the same one brought before."""
+    row = f"{found.share:.0%}, {found.order}" if found.share else AGAIN
+    values = {"photos": found.photos, "accepted": found.accepted, "strokes": found.strokes}
+    columns: dict[str, tuple[str, float | None]] = {title: ("count", value) for title, value in values.items()}
+    columns["minutes"] = ("minutes", found.minutes)
+    columns |= {title: ("miou", value) for title, value in zip(MASKS, found.masks, strict=True)}
+    columns |= {title: ("miou", value) for title, value in zip(MODEL, found.model, strict=True)}
+    made = [
+        Result(
+            table=NAME,
+            row=row,
+            data=name,
+            seed=found.seed,
+            column=column,
+            split="val" if column in MODEL else "train",
+            metric=metric,
+            value=value,
+            protocol="",
+            command=f"python -m benchmarks.person {name} RUN --share {found.share:g} --order {found.order}",
+            version=results.version(),
+            machine=results.machine(),
+            date=datetime.now(UTC).date().isoformat(),
+        )
+        for column, (metric, value) in columns.items()
+        if value is not None
+    ]
+    places = {(one.data, one.row, one.seed, one.column) for one in made}
+    others = [one for one in results.read(NAME, folder) if (one.data, one.row, one.seed, one.column) not in places]
+    results.write(NAME, [*others, *made], folder)
+
+
+def markdown(found: Sequence[Result]) -> str:
+    """Return the table of all reviews, and what it was measured with."""
+    if not found:
+        return "Not measured."
+    lines = ["| run | photos mended | reviews | strokes | minutes | " + " | ".join((*MASKS, *MODEL)) + " |"]
+    lines.append("|" + "---|" * (5 + len(MASKS) + len(MODEL)))
+    cells: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for one in found:
+        cells.setdefault((one.data, one.row), {}).setdefault(one.column, []).append(one.value)
+    for (data, row), values in sorted(cells.items(), key=lambda item: (item[0][0], _place(item[0][1]))):
+        said = [data, f"{row}: {values['photos'][0]:.0f}" if values["photos"][0] else row, str(len(values["photos"]))]
+        said += [f"{statistics.mean(values[title]):.0f}" for title in ("strokes", "minutes")]
+        said += [_spread(values.get(title, [])) for title in (*MASKS, *MODEL)]
+        lines.append(f"| {' | '.join(said)} |")
+    versions, dates = sorted({one.version for one in found}), sorted({one.date for one in found})
+    commands = "\n".join(dict.fromkeys(one.command for one in found))
+    source = f"Version {', '.join(versions)}; {found[0].machine}; {dates[-1]}."
+    return "\n".join([*lines, "", source, "", "```sh", commands, "```"])
+
+
+def _place(row: str) -> tuple[float, str]:
+    share, _, order = row.partition("%")
+    return (float(share), order) if order else (0.0, row)
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    apart = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f}{apart}"
 
 
 def said(found: Reviewed) -> str:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import hints, one_photo, results, speed
+from benchmarks import hints, one_photo, person, results, speed
 from benchmarks.results import Result
 from benchmarks.tables import MASKS, SUMMARY, TABLES, VAL, Table
 
@@ -46,6 +46,8 @@ def _filled(place: re.Match[str], folder: Path) -> str:
         text = speed.markdown(name, results.read(name, folder))
     elif name == hints.NAME:
         text = hints.markdown(results.read(name, folder))
+    elif name == person.NAME:
+        text = person.markdown(results.read(name, folder))
     elif name == one_photo.NAME:
         text = one_photo.markdown(results.read(name, folder))
     elif name in TABLES:

@@ -24,7 +24,7 @@ class Result(BaseModel):
         seed: The run's seed.
         column: Title of the column.
         split: Split it was measured on; empty for what is of no split, such as seconds.
-        metric: `miou`, `boundary_iou`, `seconds` or `peak_mib`.
+        metric: `miou`, `boundary_iou`, `seconds`, `peak_mib`, or what else was counted.
         value: IoU 0..1, seconds, MiB.
         protocol: How it was measured: scales, CRF, whether tags were used, where the threshold is from.
         command: The command that makes it again.

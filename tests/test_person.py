@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.person import RIGHT, brush, main, mend, score, wrong_part
+from benchmarks import results
+from benchmarks.person import RIGHT, brush, main, markdown, mend, score, wrong_part
 
 from hintseg.geometry.rasterise import rasterise
 from hintseg.reviewing.storage import Review
@@ -77,14 +77,20 @@ def test_a_review_is_learned_from(tmp_path: Path, capsys: pytest.CaptureFixture[
     run, out = tmp_path / "run", tmp_path / "out"
     done = typed("train", tmp_path / "photos", "--out", run, "--recipe", "cam", *SETTINGS)
     assert done.returncode == 0, done.stderr
-    main([str(run), "--out", str(out), "--share", "0", "0.25", "--order", "list", "--set", "segment.fit.lr=1e-5"])
-    control, reviewed = [json.loads(line) for line in (out / "reviews.jsonl").read_text().splitlines()]
+    words = ["squares", str(run), "--out", str(out), "--order", "list", "--set", "segment.fit.lr=1e-5"]
+    main([*words, "--share", "0", "0.25", "--results", str(tmp_path)])
     assert capsys.readouterr().out.startswith("0% list 0: 0 photos, 0 strokes (0 min)")
-    assert (control["photos"], reviewed["photos"]) == (0, 2)
-    assert control["masks"][0] == control["masks"][1] == reviewed["masks"][0]
-    assert reviewed["masks"][1] > reviewed["masks"][0]
-    assert reviewed["minutes"] == pytest.approx(reviewed["strokes"] * 10.9 / 60)
-    assert None not in (*reviewed["masks"], *reviewed["model"])
+    found = results.read("person", tmp_path)
+    values = {(one.row, one.column): one.value for one in found}
+    control, reviewed = "none, trained again", "25%, list"
+    assert (values[control, "photos"], values[reviewed, "photos"]) == (0, 2)
+    assert values[control, "masks before"] == values[control, "mended"] == values[reviewed, "masks before"]
+    assert values[reviewed, "mended"] > values[reviewed, "masks before"]
+    assert values[reviewed, "minutes"] == pytest.approx(values[reviewed, "strokes"] * 10.9 / 60)
+    assert len(values) == 2 * 9, "and the new run's masks and model"
+    table = markdown(found).splitlines()
+    assert table[2].startswith("| squares | none, trained again | 1 | 0 | 0 |")
+    assert table[3].startswith("| squares | 25%, list: 2 | 1 |")
     lessons = list((out / "reviewed-0.25-list-0" / "review" / "learned").iterdir())
     assert len(lessons) == 1
     assert not (run / "review" / "photos").exists(), "the run stays as it is"
