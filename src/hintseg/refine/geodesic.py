@@ -17,7 +17,7 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 
-def geodesic(rgb: Bytes, labels: Bytes, *, step: float = 0.3, smooth: float = 1.5) -> tuple[Bytes, Floats]:
+def geodesic(rgb: Bytes, labels: Bytes, *, step: float = 0.03, smooth: float = 1.5) -> tuple[Bytes, Floats]:
     """Measure the shortest way from every pixel to each label.
 
     A step from a pixel to one of its eight neighbours costs ``sqrt(|colour difference|^2 + (step * distance)^2)``.
