@@ -10,9 +10,12 @@ import hintseg
 from hintseg.config.loader import load_config
 from hintseg.config.run import RunConfig
 from hintseg.data.shapes import write_shapes
+from hintseg.hints import read_hints
+from hintseg.pipeline.begin import make_plan
 from hintseg.pipeline.choose_recipe import choose_recipe, recipe_of
 from hintseg.training.watch import Watch
 from hintseg.types import Box, Click, Hints, HintSet, Mark, MaskFile, Photo, Stroke, Tags
+from small_runs import write_squares
 
 TAGS = Hints(Tags(frozenset({1})))
 BOX = Hints(Tags(frozenset({1})), (Mark(1, Box(0, 0, 4, 4)),))
@@ -64,7 +67,17 @@ def test_masks_count_where_they_may_teach(tmp_path: Path) -> None:
     assert choose_recipe(said, config("data.learn_masks=all"))[0] == "full"
     (tmp_path / "ids.txt").write_text("1\n")
     name, why = choose_recipe(said, config(f"data.learn_masks={tmp_path / 'ids.txt'}"))
-    assert (name, why.partition(";")[0]) == ("mixed", "'mixed', as 1 photos have masks and 1 photos have tags")
+    assert (name, why.partition(";")[0]) == ("quick", "'quick', as 1 photos have masks and 1 photos have tags")
+
+
+def test_the_recipe_for_a_few_masks_beside_tags_learns_from_both(tmp_path: Path) -> None:
+    write_squares(tmp_path / "photos")
+    said = read_hints(tmp_path / "photos")
+    (tmp_path / "ids.txt").write_text(f"{said.splits['train'][1]}\n")
+    words = [f"data.learn_masks={tmp_path / 'ids.txt'}"]
+    name, _ = choose_recipe(said, config(*words))
+    plan = make_plan(said, load_config(name, words, data={"path": str(tmp_path / "photos")}))
+    assert sorted(plan.by.values()) == ["masks", *["tags"] * 7]
 
 
 def test_only_the_training_split_counts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from hintseg.config.run import RunConfig
@@ -28,8 +29,7 @@ OF_KIND = {
 def choose_recipe(hint_set: HintSet, config: RunConfig) -> tuple[str, str]:
     """Return the recipe for the hints of the training photos, and why in a sentence.
 
-    Of each photo the hint counts that says most. Where all have the same, that one's recipe is taken, and of strokes
-    and clicks that of strokes; else `mixed`.
+    Of each photo the hint counts that says most; see `recipe_for`.
 
     Args:
         hint_set: The photos and their hints.
@@ -43,10 +43,26 @@ def choose_recipe(hint_set: HintSet, config: RunConfig) -> tuple[str, str]:
     kinds = [_best(photo) for photo in with_taught_masks(hint_set, config) if photo.id in training]
     counts = Counter(kind for kind in kinds if kind is not None)
     found = [kind for kind in OF_KIND if counts[kind]] or [Supervision.TAGS]
-    alike = len(found) == 1 or found == [Supervision.SCRIBBLES, Supervision.POINTS]
-    name = OF_KIND[found[0]] if alike else MIXED
+    name = recipe_for(found)
     said = join([f"{counts[kind]} photos have {kind}" for kind in found])
     return name, f"'{name}', as {said}; --recipe takes another"
+
+
+def recipe_for(kinds: Collection[Supervision]) -> str:
+    """Return the recipe for photos of some kinds of hint, at least one.
+
+    Of one kind it is that one's, of strokes and clicks that of strokes, of masks and tags that of tags, which learns
+    from masks too; else `mixed`.
+
+    Example:
+        >>> [recipe_for({Supervision.TAGS, kind}) for kind in (Supervision.MASKS, Supervision.BOXES)]
+        ['quick', 'mixed']
+    """
+    found = [kind for kind in OF_KIND if kind in kinds]
+    if found == [Supervision.MASKS, Supervision.TAGS]:
+        return OF_KIND[Supervision.TAGS]
+    alike = len(found) == 1 or found == [Supervision.SCRIBBLES, Supervision.POINTS]
+    return OF_KIND[found[0]] if alike else MIXED
 
 
 def recipe_of(out: Path) -> str | None:

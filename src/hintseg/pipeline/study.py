@@ -26,14 +26,14 @@ from hintseg.files.owned import owned
 from hintseg.hints import read_hints
 from hintseg.hints.masks import read_full, read_scribbles
 from hintseg.hints.simulate import Drawing, parts, simulate
-from hintseg.pipeline.choose_recipe import MIXED, OF_KIND
+from hintseg.pipeline.choose_recipe import OF_KIND, recipe_for
 from hintseg.pipeline.recipe import read_data, run_recipe
 from hintseg.reporting.figures import cost_curves
 from hintseg.training.watch import Watch
 from hintseg.types import IGNORE, Click, Hints, HintSet, Photo, Stroke, Supervision
 
 RECIPES = {str(kind): recipe for kind, recipe in OF_KIND.items()}
-"""The recipe of each kind alone; a mixture takes `mixed`."""
+"""The recipe of each kind alone; of mixtures see `recipe_for`."""
 
 SECONDS = {"tags": 1.0, "points": 2.4, "scribbles": 10.9, "boxes": 7.0, "masks": 54.0}
 """What one hint takes a person: a tag, a click and a stroke on an object by Bearman et al., ECCV 2016 (1.0, 2.4, 10.9
@@ -134,7 +134,7 @@ def study(
                     part = replace(hint_set, photos=(*taught, *val), splits=_splits(taught, val))
                     name = f"{kind}-{share:g}-{seed}"
                     watch.line(f"study: {name}, {len(taught)} photos")
-                    recipe = recipes.get(kind, RECIPES.get(kind, MIXED))
+                    recipe = recipes.get(kind) or recipe_for([Supervision(part) for part in kind.split("+")])
                     miou = _run(out / "runs" / name, recipe, part, seed, settings, dict(block), data, watch)
                     counts = {one: _count(one, taught, hint_set) for one in kind.split("+")}
                     hours = sum(seconds[one] * count for one, count in counts.items()) / 3600
