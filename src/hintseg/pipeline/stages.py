@@ -219,7 +219,8 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
 
     def guessed(photo: Photo) -> bool:
         """Return whether a photo's labels are made of its tags, or spread from clicks and strokes, and nobody's own."""
-        if photo.hints.mask is not None or photo.hints.objects or of_person(photo.hints):
+        boxed = photo.hints.objects and stores[0] is not None and stores[0].done(photo)
+        if photo.hints.mask is not None or boxed or of_person(photo.hints):
             return False
         made_of = [store for store in stores if store is not None and store.done(photo)]
         return bool(made_of) and not any(mended(store.masks.path(photo.id)) for store in made_of)
