@@ -249,6 +249,7 @@ def test_by_keyboard_alone(page: tuple[Page, Served], run: Path) -> None:
     keys = opened.keyboard
     for key in ("n", "n", "p"):
         keys.press(key)
+    expect(opened.locator("#canvas")).to_have_attribute("aria-busy", "false")
     expect(opened.locator("#canvas")).to_have_attribute("data-shown", "10")
     keys.press("2")
     expect(opened.locator("#status")).to_have_text("Class: sheep")

@@ -73,6 +73,7 @@ function cross(context, x, y, pixel) {
 
 async function open(id) {
   const asked = ++state.asked;
+  canvas.setAttribute("aria-busy", "true"); // until all of the photo is there
   list.select(id);
   say("");
   history.replaceState(null, "", `#photo=${encodeURIComponent(id)}`);
@@ -94,6 +95,7 @@ async function open(id) {
   }
   redraw();
   canvas.dataset.shown = id;
+  canvas.setAttribute("aria-busy", "false");
   fetched.clear();
   for (const step of [1, -1]) { // the next is there before it is asked for
     const next = list.neighbour(step);
