@@ -45,6 +45,9 @@ class TestIndexPng:
         both = read_hints(folder, [folder / "scribbles", folder / "SegmentationClass"], unlabelled=21)
         assert hints_of(both)["a"].scribbles == strokes.scribbles
         assert truth_of(both) == {"a": MaskFile(truth)}
+        more = index_png(folder / "lines of ben" / "deep" / "b.png", [1, 0] + [21] * 50)
+        two = read_hints(folder, [folder / "scribbles", folder / "lines of ben"], unlabelled=21)
+        assert hints_of(two)["deep/b"].scribbles == MaskFile(more, 21, shows=frozenset({1})), "no mask by its name"
 
     def test_an_unknown_value_is_never_guessed(self, folder: Path) -> None:
         index_png(folder / "masks" / "a.png", [2, 2, 0] + [21] * 50)

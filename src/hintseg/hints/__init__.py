@@ -11,6 +11,7 @@ from hintseg.errors import ConfigError, LabelError
 from hintseg.formats.photos import refuse_ours
 from hintseg.formats.recognise import codec, recognise
 from hintseg.formats.records import Colour, Reading
+from hintseg.formats.words import MASK_WORDS
 from hintseg.hints.implied import with_implied
 from hintseg.hints.merge import merge
 from hintseg.types import HintSet, Supervision
@@ -36,8 +37,8 @@ def read_hints(
             looks for it in `path`.
         format: A name of `registry.formats()`, or `auto` to recognise it; with several labels `auto`.
         unlabelled: The value of index images that means "nothing known here", 0..255; needed for scribbles.
-            With several labels it is that of the images of scribbles, where there are any: of those in folders
-            called so, or else of all.
+            With several labels it is that of the images of scribbles, where there are any. Beside a folder called so,
+            one called as masks are (`masks`, `SegmentationClass`, `gt`) holds full masks.
         background: Whether pixels may belong to no class.
         missing: What happens where labels name photos that are not there: `error`, or `skip` them with a note.
         colours: Class of each colour (red, green, blue) of colour masks; empty: as the data set's own table says.
@@ -66,8 +67,9 @@ def read_hints(
         raise ConfigError(f"format '{format}' is given for {len(files)} labels; leave it out: each is recognised")
     try:
         codecs = [codec(recognise(path, file) if format == "auto" else format) for file in files]
-        named = [file is not None and "scribble" in file.name.lower() for file in files]
-        strokes = named if any(named) else [Supervision.SCRIBBLES in one.carries for one in codecs]
+        drawn = any(file is not None and "scribble" in file.name.lower() for file in files)
+        masks = [drawn and file is not None and file.name.lower() in MASK_WORDS for file in files]
+        strokes = [Supervision.SCRIBBLES in one.carries and not full for one, full in zip(codecs, masks, strict=True)]
         parts = []
         for one, file, has_strokes in zip(codecs, files, strokes, strict=True):
             value = unlabelled if has_strokes or not any(strokes) else None
