@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import results
@@ -91,20 +90,16 @@ def run_hints(
                 row = f"{kind}, {100 * cell.share:g} %"
                 values = {"segmentation": ("miou", cell.miou), "hours": ("hours", cell.hours)}
                 for column, (metric, value) in values.items():
-                    one = Result(
-                        table=NAME,
-                        row=row,
+                    one = results.measured(
+                        NAME,
+                        row,
+                        column,
+                        value,
                         data=name,
                         seed=cell.seed,
-                        column=column,
                         split="val" if metric == "miou" else "train",
                         metric=metric,
-                        value=value,
-                        protocol="",
                         command=command_of(name, kind),
-                        version=results.version(),
-                        machine=results.machine(),
-                        date=datetime.now(UTC).date().isoformat(),
                     )
                     kept.setdefault((row, name, cell.seed, column), one)
             results.write(NAME, list(kept.values()), folder)
@@ -135,8 +130,8 @@ def markdown(found: Sequence[Result]) -> str:
             scores, whole = values[row, "segmentation"], values.get((MASKS, "segmentation"), {})
             shares = [100 * scores[seed] / whole[seed] for seed in scores if whole.get(seed)]
             hours = statistics.mean(values[row, "hours"].values())
-            cells = [row, str(len(scores)), f"{hours:.1f}", spread([100 * score for score in scores.values()])]
-            lines.append(f"| {' | '.join([*cells, f'{spread(shares)} %' if shares else ''])} |")
+            cells = [row, str(len(scores)), f"{hours:.1f}", results.spread([100 * score for score in scores.values()])]
+            lines.append(f"| {' | '.join([*cells, f'{results.spread(shares)} %' if shares else ''])} |")
         parts.append("\n".join(lines))
     versions, machines = sorted({one.version for one in found}), sorted({one.machine for one in found})
     dates = sorted({one.date for one in found})
@@ -144,19 +139,6 @@ def markdown(found: Sequence[Result]) -> str:
     parts.append(f"Version {', '.join(versions)}; {'; '.join(machines)}; {span}.")
     parts.append("\n".join(["```sh", *dict.fromkeys(one.command for one in found), "```"]))
     return "\n\n".join(parts)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Return the mean and, of several, the standard deviation; one decimal.
-
-    Example:
-        >>> spread([1.0, 3.0]), spread([2.0]), spread([])
-        ('2.0 ± 1.4', '2.0', '')
-    """
-    if not values:
-        return ""
-    apart = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{apart}"
 
 
 def _place(row: str) -> tuple[int, float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from hintseg.types import BACKGROUND, IGNORE, Click, Hints, Mark, Stroke
 Bools = npt.NDArray[np.bool_]
 
 NAME = "one_photo"
+COMMAND = f"python -m benchmarks {NAME} --data DATA"
 
 ROWS = {"two strokes": 1.0, "two strokes, a third as long": 1 / 3, "two clicks": 0.0}
 """Share of a stroke's length that is kept, by row; 0: a click."""
@@ -63,7 +63,11 @@ def run_one_photo(*, data: Path, seeds: Sequence[int], most: int = 0, folder: Pa
             for row in ROWS:
                 values = {"IoU of the object": ("iou", statistics.mean(ious[row]))}
                 values |= {"photos": ("photos", len(ious[row])), "seconds": ("seconds", statistics.median(took[row]))}
-                found += [_result(row, name, seed, column, *value) for column, value in values.items()]
+                for column, (metric, value) in values.items():
+                    one = results.measured(
+                        NAME, row, column, value, data=name, seed=seed, metric=metric, command=COMMAND
+                    )
+                    found.append(one)
     results.write(NAME, found, folder)
     return found
 
@@ -89,24 +93,6 @@ def _mark(pixels: Bools, label: int, rng: np.random.Generator, drawing: Drawing)
     return Mark(label, Stroke(tuple(line.ravel().tolist()), max(1.0, 2 * radius)))
 
 
-def _result(row: str, data: str, seed: int, column: str, metric: str, value: float) -> Result:
-    return Result(
-        table=NAME,
-        row=row,
-        data=data,
-        seed=seed,
-        column=column,
-        split="",
-        metric=metric,
-        value=value,
-        protocol="",
-        command=f"python -m benchmarks {NAME}",
-        version=results.version(),
-        machine=results.machine(),
-        date=datetime.now(UTC).date().isoformat(),
-    )
-
-
 def markdown(found: Sequence[Result]) -> str:
     """Return the table, and what it was measured with."""
     if not found:
@@ -118,17 +104,9 @@ def markdown(found: Sequence[Result]) -> str:
             ious = [100 * one.value for one in of_row if one.metric == "iou"]
             if not ious:
                 continue
-            apart = f" ± {statistics.stdev(ious):.1f}" if len(ious) > 1 else ""
             seconds = statistics.median(one.value for one in of_row if one.metric == "seconds")
             photos = max(one.value for one in of_row if one.metric == "photos")
-            cells = [
-                data,
-                row,
-                f"{photos:.0f}",
-                str(len(ious)),
-                f"{statistics.mean(ious):.1f}{apart}",
-                f"{seconds:.2f}",
-            ]
+            cells = [data, row, f"{photos:.0f}", str(len(ious)), results.spread(ious), f"{seconds:.2f}"]
             lines.append(f"| {' | '.join(cells)} |")
     source = f"Version {found[0].version}; {found[0].machine}; {max(one.date for one in found)}."
-    return "\n".join([*lines, "", f"{source} Again: `python -m benchmarks {NAME}`."])
+    return "\n".join([*lines, "", f"{source} Again: `{COMMAND}`."])

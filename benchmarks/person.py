@@ -18,11 +18,11 @@ import argparse
 import json
 import logging
 import math
+import shlex
 import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
@@ -227,11 +227,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     settings=given.set,
                     train=not given.masks_only,
                 )
-                keep(given.name, found, given.results)
+                own = ["--share", f"{share:g}", "--order", order, "--seed", str(seed), "--strokes", str(given.strokes)]
+                own += ["--masks-only"] * given.masks_only + (["--set", *given.set] if given.set else [])
+                words = ["python", "-m", "benchmarks.person", given.name, "RUN", "--out", "DIR", *own]
+                keep(given.name, found, shlex.join(words), given.results)
                 print(said(found), flush=True)
 
 
-def keep(name: str, found: Reviewed, folder: Path = results.FOLDER) -> None:
+def keep(name: str, found: Reviewed, command: str, folder: Path = results.FOLDER) -> None:
     """Put what a review took and brought into the results, in place of what the same one brought before."""
     row = f"{found.share:.0%}, {found.order}" if found.share else AGAIN
     values = {"photos": found.photos, "accepted": found.accepted, "strokes": found.strokes}
@@ -240,20 +243,16 @@ def keep(name: str, found: Reviewed, folder: Path = results.FOLDER) -> None:
     columns |= {title: ("miou", value) for title, value in zip(MASKS, found.masks, strict=True)}
     columns |= {title: ("miou", value) for title, value in zip(MODEL, found.model, strict=True)}
     made = [
-        Result(
-            table=NAME,
-            row=row,
+        results.measured(
+            NAME,
+            row,
+            column,
+            value,
             data=name,
             seed=found.seed,
-            column=column,
             split="val" if column in MODEL else "train",
             metric=metric,
-            value=value,
-            protocol="",
-            command=f"python -m benchmarks.person {name} RUN --share {found.share:g} --order {found.order}",
-            version=results.version(),
-            machine=results.machine(),
-            date=datetime.now(UTC).date().isoformat(),
+            command=command,
         )
         for column, (metric, value) in columns.items()
         if value is not None
@@ -275,7 +274,7 @@ def markdown(found: Sequence[Result]) -> str:
     for (data, row), values in sorted(cells.items(), key=lambda item: (item[0][0], _place(item[0][1]))):
         said = [data, f"{row}: {values['photos'][0]:.0f}" if values["photos"][0] else row, str(len(values["photos"]))]
         said += [f"{statistics.mean(values[title]):.0f}" for title in ("strokes", "minutes")]
-        said += [_spread(values.get(title, [])) for title in (*MASKS, *MODEL)]
+        said += [results.spread([100 * value for value in values.get(title, [])]) for title in (*MASKS, *MODEL)]
         lines.append(f"| {' | '.join(said)} |")
     versions, dates = sorted({one.version for one in found}), sorted({one.date for one in found})
     commands = "\n".join(dict.fromkeys(one.command for one in found))
@@ -286,13 +285,6 @@ def markdown(found: Sequence[Result]) -> str:
 def _place(row: str) -> tuple[float, str]:
     share, _, order = row.partition("%")
     return (float(share), order) if order else (0.0, row)
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    apart = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.1f}{apart}"
 
 
 def said(found: Reviewed) -> str:

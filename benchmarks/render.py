@@ -69,9 +69,9 @@ def summary(folder: Path = results.FOLDER) -> str:
         if mine:
             shares = [mine[seed] / upper[seed] for seed in mine if seed in upper]
             cells = [line.words, line.hints, line.recipe]
-            cells += [_spread(list(columns.get((line.row, MASKS.title), {}).values()), 100)]
-            cells += [_spread(list(values.values()), 100) for values in (mine, upper)]
-            cells += [f"{_spread(shares, 100)} %" if shares else "", str(len(mine))]
+            cells += [_percent(list(columns.get((line.row, MASKS.title), {}).values()))]
+            cells += [_percent(list(values.values())) for values in (mine, upper)]
+            cells += [f"{_percent(shares)} %" if shares else "", str(len(mine))]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -126,22 +126,19 @@ def _of_set(table: Table, data_set: str, found: Sequence[Result]) -> str:
 
 def _cell(values: Mapping[int, float], *, seconds: bool) -> str:
     """Return what stands for the runs of a row: percent, or seconds."""
-    return f"{statistics.mean(values.values()):.3f}" if seconds and values else _spread(list(values.values()), 100)
+    return f"{statistics.mean(values.values()):.3f}" if seconds and values else _percent(list(values.values()))
 
 
-def _spread(values: Sequence[float], factor: float) -> str:
-    """Return the mean and, of several, the standard deviation."""
-    if not values:
-        return ""
-    spread = f" ± {factor * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{factor * statistics.mean(values):.1f}{spread}"
+def _percent(values: Sequence[float]) -> str:
+    """Return the mean of shares in percent and, of several, the standard deviation."""
+    return results.spread([100 * value for value in values])
 
 
 def _share(values: Mapping[str, Mapping[int, float]], upper: Mapping[str, Mapping[int, float]]) -> str:
     """Return how much of what true masks give is had, equal seeds held against each other."""
     mine, whole = (of.get(VAL.title, {}) for of in (values, upper))
     shares = [mine[seed] / whole[seed] for seed in mine if whole.get(seed)]
-    return f"{_spread(shares, 100)} %" if shares else ""
+    return f"{_percent(shares)} %" if shares else ""
 
 
 def _difference(values: Mapping[int, float], base: Mapping[int, float]) -> str:
@@ -149,5 +146,5 @@ def _difference(values: Mapping[int, float], base: Mapping[int, float]) -> str:
     pairs = [values[seed] - base[seed] for seed in values if seed in base]
     if not pairs:
         return ""
-    text = _spread(pairs, 100)
+    text = _percent(pairs)
     return text if text.startswith("-") else f"+{text}"

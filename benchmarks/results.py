@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import statistics
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -48,6 +51,50 @@ class Result(BaseModel):
     version: str
     machine: str
     date: str
+
+
+def measured(
+    table: str,
+    row: str,
+    column: str,
+    value: float,
+    *,
+    data: str,
+    metric: str,
+    command: str,
+    seed: int = 0,
+    split: str = "",
+    protocol: str = "",
+) -> Result:
+    """Return what was measured now, with this code on this machine; see `Result`."""
+    return Result(
+        table=table,
+        row=row,
+        data=data,
+        seed=seed,
+        column=column,
+        split=split,
+        metric=metric,
+        value=value,
+        protocol=protocol,
+        command=command,
+        version=version(),
+        machine=machine(),
+        date=datetime.now(UTC).date().isoformat(),
+    )
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the mean and, of several, the standard deviation; one decimal.
+
+    Example:
+        >>> spread([1.0, 3.0]), spread([2.0]), spread([])
+        ('2.0 ± 1.4', '2.0', '')
+    """
+    if not values:
+        return ""
+    apart = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{apart}"
 
 
 _Results = TypeAdapter(list[Result])

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import hintseg
@@ -63,13 +62,13 @@ def run(
         for seed in seeds or table.seeds:
             for row in rows or table.rows:
                 if not any((one.row, one.data, one.seed) == (row, data_set, seed) for one in kept):
-                    kept += _one(name, table, row, data_set, seed, data, weights, out, version)
+                    kept += _one(name, table, row, data_set, seed, data, weights, out)
                     results.write(name, kept, folder)
     return kept
 
 
 def _one(
-    name: str, table: Table, row: str, data_set: str, seed: int, data: Path, weights: Path, out: Path, version: str
+    name: str, table: Table, row: str, data_set: str, seed: int, data: Path, weights: Path, out: Path
 ) -> list[Result]:
     """Run one row on one data set with one seed."""
     words = settings(table, table.rows[row], data_set, seed)
@@ -85,20 +84,17 @@ def _one(
     command = shlex.join(["hintseg", "train", data_set, "--recipe", recipe, *(_filled(word, named) for word in words)])
 
     def result(column: str, metric: str, value: float, split: str = "", protocol: str = "") -> Result:
-        return Result(
-            table=name,
-            row=row,
+        return results.measured(
+            name,
+            row,
+            column,
+            value,
             data=data_set,
             seed=seed,
-            column=column,
             split=split,
             metric=metric,
-            value=value,
             protocol=protocol,
             command=command,
-            version=version,
-            machine=results.machine(),
-            date=datetime.now(UTC).date().isoformat(),
         )
 
     kinds = {column.kind for column in table.columns}

@@ -6,7 +6,6 @@ Times are medians of versions that take turns in one process, so what counts are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -57,7 +56,8 @@ def run_bench(threads: Sequence[int], *, tiny: bool = False, folder: Path = resu
                 if (value := getattr(row, name)) is not None:
                     command = f"hintseg bench '{row.name}' --threads {count}"
                     label = f"{row.name}, {row.shape}"
-                    found.append(_result(BENCH, label, column, metric, value, counted, command))
+                    one = results.measured(BENCH, label, column, value, data=counted, metric=metric, command=command)
+                    found.append(one)
             results.write(BENCH, found, folder)
     return found
 
@@ -68,7 +68,8 @@ def run_startup(*, folder: Path = results.FOLDER) -> list[Result]:
     for row in starts(()):
         for column, value in (("CPU seconds", row.cpu), ("seconds", row.seconds)):
             command = f"hintseg bench --startup {row.command}"
-            found.append(_result(STARTUP, row.command, column, "seconds", value, "", command))
+            one = results.measured(STARTUP, row.command, column, value, data="", metric="seconds", command=command)
+            found.append(one)
     results.write(STARTUP, found, folder)
     return found
 
@@ -111,21 +112,3 @@ def _startup(found: Sequence[Result]) -> list[str]:
     for row in dict.fromkeys(one.row for one in found):
         lines.append(f"| `{row}` | {values[row, 'CPU seconds']:.1f} | {values[row, 'seconds']:.1f} |")
     return lines
-
-
-def _result(table: str, row: str, column: str, metric: str, value: float, data: str, command: str) -> Result:
-    return Result(
-        table=table,
-        row=row,
-        data=data,
-        seed=0,
-        column=column,
-        split="",
-        metric=metric,
-        value=value,
-        protocol="",
-        command=command,
-        version=results.version(),
-        machine=results.machine(),
-        date=datetime.now(UTC).date().isoformat(),
-    )
