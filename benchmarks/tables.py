@@ -321,7 +321,10 @@ TABLES: dict[str, Table] = {
         columns=(VAL, BOUNDARY, Column(STEP, STEP, "train", metric="seconds")),
         settings=(*_DEIT, "backbone.output_stride=16", "backbone.freeze=all", "test.scales=[1.0]"),
         baseline="marks alone",
-        notes=("acdc-scribbles has manual strokes; those of voc12-animals are human clicks, on objects and beside.",),
+        notes=(
+            "acdc-scribbles has manual strokes; those of voc12-animals are human clicks, on objects and beside.",
+            "Spread with `propose.step=0.3`, the default of that version, in one round.",
+        ),
     ),
     "networks": Table(
         title="Recipes on four networks, frozen, with a light head",

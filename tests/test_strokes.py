@@ -247,8 +247,10 @@ def test_grey_photos_clicks_and_photos_without_background_marks_are_not_cut() ->
     rgb, _ = barred()
     stroke, background = Mark(1, Stroke((15, 12, 15, 28))), Mark(0, Stroke((2, 4, 2, 36)))
     grey = np.repeat(rgb[..., :1], 3, axis=2)
+    scaled = grey.copy()
+    scaled[-3:, -30:] = (250, 200, 0)  # a scale bar
     clicks = (Mark(1, Click(15, 20)), Mark(0, Click(2, 20)))
-    for photo, marks in ((grey, (stroke, background)), (rgb, clicks), (rgb, (stroke,))):
+    for photo, marks in ((grey, (stroke, background)), (scaled, (stroke, background)), (rgb, clicks), (rgb, (stroke,))):
         auto, spread = (Strokes(cut=way).label(photo, Hints(marks=marks)) for way in ("auto", False))
         np.testing.assert_array_equal(auto.pixels, spread.pixels)
 
