@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from hypothesis import given as given_
+from hypothesis import settings as trials
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from torch import Tensor
 
 from csd_pairs import Plain, pairs, photo, plain_consistency
 from hintseg.config.settings import BackboneConfig, MethodConfig
-from hintseg.data.sources import SourcePool
+from hintseg.data.sources import Source, SourcePool, single_class_window
 from hintseg.errors import ConfigError, PhotoError, ShapeError
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts
 from hintseg.methods.cam import Cam, CamConfig
@@ -68,26 +73,49 @@ def test_prior_equals_the_published_numbers() -> None:
 
 
 def test_sources_are_drawn_by_what_comes_together() -> None:
-    photos = [photo("a", 1), photo("b", 1), photo("c", 2), photo("d", 4)]
+    photos = [Source(photo("a", 1)), Source(photo("b", 1)), Source(photo("c", 2)), Source(photo("d", 4))]
     prior = np.array([[0.4, 0.3, 0.3, 0], [0.5, 0.25, 0.15, 0.1], [0, 0, 0.5, 0.5], [0, 0, 1, 0]])
     pool = SourcePool(photos, prior)
     # Rows 1 and 2 sum to (.9, .55, .45, .1); class 3 has no source photo: / 1.55.
     expected = {"a": 0.9 / 1.55 / 2, "b": 0.9 / 1.55 / 2, "c": 0.55 / 1.55, "d": 0.1 / 1.55}
     random = np.random.default_rng(0)
-    drawn = [pool.draw({1, 2}, random).id for _ in range(4000)]
+    drawn = [pool.draw({1, 2}, random).photo.id for _ in range(4000)]
     for name, share in expected.items():
         assert drawn.count(name) / 4000 == pytest.approx(share, abs=0.025)
 
 
 def test_all_sources_are_alike_without_resampling_and_where_classes_tell_nothing() -> None:
-    photos = [photo("a", 1), photo("b", 1), photo("c", 2)]
+    photos = [Source(photo("a", 1)), Source(photo("b", 1)), Source(photo("c", 2))]
     lonely = np.array([[0.0, 0, 1], [0, 0, 1], [0, 0, 1]])  # only class 3 comes along, and has no source photo
     for prior in (None, lonely):
         random = np.random.default_rng(0)
-        drawn = [SourcePool(photos, prior).draw({1, 3}, random).id for _ in range(3000)]
+        drawn = [SourcePool(photos, prior).draw({1, 3}, random).photo.id for _ in range(3000)]
         assert all(drawn.count(name) / 3000 == pytest.approx(1 / 3, abs=0.03) for name in "abc")
     with pytest.raises(PhotoError, match="0 source photos"):
         SourcePool([], None)
+
+
+@trials(max_examples=30, deadline=None)
+@given_(
+    mask=arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.sampled_from([0, 1, 2, 255])),
+    others=st.sampled_from([0.0, 0.02, 0.5]),
+)
+def test_the_window_of_a_class_is_the_best_of_all(mask: npt.NDArray[np.uint8], others: float) -> None:
+    height, width = mask.shape
+    best, found = (0, 0), None
+    for y0, x0 in product(range(height), range(width)):
+        for y1, x1 in product(range(y0 + 1, height + 1), range(x0 + 1, width + 1)):
+            part = mask[y0:y1, x0:x1]
+            own, foreign = int((part == 1).sum()), int((part == 2).sum())
+            if own >= max(1, 0.05 * mask.size) and foreign <= others * own:
+                best = max(best, (own, part.size))
+    window = single_class_window(mask, 1, others=others)
+    if window is not None:
+        x0, y0, x1, y1 = window
+        part = mask[y0:y1, x0:x1]
+        assert (part == 2).sum() <= others * (part == 1).sum()
+        found = (int((part == 1).sum()), part.size)
+    assert (found or (0, 0)) == best
 
 
 # --- Eqs. 2-6 -------------------------------------------------------------------------------------------------------

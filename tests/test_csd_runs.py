@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,7 @@ from hintseg.config.loader import load_config
 from hintseg.config.run import RunConfig
 from hintseg.data.dataset import PhotoDataset, collate
 from hintseg.data.shapes import write_shapes
-from hintseg.data.sources import SourcePool
+from hintseg.data.sources import Source, SourcePool
 from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import ConfigError, LabelError, PhotoError, RunError
 from hintseg.hints.check import check
@@ -30,9 +33,10 @@ from hintseg.pipeline.begin import make_plan
 from hintseg.registry import WRAPPERS
 from hintseg.reporting.pictures import Panel, write_panels
 from hintseg.run.folder import RunFolder
+from hintseg.store.masks import read_label_png
 from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
-from hintseg.types import IGNORE, HintSet, Photo
+from hintseg.types import IGNORE, Hints, HintSet, Photo, Tags
 from hintseg.wrappers.csd import CsdConfig
 from hintseg.wrappers.decoupling import Decoupling, check_data
 from made import given, of
@@ -57,7 +61,7 @@ def test_batches_bring_a_source_for_each_photo_with_several_tags(photos: list[Ph
     transform = TrainingTransform(32, (0.9, 1.1), 0.2)
     plain, paired = (
         PhotoDataset(photos, 3, transform, lambda p: masks[p.id], sources=pool, seed=4)
-        for pool in (None, SourcePool([photos[1], photos[3]], None))
+        for pool in (None, SourcePool([Source(photos[1]), Source(photos[3])], None))
     )
     items = [paired[i] for i in range(6)]
     made = collate(items)
@@ -80,13 +84,50 @@ def test_batches_bring_a_source_for_each_photo_with_several_tags(photos: list[Ph
     assert not torch.equal(given(collate([paired[i] for i in range(6)]).source).images, made.source.images)
 
 
+def test_a_part_of_a_photo_is_a_source_of_its_own_class(photos: list[Photo]) -> None:
+    mask = np.full((40, 50), 3, np.uint8)
+    mask[10:30, 5:25] = 2
+    part = Source(replace(photos[2], hints=Hints(Tags(frozenset({2})))), (5, 10, 25, 30))
+    transform = TrainingTransform(20, (1.0, 1.0))
+    data = PhotoDataset(photos, 3, transform, lambda _: mask, sources=SourcePool([part], None))
+    made = given(collate([data[0]]).source)
+    assert (given(made.targets.pixels) == 2).all()
+    assert made.targets.tags.tolist() == [[0, 1, 0]]
+    assert given(made.targets.tags_known).tolist() == [[False, True, False]]
+
+
+def test_crops_of_several_tags_are_sources_where_their_class_leads(pairable: Path, tmp_path: Path) -> None:
+    settings = [w for w in QUICK if not w.startswith(("refine", "segment", "test"))]
+    own = ["refine=null", "segment=null", "csd={crops: 1.0}", "localize.pooling=gap"]
+    run = hintseg.train(pairable, tmp_path / "run", recipe="csd_irn", settings=[*settings, *own])
+    folder = RunFolder.open(run.path)
+    split = make_plan(hintseg.hints.read_hints(pairable), folder.config)
+    every = Decoupling(folder, folder.config, split.train).sources.sources
+    crops = [source for source in every if source.window]
+    assert crops
+    tags = {p.id: p.hints.tags for p in split.train}
+    for photo_, window in crops:
+        (label,) = given(photo_.hints.tags).present
+        assert {label} < given(tags[photo_.id]).present
+        x0, y0, x1, y1 = given(window)
+        baseline = read_label_png(folder.path / "baseline/localize/masks" / f"{photo_.id}.png")[y0:y1, x0:x1]
+        assert (baseline == label).sum() >= 0.05 * baseline.size
+        others = (baseline != label) & (baseline != 0) & (baseline != IGNORE)
+        assert others.sum() <= 0.02 * (baseline == label).sum()
+    config = folder.config.model_copy(update={"csd": csd_of(folder.config).model_copy(update={"crops": 0.4})})
+    fewer = [source for source in Decoupling(folder, config, split.train).sources.sources if source.window]
+    count = Counter(next(iter(given(source.photo.hints.tags).present)) for source in crops)
+    assert len(fewer) == sum(math.ceil(0.4 * n) for n in count.values())
+    assert set(fewer) <= set(crops)
+
+
 def test_a_source_that_cannot_be_read_is_replaced(
     photos: list[Photo], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = photo("broken", 1, path=tmp_path / "gone.png")
     every = [*photos, broken]
     masks = {p.id: np.zeros((40, 50), np.uint8) for p in every}
-    pool = SourcePool([photos[1], photos[3], broken], None)
+    pool = SourcePool([Source(p) for p in (photos[1], photos[3], broken)], None)
     data = PhotoDataset(every, 3, TrainingTransform(32, (0.9, 1.1)), lambda p: masks[p.id], sources=pool)
     drawn = []
     for epoch in range(8):
@@ -97,7 +138,7 @@ def test_a_source_that_cannot_be_read_is_replaced(
     assert data.skipped == ["broken"]
     assert sum("gone.png" in record.getMessage() for record in caplog.records) == 1
     lost = PhotoDataset(
-        every, 3, TrainingTransform(32, (0.9, 1.1)), lambda p: masks[p.id], sources=SourcePool([broken], None)
+        every, 3, TrainingTransform(32, (0.9, 1.1)), lambda p: masks[p.id], sources=SourcePool([Source(broken)], None)
     )
     with pytest.raises(PhotoError, match=r"20 photos with a single tag were drawn and none can be read.*gone\.png"):
         lost[0]
@@ -325,9 +366,10 @@ def test_without_background_objects_are_cut_to_where_the_maps_are_strong(pairabl
     folder = RunFolder.open(run.path)
     split = make_plan(hintseg.hints.read_hints(pairable, background=False), folder.config)
     found = Decoupling(folder, folder.config, split.train)
-    share = np.mean([(given(found.masks(p)) != IGNORE).mean() for p in found.sources.photos])
+    sources = [source.photo for source in found.sources.sources]
+    share = np.mean([(given(found.masks(p)) != IGNORE).mean() for p in sources])
     assert 0.2 < share < 0.8  # `maps.area` is two fifths of all
-    assert all(set(np.unique(given(found.masks(p)))) <= {*given(p.hints.tags), IGNORE} for p in found.sources.photos)
+    assert all(set(np.unique(given(found.masks(p)))) <= {*given(p.hints.tags), IGNORE} for p in sources)
     log = (run.path / "localize/log.csv").read_text().splitlines()
     assert log[0] == "step,epoch,lr,loss,loss_img,loss_word,loss_w2i,loss_fg,loss_bg"
     assert {line.rpartition(",")[2] for line in log[1:]} == {"0.0"}  # no background to paste

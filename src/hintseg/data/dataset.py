@@ -17,6 +17,7 @@ from hintseg.data.photos import read_photo
 from hintseg.data.sources import SourcePool
 from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import PhotoError, ShapeError
+from hintseg.geometry.boxes import Window
 from hintseg.hints.implied import tag_rows
 from hintseg.signals import leave_to_parent
 from hintseg.types import IGNORE, Batch, Features, Photo, Targets
@@ -147,8 +148,8 @@ class PhotoDataset(EpochDataset):
             photo then counts as unlabelled: all 255). Leave it out for methods that learn without masks.
         trust: Returns how far to trust each label, (H, W) float32 in 0..1, or None: wholly. Leave it out where losses
             weigh all labels alike.
-        sources: Draws a source photo, one of `photos`, for each photo with two or more tags; it is labelled and
-            transformed likewise, by chance of its own. Leave it out for methods that pair no photos.
+        sources: Draws a source, one of `photos` or a part of one, for each photo with two or more tags; it is labelled
+            and transformed likewise, by chance of its own. Leave it out for methods that pair no photos.
         boxes: Whether the boxes of objects are read.
         seed: The run's seed.
     """
@@ -192,14 +193,19 @@ class PhotoDataset(EpochDataset):
     def _source(self, pool: SourcePool, tags: Collection[int], random: np.random.Generator) -> Item:
         for _ in range(TRIES):
             source = pool.draw(tags, random)
-            rgb = self.read(self._places[source.id])
+            rgb = self.read(self._places[source.photo.id])
             if rgb is not None:
-                return self._item(source, rgb, random)
-        raise PhotoError(f"{TRIES} photos with a single tag were drawn and none can be read; the last is {source.path}")
+                return self._item(source.photo, rgb, random, source.window)
+        path = source.photo.path
+        raise PhotoError(f"{TRIES} photos with a single tag were drawn and none can be read; the last is {path}")
 
-    def _item(self, photo: Photo, rgb: Bytes, random: np.random.Generator) -> Item:
+    def _item(self, photo: Photo, rgb: Bytes, random: np.random.Generator, window: Window | None = None) -> Item:
         size = rgb.shape[:2]
-        view = self.transform(rgb, self._labels(photo, size), random, self._trust(photo, size))
+        x0, y0, x1, y1 = window or (0, 0, size[1], size[0])
+        labels, trust = (
+            None if one is None else one[y0:y1, x0:x1] for one in (self._labels(photo, size), self._trust(photo, size))
+        )
+        view = self.transform(rgb[y0:y1, x0:x1], labels, random, trust)
         values, known = tag_rows([photo.hints], self.classes)
         return Item(
             photo.id,

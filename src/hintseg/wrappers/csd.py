@@ -68,6 +68,9 @@ class CsdConfig(WrapperConfig):
         shift: Largest shift of a paste, in cells of the class maps, up, down and sideways. 0 pastes in place.
         resample: Whether source photos are drawn by how often classes come together (the paper's resampling), or all
             alike (its row "copy-and-paste").
+        crops: Share of the single-class crops of photos with several tags that are sources too: of each class those in
+            which it leads the photo's other tags by most. The paper has none (0), and classes that are never alone
+            then no source.
         diagonal: What a class counts with itself, see `hintseg.hints.cooccurrence.cooccurrence_prior`.
     """
 
@@ -80,6 +83,7 @@ class CsdConfig(WrapperConfig):
     reliable: Annotated[float, Field(ge=0, le=1)] = 0.5
     shift: Annotated[int, Field(ge=0)] = 0
     resample: bool = True
+    crops: Annotated[float, Field(ge=0, le=1)] = 0.0
     diagonal: Literal["single", "all"] = "single"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from hintseg.cam import choose_threshold, grow
 from hintseg.config.run import RunConfig
 from hintseg.data.dataset import PhotoDataset, collate
-from hintseg.data.sources import SourcePool
+from hintseg.data.sources import Source, SourcePool, single_class_window
 from hintseg.data.transforms import TrainingTransform
 from hintseg.errors import ConfigError, LabelError, RunError, join
 from hintseg.hints.cooccurrence import cooccurrence_prior, single_tag_counts, tag_matrix
@@ -25,7 +27,7 @@ from hintseg.store.maps import read_maps
 from hintseg.store.masks import read_label_png
 from hintseg.training import machine
 from hintseg.training.weights import load_weights
-from hintseg.types import IGNORE, Photo
+from hintseg.types import IGNORE, Hints, Photo, Tags
 from hintseg.wrappers.csd import Csd, CsdConfig, check_wrappable, make_pastes
 from hintseg.wrappers.wrapper import Wrapper
 
@@ -58,13 +60,15 @@ class Decoupling(Wrapper):
         self.baseline = baseline
         self.read = _mask_reader(baseline, made, config, photos)
         alone = [photo for photo in photos if len(photo.hints.tags or ()) == 1]
-        found = [p for p in alone if (m := self.read(p)) is not None and np.isin(m, list(p.hints.tags or ())).any()]
+        found = [Source(photo) for photo in alone if _shows_its_class(self.read(photo), photo)]
         if not found:
             raise LabelError(
                 f"the masks in {made.folder} show the class of none of the {len(alone)} photos with a single tag: the "
                 "baseline did not learn. See its report, or train without CSD: csd=null"
             )
         prior = cooccurrence_prior(tag_matrix(photos, len(run.classes)), diagonal=self.settings.diagonal)
+        if self.settings.crops:
+            found += single_class_crops(photos, self.read, _maps_folder(baseline, made), self.settings.crops)
         self.sources = SourcePool(found, prior if self.settings.resample else None)
 
     def masks(self, photo: Photo) -> Bytes | None:
@@ -175,7 +179,7 @@ def _mask_reader(
     Without background the mask of a photo with a single tag is that class everywhere. Pasting it would leave nothing of
     the target, so it is cut to the cells where its map is strong (`maps.area` of all such photos' pixels).
     """
-    maps = baseline.path / (made.stage if (baseline.path / made.stage / "maps").is_dir() else "localize") / "maps"
+    maps = _maps_folder(baseline, made)
     threshold: float | None = None
     if not baseline.background:
         alone = [p for p in photos if len(p.hints.tags or ()) == 1 and (maps / f"{p.id}.npz").is_file()]
@@ -188,12 +192,66 @@ def _mask_reader(
             return None
         mask = read_label_png(path)
         if threshold is not None and len(photo.hints.tags or ()) == 1:
-            score = torch.from_numpy(read_maps(maps / f"{photo.id}.npz")[1])
-            grown = grow(score[None], mask.shape)[0, 0].numpy()
+            class_ids, scores = read_maps(maps / f"{photo.id}.npz")
+            own = scores[np.isin(class_ids, list(photo.hints.tags or ()))]
+            grown = grow(torch.from_numpy(own)[None], mask.shape)[0, 0].numpy()
             mask = np.where(grown < threshold, np.uint8(IGNORE), mask)
         return mask
 
     return read
+
+
+def _maps_folder(baseline: RunFolder, made: MadeMasks) -> Path:
+    """Return where the class maps lie that the baseline's masks are of."""
+    own = baseline.path / made.stage / "maps"
+    return own if own.is_dir() else baseline.path / "localize" / "maps"
+
+
+def _shows_its_class(mask: Bytes | None, photo: Photo) -> bool:
+    """Return whether a mask has a pixel of the photo's classes."""
+    return mask is not None and bool(np.isin(mask, list(photo.hints.tags or ())).any())
+
+
+def single_class_crops(
+    photos: Sequence[Photo], read: Callable[[Photo], Bytes | None], maps: Path, share: float
+) -> list[Source]:
+    """Return parts of photos with several tags that show one class alone, by the masks of the baseline.
+
+    Args:
+        photos: All photos.
+        read: Returns the mask of a photo, as `Decoupling` reads it.
+        maps: Folder of the class maps.
+        share: Of the crops of each class that are kept, 0..1, rounded up: those in which the mean lead of its map over
+            the highest of the photo's other tags is largest.
+
+    Returns:
+        The crops, each with the tag of its class.
+    """
+    led: dict[int, list[tuple[float, Source]]] = {}
+    for photo in photos:
+        tags = photo.hints.tags or Tags()
+        mask = read(photo) if len(tags) > 1 and (maps / f"{photo.id}.npz").is_file() else None
+        if mask is None:
+            continue
+        class_ids, scores = read_maps(maps / f"{photo.id}.npz")
+        grown = grow(torch.from_numpy(scores)[None], mask.shape)[0].numpy()
+        for label in sorted(tags.present & set(class_ids.tolist())):
+            window = single_class_window(mask, label)
+            alone = replace(photo, hints=Hints(Tags(frozenset({label}))))
+            own = read(alone) if window else None
+            if window is None or own is None:
+                continue
+            x0, y0, x1, y1 = window
+            shown = own[y0:y1, x0:x1] == label
+            if shown.any():
+                part = grown[:, y0:y1, x0:x1][:, shown]
+                lead = part[class_ids == label][0] - part[class_ids != label].max(axis=0, initial=0.0)
+                led.setdefault(label, []).append((float(lead.mean()), Source(alone, window)))
+    kept = []
+    for crops in led.values():
+        crops.sort(key=lambda crop: -crop[0])
+        kept += [source for _, source in crops[: math.ceil(share * len(crops))]]
+    return kept
 
 
 @torch.no_grad()
