@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
+from huggingface_hub import constants
 from PIL import Image
 
 import hintseg
 from hintseg.data.dataset import PhotoDataset
 from hintseg.data.shapes import write_shapes
+from hintseg.errors import WeightsError
 from hintseg.features.cache import FeatureCache
+from hintseg.nn import hub
 
 TINY = [
     *("backbone.name=vit_tiny_patch16_224", "backbone.weights=random", "backbone.output_stride=8", "seed=0"),
@@ -66,3 +69,19 @@ def test_from_boxes(data: Path, tmp_path: Path) -> None:
     assert ("propose", "train") in kinds
     assert ("segment", "val") in kinds
     assert not (run.path / "segment/rounds").exists(), "what a person marked stays, so one round says it all"
+
+
+def test_weights_that_cannot_be_had_are_told_before_a_run_is_overwritten(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "is_cached", lambda _: False)
+    published = ["backbone.weights=pretrained" if word.startswith("backbone.weights") else word for word in TINY]
+    with pytest.raises(WeightsError, match=r"HF_HUB_OFFLINE is set.*give a local file with backbone.weights=FILE"):
+        hintseg.train(data, tmp_path / "new", recipe="quick", settings=published)
+    assert not (tmp_path / "new").exists()
+    old = hintseg.train(data, tmp_path / "old", recipe="quick", settings=[*TINY, "segment=null", "refine=null"])
+    before = {path: path.read_bytes() for path in old.path.rglob("*") if path.is_file()}
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
+        hintseg.train(data, old.path, recipe="quick", settings=published, overwrite=True)
+    assert {path: path.read_bytes() for path in old.path.rglob("*") if path.is_file()} == before

@@ -1,4 +1,4 @@
-"""`backbone.name=auto` becomes a name, before anything is written."""
+"""Before anything is written: `backbone.name=auto` becomes a name, and weights that are needed are asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 
 from hintseg.config.loader import parse_config
 from hintseg.config.run import STAGES, RunConfig
-from hintseg.config.settings import AUTO_BACKBONE, LOCALIZER
+from hintseg.config.settings import AUTO_BACKBONE, LOCALIZER, BackboneConfig
+from hintseg.nn.hub import go_without, within_reach
 from hintseg.training import machine
 
 
@@ -42,6 +43,26 @@ def settle(config: RunConfig, before: RunConfig | None) -> tuple[RunConfig, list
     if raw == config.model_dump(mode="json"):
         return config, []
     return parse_config(raw), [f"auto is '{names[weights]}': {why}" for weights, why in said.items()]
+
+
+def check_weights(config: RunConfig) -> None:
+    """Refuse a network of which nothing would be trained where its published weights cannot be had.
+
+    Raises:
+        WeightsError: They do not lie on this machine, and there is no way to the hub.
+    """
+    for stage in STAGES:
+        backbone = getattr(getattr(config, stage), "backbone", None)
+        if not isinstance(backbone, BackboneConfig) or (backbone.freeze, backbone.weights) != ("all", "pretrained"):
+            continue
+        import timm
+
+        facts = timm.get_pretrained_cfg(backbone.name)
+        try:
+            with within_reach({} if facts is None else facts.to_dict()):
+                pass
+        except OSError as error:
+            go_without(backbone, str(error))
 
 
 def _choose(weights: str, config: RunConfig) -> tuple[str, str]:
