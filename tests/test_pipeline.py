@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -150,20 +147,6 @@ def test_a_folder_that_is_no_run_is_never_deleted(data: Path, tmp_path: Path) ->
     with pytest.raises(RunError, match="holds files that hintseg did not write there; choose another --out"):
         hintseg.train(data, tmp_path, recipe="vwe", settings=QUICK, overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
-
-
-def test_killed_run_resumes_to_the_same_weights(run: hintseg.Run, data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "killed"
-    command = [sys.executable, "-m", "hintseg", "train", str(data), "--recipe", "vwe", *QUICK, "--out", str(out)]
-    process = subprocess.Popen(command)
-    deadline = time.monotonic() + 120
-    while not (out / "localize" / "last.ckpt").is_file() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    subprocess.run([*command, "--resume"], check=True)
-    first, second = ((path / "localize" / "model.safetensors").read_bytes() for path in (run.path, out))
-    assert first == second
 
 
 def test_resume_goes_on_from_the_last_finished_epoch(

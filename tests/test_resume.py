@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import hintseg
+from forked import start
 from hintseg.config.settings import FitConfig, MethodConfig, TrainerConfig
 from hintseg.data.dataset import Item, PhotoDataset, train_loader
 from hintseg.data.shapes import write_shapes
@@ -38,7 +39,7 @@ from hintseg.types import Batch, Hints, ParameterGroup, Photo, Progress, Supervi
 from made import given, of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from kills import command, differing, run
+from kills import command, differing
 
 SETTINGS = FitConfig(
     epochs=3,
@@ -231,28 +232,34 @@ STAGES = {
 @pytest.mark.parametrize("recipe", STAGES)
 def test_a_run_that_is_killed_in_every_stage_ends_with_the_same_files(recipe: str, photos: Path) -> None:
     out, chance = photos.with_name("run"), random.Random(recipe)
-    begin = command(recipe, photos, out)
-    code, said = run(begin)
-    assert code == 0, said
+    begin, said = command(recipe, photos, out), photos.with_name("said")
+    finish(begin, said)
     whole = out.rename(out.with_name(f"{recipe}-whole"))
     again: list[str] = []
     for stage in STAGES[recipe]:
-        kill_in(out / stage, [*begin, *again], chance.uniform(0.0, 1.0))
+        kill_in(out / stage, [*begin, *again], said, chance.uniform(0.0, 1.0))
         again = ["--resume"]
-    code, said = run([*begin, *again])
-    assert code == 0, said
+    finish([*begin, *again], said)
     assert not differing(whole, out)
     out.rename(out.with_name(f"{recipe}-killed"))
 
 
-def kill_in(stage: Path, words: list[str], seconds: float) -> None:
+def finish(words: list[str], said: Path) -> None:
+    """Let a run come to its end."""
+    process = start(words, said)
+    process.join()
+    assert process.exitcode == 0, said.read_text()
+
+
+def kill_in(stage: Path, words: list[str], said: Path, seconds: float) -> None:
     """Start a run and kill it some seconds after it began a stage."""
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while not stage.is_dir():
-            assert process.poll() is None, given(process.stderr).read()
-            time.sleep(0.01)
-        time.sleep(seconds)
-        process.kill()
+    process = start(words, said)
+    while not stage.is_dir():
+        assert process.is_alive(), said.read_text()
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.kill()
+    process.join()
 
 
 @pytest.mark.parametrize(
