@@ -7,11 +7,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import hints, one_photo, person, results, speed
+from benchmarks import hints, one_photo, person, results, review_order, sizes, speed
 from benchmarks.results import Result
 from benchmarks.tables import MASKS, SUMMARY, TABLES, VAL, Table
 
 DOCS = Path(__file__).parent.parent / "docs"
+
+_OTHERS = {module.NAME: module.markdown for module in (hints, one_photo, person, review_order, sizes)}
+"""Tables that are made by a module of their own."""
 
 _PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -44,12 +47,8 @@ def _filled(place: re.Match[str], folder: Path) -> str:
         text = summary(folder)
     elif name in (speed.BENCH, speed.STARTUP):
         text = speed.markdown(name, results.read(name, folder))
-    elif name == hints.NAME:
-        text = hints.markdown(results.read(name, folder))
-    elif name == person.NAME:
-        text = person.markdown(results.read(name, folder))
-    elif name == one_photo.NAME:
-        text = one_photo.markdown(results.read(name, folder))
+    elif name in _OTHERS:
+        text = _OTHERS[name](results.read(name, folder))
     elif name in TABLES:
         text = markdown(TABLES[name], results.read(name, folder))
     else:

@@ -1,16 +1,17 @@
-"""How good the review list of a run is, where its truth is known: `python -m benchmarks.review_order RUN`.
+"""How good the review lists of runs are, where their truth is known: `python -m benchmarks.review_order NAME RUN...`.
 
-Prints the rank correlation of `doubt` and of the list's order with the true error of each photo (1 - its mIoU), the
-area under the sparsification curve (0: as random, 1: as the oracle), and how many points of mIoU mending the first 5 %
-and 10 % of the photos brings: by the list, at random, by the oracle of true photo IoU (worst first), and by the oracle
-of true worth, which sorts by the same rule as the list, on the truth. The run's segmenter is asked again first, where
-it was not yet; `--no-network` leaves that out.
+Puts into the results, under NAME and the seed of the run: the rank correlation of `doubt` with the true error of each
+photo (1 - its mIoU), the area under the sparsification curve (0: as random, 1: as the oracle), and how many points of
+mIoU mending the first 5 % and 10 % of the photos brings: by the list, at random, by the oracle of true photo IoU (worst
+first), and by the oracle of true worth, which sorts by the same rule as the list, on the truth. All of it for the list
+without the network, and then with it: the run's segmenter is asked again.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import results
+from benchmarks.results import Result
 from hintseg.evaluation.confusion import Confusion, jaccard, mean
 from hintseg.pipeline.ask_again import ask_again
 from hintseg.quality.measures import worth
@@ -29,7 +32,9 @@ from hintseg.training.watch import Watch
 Floats = npt.NDArray[np.float64]
 Order = npt.NDArray[np.int64]
 
+NAME, WITHOUT, WITH = "review_order", "without", "with"
 SHARES = (0.05, 0.1)
+ORDERS = ("list", "random", "oracle by mIoU", "oracle by worth")
 RANDOM = 50
 """Random orders whose mean gain is taken."""
 
@@ -38,14 +43,14 @@ class Measured(NamedTuple):
     """How good an order is.
 
     Attributes:
+        photos: How many have truth.
         doubt_correlation: Spearman's, of `doubt` with the true error.
-        order_correlation: Of `worth`.
         sparsification: Of `doubt`, 0: as random, 1: as the oracle.
         gains: For each share the points of mIoU by the list, random, the oracle of IoU and the oracle of worth.
     """
 
+    photos: int
     doubt_correlation: float
-    order_correlation: float
     sparsification: float
     gains: dict[float, tuple[float, float, float, float]]
 
@@ -117,33 +122,85 @@ def measure(run: RunFolder) -> Measured:
         ours, worst, best = (gain(counts, order, share, run.background) for order in orders)
         by_chance = float(np.mean([gain(counts, order, share, run.background) for order in random]))
         gains[share] = (ours, by_chance, worst, best)
-    return Measured(spearman(doubt, errors), spearman(value, errors), sparsification(errors, _by(doubt)), gains)
+    order_by_doubt = sparsification(errors, _by(doubt))
+    return Measured(len(rows), spearman(doubt, errors), order_by_doubt, gains)
 
 
 def _by(values: Floats) -> Order:
     return np.argsort(-values, kind="stable")
 
 
+def keep(name: str, run: RunFolder, seed: int, row: str, folder: Path = results.FOLDER) -> list[Result]:
+    """Measure the list of a run, and put that into the results in place of what there was of the same.
+
+    Args:
+        name: What the run is called in the table.
+        run: A run with truth.
+        seed: The run's.
+        row: `WITH` where the segmenter was asked again, or `WITHOUT`.
+        folder: Folder of the results.
+    """
+    found = measure(run)
+    values = {"photos": ("count", float(found.photos)), "sparsification": ("share", found.sparsification)}
+    values["rank correlation"] = ("share", found.doubt_correlation)
+    for share, gains in found.gains.items():
+        values |= {f"{share:.0%}, {title}": ("points", one) for title, one in zip(ORDERS, gains, strict=True)}
+    command = f"python -m benchmarks.review_order '{name}' RUN"
+    made = [
+        results.measured(NAME, row, title, value, data=name, seed=seed, split="train", metric=metric, command=command)
+        for title, (metric, value) in values.items()
+        if not math.isnan(value)
+    ]
+    key = (name, row, seed)
+    others = [one for one in results.read(NAME, folder) if (one.data, one.row, one.seed) != key]
+    results.write(NAME, [*others, *made], folder)
+    return made
+
+
+def markdown(found: Sequence[Result]) -> str:
+    """Return the table of all lists, and what it was measured with."""
+    if not found:
+        return "Not measured."
+    heads = ["run", "photos", "runs", "network", "rank correlation", "sparsification"]
+    for share in SHARES:
+        heads += [*(f"{share:.0%}, {title}" for title in ORDERS), f"{share:.0%}, share of the oracle"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for data, row in dict.fromkeys((one.data, one.row) for one in found):
+        cells: dict[str, dict[int, float]] = {}
+        for one in found:
+            if (one.data, one.row) == (data, row):
+                cells.setdefault(one.column, {})[one.seed] = one.value
+        photos = statistics.mean(cells["photos"].values())
+        said = [data, f"{photos:.0f}", str(len(cells["photos"])), row]
+        for title in ("rank correlation", "sparsification"):
+            values = cells.get(title, {}).values()
+            said.append(f"{statistics.mean(values):.2f}" if values else "-")
+        for share in SHARES:
+            gains = [cells[f"{share:.0%}, {title}"] for title in ORDERS]
+            said += [results.spread(list(one.values())) for one in gains]
+            said.append(f"{results.spread([100 * gains[0][seed] / gains[-1][seed] for seed in gains[0]])} %")
+        lines.append(f"| {' | '.join(said)} |")
+    versions, dates = sorted({one.version for one in found}), sorted({one.date for one in found})
+    commands = "\n".join(dict.fromkeys(one.command for one in found))
+    source = f"Version {', '.join(versions)}; {found[0].machine}; {dates[-1]}."
+    return "\n".join([*lines, "", source, "", "```sh", commands, "```"])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure the review lists of runs and print them."""
-    parser = argparse.ArgumentParser(description="How good the review list of a run is, against its truth.")
+    """Measure the review lists of runs, and keep and print what was found."""
+    parser = argparse.ArgumentParser(description="How good the review lists of runs are, against their truth.")
+    parser.add_argument("name", help="what the runs are called in the table; their seeds tell them apart")
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--no-network", action="store_true", help="without asking the segmenter again")
+    parser.add_argument("--results", type=Path, default=results.FOLDER, help="folder of the results")
     given = parser.parse_args(arguments)
     for path in given.runs:
         run = RunFolder.open(path)
-        if not given.no_network:
-            ask_again(run, Watch())
-        found = measure(run)
-        print(
-            f"{path}: rank correlation with the true error: doubt {found.doubt_correlation:.2f}, order "
-            f"{found.order_correlation:.2f}; sparsification {found.sparsification:.2f}"
-        )
-        for share, (ours, chance, worst, best) in found.gains.items():
-            print(
-                f"  first {share:.0%} mended: {ours:+.2f} points of mIoU; random {chance:+.2f}; oracle by IoU "
-                f"{worst:+.2f} ({ours / worst:.0%} of it), by worth {best:+.2f} ({ours / best:.0%})"
-            )
+        rows = [WITH] if (path / "review" / "network").is_dir() else [WITHOUT, WITH]
+        for row in rows:
+            if row == WITH:
+                ask_again(run, Watch())
+            for one in keep(given.name, run, run.config.seed, row, given.results):
+                print(f"{path}, {row} network, {one.column}: {one.value:.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Masks of n photos over r processes with fixed work for each, and bytes per photo of every artefact.
+"""Masks of n photos over r processes with fixed work for each.
 
 python benchmarks/scale.py [--photos 48] [--size 192] [--processes 1 2] [--rounds 3]
 
@@ -43,18 +43,8 @@ def predict(run: Path, photos: Path, out: Path, processes: int) -> float:
     return seconds
 
 
-def bytes_per_photo(run: Path, photos: int) -> None:
-    """Print the size of what a run keeps of every photo."""
-    print("\n| artefact | bytes per photo |\n|---|---|")
-    kept = ["photos.json", "localize/maps", "localize/masks", "refine/labels", "refine/maps", "refine/masks"]
-    for name in [*kept, "truth"]:
-        path = run / name
-        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        print(f"| {name} | {sum(file.stat().st_size for file in files) / photos:.0f} |")
-
-
 def main() -> None:
-    """Measure and print both tables."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=48, help="photos per process")
     parser.add_argument("--size", type=int, default=192, help="side of a photo, pixels")
@@ -89,7 +79,6 @@ def main() -> None:
             rate = processes * (args.photos - 1) / work
             row = (processes, processes * args.photos, f"{start:.1f}", f"{work:.1f}", f"{rate:.2f}")
             print("| " + " | ".join(map(str, row)) + f" | {first / work:.2f} |")
-        bytes_per_photo(run, 16)
 
 
 if __name__ == "__main__":

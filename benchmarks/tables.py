@@ -170,7 +170,7 @@ _PAPER_WALK = ("segment.walk_share=1.0", "segment.walk_start=0.0", "segment.walk
 _DEIT = ("backbone.name=deit_tiny_patch16_224", "backbone.weights={weights}/deit_tiny_patch16_224.safetensors")
 _SMALL = ("backbone.name=mobilenetv2_100", "backbone.weights={weights}/mobilenetv2_100_in1k.safetensors")
 
-_NETWORKS = {
+NETWORKS = {
     "DeiT-Ti": ("deit_tiny_patch16_224", "deit_tiny_patch16_224"),
     "MobileNetV2": ("mobilenetv2_100", "mobilenetv2_100_in1k"),
     "ResNetV2-50 C4": ("resnetv2_50", "resnetv2_50_c4_in1k"),
@@ -183,7 +183,7 @@ def _networks() -> dict[str, Row]:
     """Return the rows of the recipes on each network, its weights frozen and its features kept."""
     rows = {}
     kept = ("backbone.freeze=all", "maps.scales=[1.0]", "test.scales=[1.0]", "segment.method=segformer_head")
-    for title, (name, file) in _NETWORKS.items():
+    for title, (name, file) in NETWORKS.items():
         network: tuple[str, ...] = (f"backbone.name={name}", f"backbone.weights={{weights}}/{file}.safetensors", *kept)
         network += ("backbone.output_stride=16", "backbone.levels=4") if name == "resnetv2_50" else ()
         network += () if "vit" in name or "deit" in name else ("segment.finest=16",)  # as coarse as the transformers
@@ -364,7 +364,7 @@ TABLES: dict[str, Table] = {
         baseline="AFA",
     ),
     "csd": Table(
-        title="CSD's components, on frozen features: seeds of photos of several tags, and what telling classes apart could give",
+        title="CSD's components on frozen features: seeds of photos of several tags, and what they could be worth",
         rows={
             "GAP": Row("cam", ("localize.pooling=gap", *_STOP)),
             "copy-paste": Row("csd_irn", (_STAGE_ONE, "csd.resample=false", *_STOP)),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks import hints, render, results, runner, speed
+from benchmarks import hints, render, results, runner, sizes, speed
 from benchmarks.results import Result
 from benchmarks.several_tags import several_tags
 from benchmarks.tables import APART, SUMMARY, TABLES, Column, Row, Table
@@ -177,6 +178,27 @@ def test_the_summary_holds_what_was_run(tmp_path: Path) -> None:
     results.write(row.table, found, tmp_path)
     lines = render.summary(tmp_path).splitlines()
     assert lines[2:] == [f"| {row.words} | tags | `quick` | 70.0 | 62.0 ± 2.8 | 80.0 | 75.0 % | 2 |"]
+
+
+def test_sizes_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "NETWORKS", {})
+    write_shapes(tmp_path / "data", train=4, val=1, size=48)
+    quick = ["backbone.name=test_resnet", "backbone.weights=random", "localize.fit.epochs=1", "trainer.workers=0"]
+    run = hintseg.train(tmp_path / "data", tmp_path / "run", recipe="cam", settings=[*quick, "segment=null"])
+    found = sizes.of_run(RunFolder.open(run.path))
+    maps = [file.stat().st_size for file in (run.path / "localize/maps").iterdir()]
+    assert found["class maps"] == statistics.mean(maps)
+    assert found["`photos.json`"] == (run.path / "photos.json").stat().st_size / 4
+    assert "predictions, palette PNG" not in found
+    kept = []
+    for side in (64, 128):
+        monkeypatch.setattr(sizes, "_SIDE", side)
+        kept.append(sizes.of_features({"small": ("test_resnet", "")})["features of small"])
+    assert kept[1] / kept[0] == pytest.approx(4, rel=0.1)  # they grow with the photo's area
+    made = [
+        results.measured("sizes", row, sizes.COLUMN, 51_000.0, data="d", metric="bytes", command="c") for row in "a"
+    ]
+    assert "| a | 51,000 | 51 MB | 51 GB |" in sizes.markdown(made)
 
 
 def test_speeds_are_measured_kept_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

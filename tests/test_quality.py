@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.review_order import gain, measure, ranks, sparsification, spearman
+from benchmarks import results
+from benchmarks.review_order import gain, keep, markdown, measure, ranks, sparsification, spearman
 from PIL import Image
 
 from hintseg.errors import RunError
@@ -119,6 +120,20 @@ def test_the_benchmark_reads_a_run(run: Path) -> None:
     ours, chance, worst, best = found.gains[0.1]
     assert best >= ours > chance
     assert worst > chance
+
+
+def test_what_the_benchmark_found_is_kept_and_written(run: Path, tmp_path: Path) -> None:
+    opened = RunFolder.open(run)
+    made = keep("one", opened, 0, "without", tmp_path)
+    assert keep("one", opened, 0, "without", tmp_path) == made
+    assert sorted(results.read("review_order", tmp_path), key=str) == sorted(made, key=str)
+    values = {one.column: one.value for one in made}
+    assert values["photos"] == len(opened.photos)
+    assert values["rank correlation"] == pytest.approx(1)
+    *_, line = (line for line in markdown(made).splitlines() if line.startswith("| one"))
+    share = 100 * values["5%, list"] / values["5%, oracle by worth"]
+    assert line.startswith(f"| one | {len(opened.photos)} | 1 | without | 1.00 | {values['sparsification']:.2f} |")
+    assert f"| {share:.1f} % |" in line
 
 
 def test_the_list_is_printed_as_table_csv_and_json(run: Path) -> None:
