@@ -45,8 +45,7 @@ def of_run(run: RunFolder) -> dict[str, float]:
         files = [file for file in (run.path / name).rglob("*") if file.is_file()]
         if files:
             found[words] = statistics.mean(file.stat().st_size for file in files)
-    for name in ("photos.json", "manifest.json"):
-        found[f"`{name}`"] = (run.path / name).stat().st_size / len(run.photos)
+    found["`photos.json`"] = (run.path / "photos.json").stat().st_size / len(run.photos)
     return found
 
 
