@@ -122,7 +122,7 @@ def measure(run: RunFolder) -> Measured:
         ours, worst, best = (gain(counts, order, share, run.background) for order in orders)
         by_chance = float(np.mean([gain(counts, order, share, run.background) for order in random]))
         gains[share] = (ours, by_chance, worst, best)
-    order_by_doubt = sparsification(errors, _by(doubt))
+    order_by_doubt = sparsification(errors, _by(doubt)) if np.ptp(doubt) else math.nan  # it orders nothing
     return Measured(len(rows), spearman(doubt, errors), order_by_doubt, gains)
 
 
