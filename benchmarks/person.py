@@ -18,6 +18,7 @@ import argparse
 import json
 import logging
 import math
+import re
 import shlex
 import shutil
 import statistics
@@ -277,9 +278,14 @@ def markdown(found: Sequence[Result]) -> str:
         said += [results.spread([100 * value for value in values.get(title, [])]) for title in (*MASKS, *MODEL)]
         lines.append(f"| {' | '.join(said)} |")
     versions, dates = sorted({one.version for one in found}), sorted({one.date for one in found})
-    commands = "\n".join(dict.fromkeys(one.command for one in found))
+    commands = "\n".join(dict.fromkeys(re.sub(r"--(share|order|seed) \S+", _any, one.command) for one in found))
     source = f"Version {', '.join(versions)}; {found[0].machine}; {dates[-1]}."
     return "\n".join([*lines, "", source, "", "```sh", commands, "```"])
+
+
+def _any(word: re.Match[str]) -> str:
+    """Return an option with its name in place of its value: the rows of the table say which there were."""
+    return f"--{word[1]} {word[1].upper()}"
 
 
 def _place(row: str) -> tuple[float, str]:
