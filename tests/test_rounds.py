@@ -14,11 +14,15 @@ import torch
 from PIL import Image
 
 import hintseg
+from hintseg.labellers.labeller import Evidence
 from hintseg.pipeline import rounds as module
-from hintseg.pipeline.rounds import Rounds, relabel
+from hintseg.pipeline.rounds import Rounds, as_before, last_labels, relabel
+from hintseg.reviewing.schema import Action
+from hintseg.reviewing.storage import Review
 from hintseg.run.folder import RunFolder
-from hintseg.store.masks import write_mask
+from hintseg.store.masks import read_label_png, write_mask
 from hintseg.training.weights import load_weights
+from hintseg.types import Hints, Photo, Tags
 from made import rand
 from small_runs import QUICK, write_squares
 
@@ -172,3 +176,42 @@ def test_labels_spread_from_clicks_are_made_anew_and_clicks_stay(data: Path, tmp
     assert set(np.unique(np.concatenate([*anew.values()]))) <= {0, 1, 255}, "of other classes nobody spoke"
     trust = np.array(Image.open(run.path / "segment/rounds/2/trust/photo 2.png"))
     assert trust[22, 18] == trust.max() == 255
+
+
+def test_training_again_goes_on_from_the_last_labels_and_what_a_person_painted_stays(
+    run: hintseg.Run, tmp_path: Path
+) -> None:
+    old = shutil.copytree(run.path, tmp_path / "old")
+    review = Review(RunFolder.open(old))
+    painted, untouched = "photo 2", "photo 3"
+    line = {"points": (2.0, 4.0, 30.0, 4.0), "width": 5}
+    review.act(painted, 0, Action(kind="paint", label=2, **line))  # type: ignore[arg-type]
+    lessons = review.mask(painted, review.document(painted).now)
+    changed = lessons != read_label_png(old / "localize/masks" / f"{painted}.png")
+    assert changed.any()
+    again = hintseg.api.train_again(old, tmp_path / "new", settings=["localize.fit.lr=1e-9", "segment.fit.lr=1e-9"])
+    last = {name: read_label_png(old / "segment/rounds/3/labels" / f"{name}.png") for name in (painted, untouched)}
+    first = {name: read_label_png(again.path / "labels" / f"{name}.png") for name in last}
+    assert (first[untouched] == last[untouched]).all()
+    assert (first[painted][changed] == 2).all()
+    assert (first[painted][~changed] == last[painted][~changed]).all()
+    for number in ("2", "3"):
+        label = read_label_png(again.path / "segment/rounds" / number / "labels" / f"{painted}.png")
+        assert (label[changed] == 2).all()
+
+
+def test_labels_of_another_photo_or_of_an_absent_class_are_not_gone_on_from(run: hintseg.Run, tmp_path: Path) -> None:
+    config = RunFolder.open(run.path).config.model_copy(update={"start": run.path})
+    of_photo = last_labels(RunFolder.open(run.path), config)
+    (path,) = (path for path in of_photo if path.stem == "photo 3")
+    assert len(of_photo) == 8
+    assert last_labels(RunFolder.open(run.path), config.model_copy(update={"start": None})) == {}
+    label = read_label_png(of_photo[path])
+    found = Evidence(np.full(label.shape, 9, np.uint8))
+    known = Photo("photo 3", path, Hints(Tags.complete({1, 2}, 2)))
+    assert (as_before(of_photo[path], known, found, None).pixels == label).all()
+    without = Photo("photo 3", path, Hints(Tags.complete(set(), 2)))
+    assert (as_before(of_photo[path], without, found, None).pixels == np.where(label > 0, 255, label)).all()
+    assert as_before(of_photo.get(tmp_path / "photo 3.png"), known, found, None) is found
+    other = Evidence(np.zeros((3, 4), np.uint8))
+    assert as_before(of_photo[path], known, other, None) is other

@@ -131,7 +131,8 @@ class RunConfig(Settings):
     Attributes:
         recipe: Name of the recipe the settings started from.
         seed: Drives python, numpy, torch and the loader's workers.
-        start: A run of the same methods whose weights the training of each stage begins with; null: it begins afresh.
+        start: A run of the same methods whose weights the training of each stage begins with, and whose last labels
+            a segmenter that learned in rounds goes on from; null: it begins afresh.
         data: Which photos, which labels.
         backbone: Feature network of every stage that does not name its own.
         propose: What labels photos by their marks: a network (`cfs`) or any labeller that need not learn (`grabcut`,

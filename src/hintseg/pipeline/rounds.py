@@ -28,11 +28,13 @@ from hintseg.files.owned import enter
 from hintseg.hints import implied
 from hintseg.hints.marks import Marked
 from hintseg.labellers.cam import lead
+from hintseg.labellers.labeller import Evidence
 from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.methods.method import Method
 from hintseg.pipeline.each_photo import each_photo
 from hintseg.pipeline.evidence import marks_of, read_trust, teaches_trust, write_trust
 from hintseg.pipeline.kept import images_of, keep_to_look
+from hintseg.pipeline.plan import of_person, overruled
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png, write_mask
 from hintseg.training import machine
@@ -102,7 +104,11 @@ class Rounds:
                 before = self.labels(photo)
                 unknown = torch.ones(size, dtype=torch.bool) if before is None else torch.from_numpy(before == IGNORE)
                 label = relabel(scores, may, unknown, single=bool(one)).numpy()
-                yield with_marks(label, lead(scores[may]).numpy(), marks_of(photo, self.run, config))
+                label, trust = with_marks(label, lead(scores[may]).numpy(), marks_of(photo, self.run, config))
+                if person := of_person(photo.hints):  # wins over other marks too
+                    found = overruled(Evidence(label, trust), person, size)
+                    label, trust = found.pixels, trust if found.trust is None else found.trust
+                yield label, trust
 
         def write(photo: Photo, made: tuple[Bytes, Floats]) -> None:
             label, trust = made
@@ -185,6 +191,39 @@ def with_marks(label: Bytes, trust: Floats, marks: Marked | None) -> tuple[Bytes
     own = np.float32(1) if marks.trust is None else marks.trust
     label = np.where(marks.ignored, np.uint8(IGNORE), np.where(said, marks.pixels, label))
     return label, np.where(said, own, trust)
+
+
+def last_labels(run: RunFolder, config: RunConfig) -> dict[Path, Path]:
+    """Return, by photo, the labels that the last round of the run made that this one starts from; of none if none.
+
+    A run of other classes has none that fit.
+    """
+    before = None if config.start is None else RunFolder.open(config.start)
+    if before is None or (before.classes, before.background) != (run.classes, run.background):
+        return {}
+    folders = before.stage("segment").glob("rounds/*/labels")
+    last = max(folders, key=lambda folder: int(folder.parent.name), default=None)
+    return {} if last is None else {row.path: last / f"{row.id}.png" for row in before.photos if row.split == "train"}
+
+
+def as_before(path: Path | None, photo: Photo, found: Evidence, marks: Marked | None) -> Evidence:
+    """Return what the last round learned of a photo, which is better than what the stages before it made.
+
+    Args:
+        path: Those labels, of `last_labels`.
+        photo: The photo.
+        found: What the stages before made, and what is returned where there are none, or of another size.
+        marks: What its strokes and clicks say, which stays.
+
+    Returns:
+        The labels; 255 where they show a class that is known to be absent by now.
+    """
+    if path is None or not path.is_file() or (label := read_label_png(path)).shape != found.pixels.shape:
+        return found
+    trust = read_trust(path.parent.with_name("trust") / path.name, label)
+    if photo.hints.tags is not None:
+        label = np.where(np.isin(label, sorted(photo.hints.tags.absent)), np.uint8(IGNORE), label)
+    return Evidence(*with_marks(label, np.ones(label.shape, np.float32) if trust is None else trust, marks))
 
 
 def _asked(

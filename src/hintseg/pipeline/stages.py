@@ -57,7 +57,7 @@ from hintseg.pipeline.plan import (
     placed,
     shows_nothing,
 )
-from hintseg.pipeline.rounds import Rounds
+from hintseg.pipeline.rounds import Rounds, as_before, last_labels
 from hintseg.pipeline.tiles import strongest_grown, tiled
 from hintseg.refine import dense_crf
 from hintseg.registry import REFINERS, WRAPPERS, resolve
@@ -181,6 +181,16 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
     labels, trusted, trust = run.path / "labels", run.path / "trust", teaches_trust(config)
     stores = [None if one is None else EvidenceStore(run, one.stage, trust=trust) for one in (by_marks, by_tags)]
 
+    def guessed(photo: Photo) -> bool:
+        """Return whether a photo's labels are made of its tags, or spread from clicks and strokes."""
+        boxed = photo.hints.objects and stores[0] is not None and stores[0].done(photo)
+        if photo.hints.mask is not None or boxed:
+            return False
+        made_of = [store for store in stores if store is not None and store.done(photo)]
+        return bool(made_of) and not any(mended(store.masks.path(photo.id)) for store in made_of)
+
+    last = last_labels(run, config)
+
     def write(photo: Photo) -> None:
         said = read_taught(photo, n_classes=len(run.classes), background=run.background)
         if said is None:
@@ -189,6 +199,8 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
             marks = None if by_hand else marks_of(photo, run, config)
             of_marks, of_tags = (None if store is None else store.read(photo) for store in stores)
             found = combine(photo.hints.tags, of_marks, of_tags, marks)
+            if found is not None and guessed(photo):
+                found = as_before(last.get(photo.path.resolve()), photo, found, marks)
             if found is None and run.background and shows_nothing(photo.hints):
                 found = Evidence(np.zeros(photo_size(photo.path), np.uint8))
         else:
@@ -216,14 +228,6 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
     def read(photo: Photo) -> Floats | None:
         label = labels / f"{photo.id}.png"
         return read_trust(trusted / f"{photo.id}.png", read_label_png(label)) if label.is_file() else None
-
-    def guessed(photo: Photo) -> bool:
-        """Return whether a photo's labels are made of its tags, or spread from clicks and strokes, and nobody's own."""
-        boxed = photo.hints.objects and stores[0] is not None and stores[0].done(photo)
-        if photo.hints.mask is not None or boxed or of_person(photo.hints):
-            return False
-        made_of = [store for store in stores if store is not None and store.done(photo)]
-        return bool(made_of) and not any(mended(store.masks.path(photo.id)) for store in made_of)
 
     anew = {photo.id for photo in photos if guessed(photo)}
     return Rounds(run, anew, _label_reader(labels), read if trust else None), " and ".join(words)
