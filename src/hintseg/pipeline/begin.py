@@ -19,6 +19,7 @@ from hintseg.errors import ConfigError, LabelError, RunError, did_you_mean, join
 from hintseg.files.atomic import whole_file, write_json
 from hintseg.files.owned import OwnedFolder, owned, refuse_inputs
 from hintseg.formats.problems import Problems, read_text
+from hintseg.pipeline.backbone import check_weights
 from hintseg.pipeline.plan import (
     PLACED,
     UNHINTED,
@@ -164,6 +165,7 @@ def begin(
         RunError: The folder holds something and neither `resume` nor `overwrite` was asked for; or `resume` with other
             photos or labels than the run began with; or what is read lies in a folder to be overwritten; or the folder
             cannot be written, or another process writes into it.
+        WeightsError: See `check_weights`.
     """
     with owned(out, "run") as folder:
         run = RunFolder(out)
@@ -195,6 +197,7 @@ def begin(
             if begun and not overwrite:
                 raise RunError(f"{out} is not empty; --resume goes on with it, --overwrite starts it afresh")
             refuse_inputs(out, _inputs(config, hint_set))
+            check_weights(config)
             folder.clear()
             _write_beginning(run, config, hint_set, plan, photos, digests)
         yield run

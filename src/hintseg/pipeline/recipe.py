@@ -20,7 +20,7 @@ from hintseg.hints.check import check
 from hintseg.hints.masks import read_mask
 from hintseg.methods.attention import AttentionWalk
 from hintseg.pipeline import stages
-from hintseg.pipeline.backbone import check_weights, settle
+from hintseg.pipeline.backbone import settle
 from hintseg.pipeline.begin import begin, make_plan, one_stage
 from hintseg.pipeline.from_tags import segment_from_tags
 from hintseg.pipeline.memory import peak_memory_mb, reset_peak_memory
@@ -97,8 +97,6 @@ def run_recipe(
         before = RunFolder.open(out).config if begun else None
         config, reasons = settle(config, before)
         config, of_size = settle_longest(config, hint_set, before)
-        if before is None:
-            check_weights(config)
     plan = make_plan(hint_set, config)
     if config.wrapper is not None:
         wrapper_class(config.wrapper.name).check(config, plan.tagged, hint_set.classes)
