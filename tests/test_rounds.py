@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -215,3 +216,6 @@ def test_labels_of_another_photo_or_of_an_absent_class_are_not_gone_on_from(run:
     assert as_before(of_photo.get(tmp_path / "photo 3.png"), known, found, None) is found
     other = Evidence(np.zeros((3, 4), np.uint8))
     assert as_before(of_photo[path], known, other, None) is other
+    newer = Path(shutil.copy(path, tmp_path))
+    os.utime(newer, (2**32, 2**32))
+    assert as_before(of_photo[path], Photo("photo 3", newer, known.hints), found, None) is found

@@ -212,13 +212,15 @@ def as_before(path: Path | None, photo: Photo, found: Evidence, marks: Marked | 
     Args:
         path: Those labels, of `last_labels`.
         photo: The photo.
-        found: What the stages before made, and what is returned where there are none, or of another size.
+        found: What the stages before made, and what is returned where there are none, or the photo was changed since.
         marks: What its strokes and clicks say, which stays.
 
     Returns:
         The labels; 255 where they show a class that is known to be absent by now.
     """
-    if path is None or not path.is_file() or (label := read_label_png(path)).shape != found.pixels.shape:
+    if path is None or not path.is_file() or photo.path.stat().st_mtime > path.stat().st_mtime:  # another photo by now
+        return found
+    if (label := read_label_png(path)).shape != found.pixels.shape:
         return found
     trust = read_trust(path.parent.with_name("trust") / path.name, label)
     if photo.hints.tags is not None:
