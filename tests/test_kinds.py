@@ -51,8 +51,9 @@ def test_every_kind_has_its_photos_pixels_and_masks(tmp_path: Path) -> None:
     write_mask(run.mask_path("refine", "a"), mask([1, 1, 0, 1]))  # mended since
     write_mask(run.mask_path("refine", "b"), mask([2, 0, 0, 0]))
     write_mask(run.mask_path("refine", "c"), mask([2, 2, 2, 2]))  # what the rounds put aside
-    for number, label in ((2, mask([2, 2, 2, 2])), (3, mask([0, 1, 1, UNKNOWN]))):
-        write_mask(run.path / f"segment/rounds/{number}/labels/c.png", label)
+    for name, label in (("a", [1, 1, 0, 1]), ("b", [2, 0, 0, 0]), ("c", [0, 1, 1, 0])):
+        write_mask(run.mask_path("segment", name), mask(label))
+    run.update_stage("segment", done=True, learned_masks=True)
     for name, truth in (("a", [1, 1, 0, 0]), ("b", [2, 2, 0, 0]), ("c", [0, 1, 1, 1]), ("d", [1, 2, 0, 0])):
         write_mask(run.truth_path(name), mask(truth))
     found = {row.kind: row for row in kinds_of_hints(run)}
@@ -61,7 +62,7 @@ def test_every_kind_has_its_photos_pixels_and_masks(tmp_path: Path) -> None:
     assert found["boxes"].miou == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert found["points"] == KindRow("points", 1, 2 / 4, 1 / 2, found["points"].miou)
     assert found["points"].miou == pytest.approx((2 / 3 + 1 / 2) / 2)
-    # Of b and c: background 2 + 1 right of 2 + 1 true and 3 + 2 made (255 counts as background), 1: 2 of 3, 2: 1 of 2.
+    # Of b and c: background 2 + 1 right of 2 + 1 true and 3 + 2 made, 1: 2 of 3, 2: 1 of 2.
     assert found["tags"] == KindRow("tags", 3, 4 / 12, 3 / 4, found["tags"].miou)
     assert found["tags"].miou == pytest.approx((3 / 5 + 2 / 3 + 1 / 2) / 3)
     assert found["masks"] == KindRow("masks", 1, 1.0, None, None), "the truth that taught does not judge"

@@ -94,7 +94,12 @@ def test_photos_of_every_kind_teach_in_one_run(tmp_path: Path, monkeypatch: pyte
     report = (run.path / "report.html").read_text()
     assert "What each kind of hint gave" in report
     assert re.search(r"<td>boxes</td><td class=\"number\">4</td><td class=\"number\">[\d.]+ %</td>", report)
-    assert any((row.kind, row.split) == ("segmentation", "val") for row in run.metrics)
+    kinds = [(row.kind, row.split, row.photos) for row in run.metrics if row.stage == "segment"]
+    assert kinds == [("final mask", "train", 12), ("segmentation", "val", 2)]
+    out = hintseg.masks(run.path, out=tmp_path / "masks") / "png"
+    assert sorted(path.stem for path in out.glob("*.png")) == ids
+    for name in boxed:  # the segmenter may not label these anew
+        assert (read_label_png(out / f"{name}.png") == read_label_png(run.path / f"propose/masks/{name}.png")).all()
 
 
 def test_clicks_win_in_the_masks_of_a_run_of_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,10 @@ from hintseg.config.loader import load_config
 from hintseg.config.run import FunctionRefine
 from hintseg.data.shapes import write_shapes
 from hintseg.hints import read_hints
-from hintseg.pipeline import maps, stages
+from hintseg.pipeline import maps
 from hintseg.pipeline.begin import make_plan
 from hintseg.pipeline.each_photo import on_threads
+from hintseg.pipeline.sharpen import refine_by_function
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import MetricRow
 from hintseg.store.maps import write_maps
@@ -87,7 +88,7 @@ def test_refiners_leave_what_no_map_knows(run: RunFolder, refiner: str) -> None:
     scores = np.zeros((2, 12, 12))
     scores[0, :, 6:] = 0.8
     write_maps(blank.path / "localize" / "maps" / f"{photo.id}.npz", [1, 2], scores)
-    stages._refine_by_function(blank, of(FunctionRefine, config.refine), config, [photo], None, Watch())
+    refine_by_function(blank, of(FunctionRefine, config.refine), config, [photo], None, Watch())
     mask = read_label_png(blank.path / "refine" / "masks" / f"{photo.id}.png")
     assert set(np.unique(mask)) <= {1, 2}
     assert (mask[:, 30:] == 1).all()

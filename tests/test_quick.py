@@ -52,13 +52,14 @@ def test_from_tags_to_a_model_without_decoding_a_photo_to_train(
     assert kinds == {
         ("localize", "seed", "train"),
         ("refine", "pseudo mask", "train"),
+        ("segment", "final mask", "train"),
         ("segment", "segmentation", "val"),
     }
     assert FeatureCache().usage().files == 16, "both stages look through one network"
     assert [path.name for path in sorted((run.path / "segment/rounds").iterdir())] == ["1", "2", "3"]
     assert (run.path / "report.html").is_file()
     out = run.predict(data / "JPEGImages", tmp_path / "out")
-    first = next(iter(sorted((run.path / "segment/masks").glob("*.png"))))
+    first = run.path / "segment/masks" / f"{(data / 'ImageSets/Segmentation/val.txt').read_text().split()[0]}.png"
     assert (np.array(Image.open(first)) == np.array(Image.open(out / "png" / first.name))).all()
 
 

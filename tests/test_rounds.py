@@ -15,7 +15,9 @@ import torch
 from PIL import Image
 
 import hintseg
+from hintseg.cam import grow
 from hintseg.labellers.labeller import Evidence
+from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.pipeline import rounds as module
 from hintseg.pipeline.rounds import Rounds, as_before, last_labels, relabel
 from hintseg.reviewing.schema import Action
@@ -89,10 +91,38 @@ def test_each_round_labels_the_photos_within_their_tags(run: hintseg.Run, data: 
     assert not torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[1], heads[2])
     assert len({state["scale.factor"].item() for state in states}) == 1, "the features' scale belongs to the weights"
-    (row,) = (row for row in run.metrics if row["stage"] == "segment")
-    assert "and anew after each of 2 rounds" in row["protocol"]
+    masks, unseen = (row for row in run.metrics if row["stage"] == "segment")
+    assert (masks["kind"], masks["split"]) == ("final mask", "train")
+    assert (unseen["kind"], unseen["split"], unseen["photos"]) == ("segmentation", "val", 4)
+    assert "and anew after each of 2 rounds" in unseen["protocol"]
     manifest = json.loads((run.path / "manifest.json").read_text())
     assert manifest["stages"]["segment"]["done"]
+
+
+def test_masks_for_people_are_what_the_last_round_says_within_the_tags(
+    run: hintseg.Run, data: Path, tmp_path: Path
+) -> None:
+    folder = hintseg.masks(run.path, out=tmp_path / "masks") / "png"
+    test = RunFolder(run.path).config.test
+    method = load_weights(run.path / "segment/model.safetensors")[0].eval()
+    names = {"red": 1, "blue": 2}
+    rows = [line.split(",") for line in (data / "tags.csv").read_text().splitlines()]
+    stage = [path.stem for path in (run.path / "segment/masks").glob("*.png")]
+    assert set(stage) == {name for name, *_ in rows[1:]}, "the given mask is no work of the segmenter's"
+    for name, *tags in rows[1:8]:
+        photo = np.array(Image.open(data / "JPEGImages" / f"{name}.png"))
+        pixels = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
+        with torch.inference_mode():
+            logits = multi_scale_logits(method.segment, pixels, scales=test.scales, flip=test.flip, merge=test.merge)
+        scores = grow(logits.softmax(dim=1), photo.shape[:2])[0]
+        possible = [0, *sorted(names[tag] for tag in tags)]
+        expected = np.array(possible)[scores[possible].argmax(dim=0).numpy()]
+        made = np.array(Image.open(folder / f"{name}.png"))
+        assert (made == expected).mean() > 0.99
+        assert set(np.unique(made)) <= set(possible)
+    given = np.array(Image.open(folder / "photo 0.png"))
+    true = np.array(Image.open(run.path / "truth" / "photo 0.png"))
+    assert (given == true)[true != 255].all(), "a mask that was given is among the masks"
 
 
 @pytest.mark.parametrize("stop", ["labels", "weights", "training"])
@@ -188,7 +218,7 @@ def test_training_again_goes_on_from_the_last_labels_and_what_a_person_painted_s
     line = {"points": (2.0, 4.0, 30.0, 4.0), "width": 5}
     review.act(painted, 0, Action(kind="paint", label=2, **line))  # type: ignore[arg-type]
     lessons = review.mask(painted, review.document(painted).now)
-    changed = lessons != read_label_png(old / "localize/masks" / f"{painted}.png")
+    changed = lessons != read_label_png(old / "segment/masks" / f"{painted}.png")
     assert changed.any()
     again = hintseg.api.train_again(old, tmp_path / "new", settings=["localize.fit.lr=1e-9", "segment.fit.lr=1e-9"])
     last = {name: read_label_png(old / "segment/rounds/3/labels" / f"{name}.png") for name in (painted, untouched)}
@@ -199,6 +229,8 @@ def test_training_again_goes_on_from_the_last_labels_and_what_a_person_painted_s
     for number in ("2", "3"):
         label = read_label_png(again.path / "segment/rounds" / number / "labels" / f"{painted}.png")
         assert (label[changed] == 2).all()
+    folder = again.masks(tmp_path / "masks") / "png"
+    assert (read_label_png(folder / f"{painted}.png")[changed] == 2).all()
 
 
 def test_labels_of_another_photo_or_of_an_absent_class_are_not_gone_on_from(run: hintseg.Run, tmp_path: Path) -> None:

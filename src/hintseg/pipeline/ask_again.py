@@ -24,7 +24,7 @@ from hintseg.files.atomic import whole_file
 from hintseg.nn.resize import resize
 from hintseg.pipeline.each_photo import each_photo
 from hintseg.pipeline.kept import keep
-from hintseg.quality.voices import DONE, answers_path, judged, judged_rows, network_folder
+from hintseg.quality.voices import DONE, answers_path, judged_rows, judged_split, network_folder
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import write_mask
 from hintseg.training.watch import Watch
@@ -57,7 +57,7 @@ def ask_again(run: RunFolder, watch: Watch) -> None:
         return
     method, classes, background = load_weights(run.path / "segment" / "model.safetensors")
     config, everything = run.config, np.arange(0 if background else 1, len(classes) + 1)
-    with_tags = judged(run).stage != "segment" or run.one_stage
+    with_tags = judged_split(run) == "train"
     tags = {row.id: row.tags if with_tags else None for row in judged_rows(run)}
     photos = [Photo(row.id, row.path) for row in judged_rows(run) if row.path.is_file()]
     if not photos:

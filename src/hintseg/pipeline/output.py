@@ -16,17 +16,15 @@ from hintseg.config.run import STAGES
 from hintseg.data.photos import read_photo
 from hintseg.errors import ConfigError, PhotoError, RunError, join
 from hintseg.files.atomic import whole_file
-from hintseg.files.owned import OwnedFolder, kind_of, mended, owned
+from hintseg.files.owned import OwnedFolder, kind_of, owned
 from hintseg.geometry.runs import encode_part
 from hintseg.hints.convert import write, writer, writers
-from hintseg.labellers.labeller import Evidence
 from hintseg.pipeline.each_photo import on_threads
-from hintseg.pipeline.plan import PLACED, combine
+from hintseg.pipeline.photo_masks import PhotoMasks
 from hintseg.run.folder import BASELINE, RunFolder
-from hintseg.run.schema import PhotoRow
 from hintseg.store.coco import write_coco
 from hintseg.store.instances import read_instances, write_objects
-from hintseg.store.masks import MaskStore, read_label_png
+from hintseg.store.masks import MaskStore
 from hintseg.store.overlay import write_overlay
 from hintseg.training import machine
 from hintseg.training.watch import Watch
@@ -98,39 +96,24 @@ def write_masks(
 ) -> Path:
     """Write the masks of a run's training photos, also in the formats `to`.
 
-    What marks and tags say is combined, and every pixel has a label. Photos of which nothing is known have none.
+    Every pixel has a label. Photos of which nothing is known have none.
     """
     check_formats(to)
-    made, by_marks = run.masks_of_photos(), run.masks_of(("propose",))
-    if made is None:
-        raise RunError(f"{run.path} has no masks yet; `hintseg train ... --out {run.path} --resume` makes them")
+    source = PhotoMasks(run)
     clear(target, overwrite)
-    made_by = (by_marks, run.masks_of(("refine", "localize", "segment") if by_marks else (made.stage,)))
-    stores = [None if one is None else MaskStore(one.folder, run.classes, run.background) for one in made_by]
-    rows = {row.id: row for row in run.photos if row.split == "train"}  # a photo may be in both splits
-    paths = {name: row.path for name, row in rows.items()}
-    names = sorted({name for store in stores if store is not None for name in store.ids() if name in rows})
+    names = sorted(source.photos)
+    paths = {name: source.photos[name].path for name in names}
     files = {name: file_name(name, paths[name]) for name in names}
-    boxed = [] if stores[0] is None else [name for name in names if name in stores[0]]
+    boxed = [name for name in names if source.boxed(name)]
     places = {name: run.path / "propose" / "instances" / f"{name}.npz" for name in boxed}
     objects = {name: place for name, place in places.items() if place.is_file()}
     watch = watch or Watch()
     with writing(target.root, run, files, overlays, objects) as write:
 
         def one(photo: Photo) -> None:
-            row = rows[photo.id]
-            marks, tags = (None if s is None or photo.id not in s else s.read(photo.id) for s in stores)
-            path = run.path / "propose" / "instances" / f"{photo.id}.npz"
-            known = read_instances(path) if marks is not None and path.is_file() else None
-            by_marks = None if marks is None else Evidence(marks, None, known)
-            # Without masks of tags a class that was not marked has no place: the masks of marks stand alone.
-            found = by_marks if tags is None else combine(row.tags, by_marks, Evidence(tags))
-            mask = None if found is None else found.complete(run.background)  # a person may have mended in some 255
+            mask = source.read(photo.id)
             if mask is not None:
-                by_hand = any(
-                    store is not None and photo.id in store and mended(store.path(photo.id)) for store in stores
-                )
-                write(photo, mask if by_hand else _under_marks(run, row, mask))
+                write(photo, mask)
 
         on_threads("writing masks", [Photo(name, paths[name]) for name in names], one, watch)
     write_as(target.root, run, [Photo(name, paths[name]) for name in names], to, objects)
@@ -140,15 +123,6 @@ def write_masks(
             "no boxes, so their objects are not known apart"
         )
     return target.root
-
-
-def _under_marks(run: RunFolder, row: PhotoRow, mask: Bytes) -> Bytes:
-    """Return a mask in which what the segmenter learned from wins, where strokes or clicks are part of that."""
-    path = run.label_path(row.id)
-    if not PLACED & {*row.by} or not path.is_file():
-        return mask
-    said = read_label_png(path)
-    return np.where(said == IGNORE, mask, said)
 
 
 def check_formats(to: Sequence[str]) -> None:

@@ -7,6 +7,8 @@ stays.
 RUN/segment/rounds/1/model.safetensors  the weights after the first round
 RUN/segment/rounds/2/labels/ID.png      what the second round learns from, where it differs from RUN/labels
 RUN/segment/rounds/2/trust/ID.png       how far, grey; only with `segment.trust`
+
+After the last round it looks once more, and that are the masks for people, ``RUN/segment/masks/ID.png``.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hintseg.cam import grow
-from hintseg.config.run import RunConfig
+from hintseg.config.run import FunctionRefine, RunConfig
 from hintseg.data.photos import photo_size
 from hintseg.files.owned import enter
 from hintseg.hints import implied
@@ -35,6 +38,8 @@ from hintseg.pipeline.each_photo import each_photo
 from hintseg.pipeline.evidence import marks_of, read_trust, teaches_trust, write_trust
 from hintseg.pipeline.kept import images_of, keep_to_look
 from hintseg.pipeline.plan import of_person, overruled
+from hintseg.pipeline.sharpen import sharpen
+from hintseg.pipeline.tiles import strongest_grown
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png, write_mask
 from hintseg.training import machine
@@ -143,6 +148,60 @@ class Rounds:
             enter(aside, now)
             now.replace(aside)  # the round is done with this one step, and not before
         machine.barrier()
+
+    def look(
+        self,
+        method: Method,
+        photos: Sequence[Photo],
+        write: Callable[[Photo, Bytes, float], object],
+        config: RunConfig,
+        watch: Watch,
+    ) -> None:
+        """Look once more at the photos that may be labelled anew, with what the last round learned, and write masks.
+
+        Scores are sharpened along the colours where the run has a refiner that learns nothing. Nothing is left unknown,
+        and what a person said of pixels stays.
+
+        Args:
+            method: The segmenter.
+            photos: The photos; of those that may not be labelled anew there is no mask.
+            write: Called on a thread with each photo, its mask (H, W) uint8 0..K, and the mean probability of the
+                winning class.
+            config: The run's settings.
+            watch: Told about the progress.
+        """
+        asked = [photo for photo in photos if photo.id in self.anew]
+        kept = keep_to_look(method, asked, config.test.scales, config, watch)
+        refiner = config.refine if isinstance(config.refine, FunctionRefine) else None
+
+        def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Bytes, float] | None]:
+            found = None if kept is None else kept.batch(group)
+            seen = pixels if found is None or len(found[0]) < len(group) else found[1].to(pixels.device)
+            probabilities, possible, _ = _asked(method, group, cast(Tensor, seen), config, len(self.run.classes))
+            for photo, rows, may, image in zip(group, probabilities, possible, pixels, strict=True):
+                labels = may.nonzero()[:, 0].numpy().astype(np.uint8)
+                if not len(labels):  # without background and tags nothing is known
+                    yield None
+                    continue
+                scores = grow(rows[may.to(rows.device)][None], image.shape[-2:])
+                if refiner is not None and len(labels) > 1:
+                    scores = sharpen(refiner, scores, image[None])
+                best, quality = strongest_grown(scores[0], photo_size(photo.path))
+                yield self._under_person(photo, labels[best], config), quality
+
+        def put(photo: Photo, made: tuple[Bytes, float] | None) -> None:
+            if made is not None:
+                write(photo, *made)
+
+        each_photo("masks of the last round", asked, make, put, config, watch, network=method)
+
+    def _under_person(self, photo: Photo, mask: Bytes, config: RunConfig) -> Bytes:
+        """Return a mask (H, W) in which what strokes, clicks and changes of a person say of pixels wins."""
+        said = Evidence(np.full(mask.shape, IGNORE, np.uint8))
+        if (marks := marks_of(photo, self.run, config)) is not None:
+            said = Evidence(marks.pixels)
+        said = overruled(said, of_person(photo.hints), mask.shape)
+        return np.where(said.pixels == IGNORE, mask, said.pixels)
 
     def _path(self, kind: str, photo: Photo) -> Path | None:
         if photo.id not in self.anew:

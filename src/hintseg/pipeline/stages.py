@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from hintseg.cam import grow
 from hintseg.config.run import AttentionRefine, FunctionRefine, RunConfig
 from hintseg.config.settings import FitConfig, MethodConfig
 from hintseg.data.dataset import PhotoDataset
@@ -23,7 +22,6 @@ from hintseg.data.transforms import TrainingTransform, reduction
 from hintseg.errors import PhotoError, RunError, join
 from hintseg.files.owned import mended
 from hintseg.hints.masks import read_taught
-from hintseg.labellers.cam import strongest
 from hintseg.labellers.labeller import Evidence
 from hintseg.methods.attention import AttentionWalk
 from hintseg.methods.deeplab import multi_scale_logits
@@ -45,6 +43,7 @@ from hintseg.pipeline.maps import (
     tag_rows,
     write_class_maps,
 )
+from hintseg.pipeline.photo_masks import PhotoMasks
 from hintseg.pipeline.plan import (
     UNHINTED,
     combine,
@@ -58,16 +57,17 @@ from hintseg.pipeline.plan import (
     shows_nothing,
 )
 from hintseg.pipeline.rounds import Rounds, as_before, last_labels
+from hintseg.pipeline.sharpen import refine_by_function
 from hintseg.pipeline.tiles import strongest_grown, tiled
 from hintseg.refine import dense_crf
-from hintseg.registry import REFINERS, WRAPPERS, resolve
+from hintseg.registry import WRAPPERS, resolve
 from hintseg.run.folder import RunFolder
-from hintseg.run.schema import Stage
+from hintseg.run.schema import MetricRow, Stage
 from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png, write_mask
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import BACKGROUND, Photo, Supervision
+from hintseg.types import Photo, Supervision
 from hintseg.wrappers.wrapper import Wrapper
 
 Bytes = npt.NDArray[np.uint8]
@@ -102,7 +102,7 @@ def refine(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Wa
     settings = config.refine
     if isinstance(settings, FunctionRefine):
         threshold = _read_threshold(run, "localize")
-        _refine_by_function(run, settings, config, photos, threshold, watch)
+        refine_by_function(run, settings, config, photos, threshold, watch)
         if machine.rank() == 0:
             how = f"{settings.method} on class maps; tags used at test time"
             run.add_metrics("refine", score(run, "refine", "pseudo mask", "train", how, threshold))
@@ -133,19 +133,55 @@ def segment(run: RunFolder, config: RunConfig, photos: Sequence[Photo], val: Seq
         if rounds.done + 1 >= last:
             break
         rounds.end(method, photos, config, watch)
+    store, rows = MaskStore(run.stage("segment") / "masks", run.classes, run.background), list[MetricRow]()
     if last > 1:
         source += f", and anew after each of {last - 1} rounds"
+        rows = _label_learned(run, rounds, method, store, config, photos, val, watch)
     if val:
-        store = MaskStore(run.stage("segment") / "masks", run.classes, run.background)
         predict_photos(method, val, partial(_write_mask, store), config, watch)
         how = f"trained on {source}; {read_out(config)}; no tags at test time"
         if machine.rank() == 0:
-            store.finish()
-            run.add_metrics("segment", score(run, "segment", "segmentation", "val", how, None))
+            rows += score(run, "segment", "segmentation", "val", how, None, photos=val)
         shown = config.trainer.pictures
         write_pictures_of(run, "segment", method, val[:: max(1, len(val) // max(1, shown))][:shown], config, watch)
         if machine.rank() == 0:
             run.update_stage("segment", shows=method.shows)
+    if machine.rank() == 0 and (val or last > 1):
+        store.finish()
+        run.add_metrics("segment", rows)
+
+
+def _label_learned(
+    run: RunFolder,
+    rounds: Rounds,
+    method: Method,
+    store: MaskStore,
+    config: RunConfig,
+    photos: Sequence[Photo],
+    val: Sequence[Photo],
+    watch: Watch,
+) -> list[MetricRow]:
+    """Write the masks of the photos that a segmenter learned from in rounds, as its last one sees them; judge them."""
+    judged = {photo.id for photo in val}  # a photo in both splits gets the mask that does not know its tags
+    learned = [photo for photo in photos if photo.id not in judged]
+    write = partial(_write_mask, store)
+    rounds.look(method, learned, write, config, watch)
+    masks = PhotoMasks(run)
+    made = [p for p in learned if p.id not in rounds.anew and p.id in masks.photos and p.hints.mask is None]
+
+    def copy(photo: Photo) -> None:
+        mask = masks.read(photo.id)
+        if mask is not None:
+            store.write(photo.id, mask)
+
+    on_threads("masks of other hints", made, copy, watch)
+    if machine.rank() != 0:
+        return []
+    sharp = f", sharpened by {config.refine.method}" if isinstance(config.refine, FunctionRefine) else ""
+    how = f"what the last round says of the photos it learned from{sharp}; tags used at test time"
+    run.update_stage("segment", learned_masks=True)
+    known = [photo for photo in learned if photo.hints.mask is None]
+    return score(run, "segment", "final mask", "train", how, None, photos=known)
 
 
 def read_out(config: RunConfig) -> str:
@@ -397,54 +433,6 @@ def _walk(
         batch=1,
         done=lambda photo: (folder / f"{photo.id}.npz").is_file(),
     )
-
-
-def _refine_by_function(
-    run: RunFolder,
-    settings: FunctionRefine,
-    config: RunConfig,
-    photos: Sequence[Photo],
-    threshold: float | None,
-    watch: Watch,
-) -> None:
-    """Refine [background, class maps] of each photo with its colours and write the strongest."""
-    store = EvidenceStore(run, "refine", trust=teaches_trust(config))
-    spread = resolve("refiner", settings.method, REFINERS)
-    options = settings.model_dump(exclude={"method"})
-
-    def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        found, maps = read_maps(run.path / "localize" / "maps" / f"{group[0].id}.npz")
-        labels, size = torch.from_numpy(found), (pixels.shape[-2], pixels.shape[-1])
-        scores = grow(torch.from_numpy(maps)[None], size)[0] if len(maps) else torch.zeros(0, *size)
-        if threshold is not None:
-            scores = torch.cat([torch.full((1, *size), threshold), scores])
-            labels = torch.cat([labels.new_full((1,), BACKGROUND), labels])
-        if len(labels) > 1:
-            rows = scores[None].to(pixels.device)
-            if settings.of_probabilities:
-                rows = rows + (rows.sum(dim=1, keepdim=True) == 0)  # where nothing is known all are alike
-                rows = rows / rows.sum(dim=1, keepdim=True)
-            refined = spread(rows, pixels, **options)[0].cpu()
-            scores = refined / refined.sum(dim=0, keepdim=True).clamp(min=1e-6)
-        yield labels, scores
-
-    def write(photo: Photo, made: tuple[Tensor, Tensor]) -> None:
-        labels, scores = made
-        size = photo_size(photo.path)
-        grown = grow(scores[None], size)[0] if len(labels) else scores.new_zeros(0, *size)
-        store.write(photo, strongest(labels, grown), quality=True)
-
-    each_photo(
-        f"refining with {settings.method}",
-        readable(run, "localize", photos),
-        make,
-        write,
-        config,
-        watch,
-        batch=1,
-    )
-    if machine.rank() == 0:
-        store.finish(photos, watch)
 
 
 def _label_reader(folder: Path) -> Callable[[Photo], Bytes | None]:

@@ -69,7 +69,7 @@ def judged(run: RunFolder) -> MadeMasks:
 
 def judged_split(run: RunFolder) -> Split:
     """Return the split of the photos whose masks are looked through."""
-    return "val" if judged(run).stage == "segment" and not run.one_stage else "train"
+    return "val" if judged(run).stage == "segment" and not run.labels_learned else "train"
 
 
 def judged_rows(run: RunFolder) -> list[PhotoRow]:
@@ -144,7 +144,7 @@ def scores_of(run: RunFolder, made: MadeMasks) -> Callable[[str], Scores | None]
 
     Without a chosen background threshold there is no score of background, and so none of its doubt.
     """
-    stages: tuple[Stage, ...] = ("segment",) if made.stage == "segment" else ("localize",)
+    stages: tuple[Stage, ...] = ("segment",) if made.stage == "segment" and run.one_stage else ("localize",)
     sweep = run.sweep(stages[0])
     threshold = None if sweep is None or not run.background else sweep.chosen
 

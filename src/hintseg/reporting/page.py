@@ -125,7 +125,7 @@ def _data(run: RunFolder) -> dict[str, Any]:
 
 def _unplaced(run: RunFolder) -> list[str]:
     """Say which tagged classes the last masks of the training photos leave out."""
-    stages: list[Stage] = ["refine", "localize", "propose", *(["segment"] if run.one_stage else [])]  # type: ignore[list-item]
+    stages: list[Stage] = [*(["segment"] if run.labels_learned else []), "refine", "localize", "propose"]  # type: ignore[list-item]
     for stage in stages:
         photos = _sample(run, stage, "train")
         if photos:

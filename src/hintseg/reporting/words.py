@@ -23,7 +23,12 @@ _LEVELS = (
 )
 """Least mIoU and what it means. Fully supervised networks reach about 0.75 to 0.85 on everyday photos."""
 
-_JUDGES = {"seed": "seeds", "pseudo mask": "pseudo masks", "segmentation": "segmentation model"}
+_JUDGES = {
+    "seed": "seeds",
+    "pseudo mask": "pseudo masks",
+    "final mask": "final masks",
+    "segmentation": "segmentation model",
+}
 
 _LEFT_OUT = 0.25
 """From this share of its photos on, a class that the masks leave out is named."""
@@ -61,7 +66,7 @@ def measured(run: RunFolder) -> list[tuple[MetricRow, float]]:
 
 def final_metric(run: RunFolder) -> tuple[MetricRow, float] | None:
     """Return the row that judges the run, and its mIoU: the last stage's, on unseen photos where there are any."""
-    order = ["seed", "pseudo mask", "segmentation"]
+    order = list(_JUDGES)
     ranked = sorted(
         measured(run), key=lambda m: (order.index(m[0].kind) if m[0].kind in order else -1, m[0].split == "val")
     )
@@ -103,11 +108,11 @@ def quality(run: RunFolder) -> list[str]:
     if not fair:
         return [_quality_without_truth(run)]
     sentences = []
-    for kind, words in (("seed", "Seeds"), ("pseudo mask", "Pseudo masks"), ("segmentation", "The segmentation model")):
+    for kind, words in _JUDGES.items():
         for split in dict.fromkeys(row.split for row, _ in fair if row.kind == kind):
             metric, miou = [m for m in fair if m[0].kind == kind and m[0].split == split][-1]
-            verb = "reaches" if kind == "segmentation" else "reach"
-            sentences.append(f"{words} {verb} {percent(miou)} mIoU on {metric.photos} {split} photos.")
+            said = "The segmentation model reaches" if kind == "segmentation" else f"{words.capitalize()} reach"
+            sentences.append(f"{said} {percent(miou)} mIoU on {metric.photos} {split} photos.")
     return sentences
 
 

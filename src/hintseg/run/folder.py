@@ -167,6 +167,12 @@ class RunFolder:
         return self.manifest.learns_from == "tags" and list(self.stages) == ["segment"]
 
     @property
+    def labels_learned(self) -> bool:
+        """Whether the segmenter made the last masks of the photos that it learned from: in one stage, or in rounds."""
+        facts = self.stages.get("segment")
+        return facts is not None and facts.done and (facts.learned_masks or self.one_stage)
+
+    @property
     def baseline(self) -> RunFolder | None:
         """The run of a wrapper's baseline; None for a run without, or where it is gone."""
         wrapper = self.seen.wrapper
@@ -186,10 +192,8 @@ class RunFolder:
 
     def masks_of_photos(self) -> MadeMasks | None:
         """Return the last finished stage that made masks of the training photos, and their folder."""
-        found = self.masks_of(("refine", "localize", "propose"))
-        if found is None and (self.path / "segment" / "masks").is_dir() and self.one_stage:
-            return self.masks_of(("segment",))  # only a one-stage segmenter makes masks of what it learned from
-        return found
+        own: tuple[Stage, ...] = ("segment",) if self.labels_learned else ()
+        return self.masks_of((*own, "refine", "localize", "propose"))
 
     def masks_of(self, order: Sequence[Stage]) -> MadeMasks | None:
         """Return the first of some stages that is finished and made masks of the training photos, and their folder."""
@@ -217,14 +221,6 @@ class RunFolder:
     def label_path(self, photo_id: str) -> Path:
         """Return where what the segmenter learns of a photo lies, whether it exists or not."""
         return self.path / "labels" / f"{photo_id}.png"
-
-    def relabelled_path(self, photo_id: str) -> Path | None:
-        """Return where the last round of the segmenter labelled a photo anew; None where none did."""
-        found = (self.path / "segment" / "rounds").glob("*/labels")
-        for folder in sorted(found, key=lambda folder: int(folder.parent.name), reverse=True):
-            if (path := folder / f"{photo_id}.png").is_file():
-                return path
-        return None
 
     def maps_path(self, photo_id: str, stages: Sequence[Stage]) -> Path | None:
         """Return where one of `stages` left a photo's class maps; None where none did."""

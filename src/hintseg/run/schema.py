@@ -107,6 +107,7 @@ class StageFacts(Facts):
         fit: Resolved settings of the training.
         skipped: Ids of photos that could not be read.
         shows: What the report shows of it beside its masks, in this order.
+        learned_masks: Of a segmenter, whether its masks are of the photos that it learned from, too.
     """
 
     done: bool = False
@@ -116,6 +117,7 @@ class StageFacts(Facts):
     fit: dict[str, Any] = {}
     skipped: tuple[str, ...] = ()
     shows: tuple[Show, ...] = ()
+    learned_masks: bool = False
 
 
 class Manifest(Facts):
