@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import hints, one_photo, person, results, review_order, sizes, speed
 from benchmarks.results import Result
-from benchmarks.tables import MASKS, SUMMARY, TABLES, VAL, Table
+from benchmarks.tables import FINAL, MASKS, SUMMARY, TABLES, VAL, Table
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -68,7 +68,8 @@ def summary(folder: Path = results.FOLDER) -> str:
         if mine:
             shares = [mine[seed] / upper[seed] for seed in mine if seed in upper]
             cells = [line.words, line.hints, line.recipe]
-            cells += [_percent(list(columns.get((line.row, MASKS.title), {}).values()))]
+            masks = columns.get((line.row, FINAL.title)) or columns.get((line.row, MASKS.title), {})
+            cells += [_percent(list(masks.values()))]
             cells += [_percent(list(values.values())) for values in (mine, upper)]
             cells += [f"{_percent(shares)} %" if shares else "", str(len(mine))]
             lines.append(f"| {' | '.join(cells)} |")

@@ -51,8 +51,8 @@ def test_every_kind_has_its_photos_pixels_and_masks(tmp_path: Path) -> None:
     write_mask(run.mask_path("refine", "a"), mask([1, 1, 0, 1]))  # mended since
     write_mask(run.mask_path("refine", "b"), mask([2, 0, 0, 0]))
     write_mask(run.mask_path("refine", "c"), mask([2, 2, 2, 2]))  # what the rounds put aside
-    for name, label in (("a", [1, 1, 0, 1]), ("b", [2, 0, 0, 0]), ("c", [0, 1, 1, 0])):
-        write_mask(run.mask_path("segment", name), mask(label))
+    for name, final in (("a", [1, 1, 0, 1]), ("b", [2, 0, 0, 0]), ("c", [0, 1, 1, 0])):
+        write_mask(run.mask_path("segment", name), mask(final))
     run.update_stage("segment", done=True, learned_masks=True)
     for name, truth in (("a", [1, 1, 0, 0]), ("b", [2, 2, 0, 0]), ("c", [0, 1, 1, 1]), ("d", [1, 2, 0, 0])):
         write_mask(run.truth_path(name), mask(truth))
