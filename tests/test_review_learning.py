@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hintseg.errors import ConfigError, LabelError, RunError
@@ -149,6 +150,12 @@ def test_training_again_learns_from_the_review_and_begins_with_the_old_weights(f
     assert (labels[ids[1]][50, 2:60] == 1).all()
     assert (labels[ids[2]][50, 2:60] == 2).all()
     assert (labels[ids[3]] == 255).all(), "nothing of a rejected mask is learned"
+    assert typed("masks", second, "--out", tmp_path / "masks").returncode == 0
+    masks = {id: read_label_png(tmp_path / "masks" / "png" / f"{id}.png") for id in ids}
+    assert (masks[ids[0]] == labels[ids[0]]).all(), "an accepted mask is among the masks"
+    assert (masks[ids[1]][50, 2:60] == 1).all(), "so is what was painted"
+    assert (masks[ids[2]][50, 2:60] == 2).all()
+    assert set(np.unique(masks[ids[3]])) <= {0, 1, 2}, "of a rejected one the new run's own"
     for stage in ("localize", "segment"):
         old, new = (load_weights(run / stage / "model.safetensors")[0].state_dict() for run in (first, second))
         learned = [name for name in old if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
