@@ -128,6 +128,9 @@ _NUCLEI = "nuclei, 82 photos, one class"
 SUMMARY = (
     Line(_MSRC, "tags", "`quick`", "quick", "msrc", "quick", "true masks"),
     Line(_MSRC, "tags", "`vwe`, the paper's way", "networks", "msrc", "vwe, DeiT-Ti", "full, DeiT-Ti"),
+    Line(_MSRC, "clicks drawn out of masks", "`points`", "hints", "msrc", "points, 100 %", "masks, 100 %"),
+    Line(_MSRC, "strokes drawn out of masks", "`strokes`", "hints", "msrc", "scribbles, 100 %", "masks, 100 %"),
+    Line(_MSRC, "boxes drawn out of masks", "GrabCut, a light head", "hints", "msrc", "boxes, 100 %", "masks, 100 %"),
     Line(_VOC, "tags", "`quick`", "quick", "voc12-animals", "quick", "true masks"),
     Line(_VOC, "human clicks", "`points`", "hints", "voc12-animals", "points, 100 %", "masks, 100 %"),
     Line(
