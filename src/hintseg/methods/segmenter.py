@@ -30,8 +30,8 @@ class SegmenterConfig(MethodConfig):
         rounds: How often it is trained. After each round but the last, photos whose labels are made of tags, or spread
             from clicks and strokes, are labelled anew by what was learned, restricted to the classes that they may
             show, and the next round goes on from its weights; where a photo of a single known tag looks like another
-            class, nothing is known. What a person said of pixels stays. After the last round it makes the masks that people
-            get of these photos.
+            class, nothing is known. What a person said of pixels stays. After the last round it makes the masks that
+            people get of these photos.
     """
 
     task: ClassVar[Literal["segment"]] = "segment"
