@@ -192,7 +192,8 @@ class RunFolder:
 
     def masks_of_photos(self) -> MadeMasks | None:
         """Return the last finished stage that made masks of the training photos, and their folder."""
-        own: tuple[Stage, ...] = ("segment",) if self.labels_learned else ()
+        segmented = (self.path / "segment" / "masks").is_dir() and self.labels_learned
+        own: tuple[Stage, ...] = ("segment",) if segmented else ()
         return self.masks_of((*own, "refine", "localize", "propose"))
 
     def masks_of(self, order: Sequence[Stage]) -> MadeMasks | None:
