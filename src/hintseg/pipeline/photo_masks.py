@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,7 +11,7 @@ from hintseg.errors import RunError
 from hintseg.files.owned import mended
 from hintseg.labellers.labeller import Evidence
 from hintseg.pipeline.plan import PLACED, combine
-from hintseg.reviewing.lessons import read_lessons
+from hintseg.reviewing.lessons import FILE, read_lessons
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import PhotoRow, Stage
 from hintseg.store.instances import Instances, read_instances
@@ -17,6 +19,8 @@ from hintseg.store.masks import MaskStore, read_label_png
 from hintseg.types import IGNORE
 
 Bytes = npt.NDArray[np.uint8]
+
+logger = logging.getLogger("hintseg")
 
 
 class PhotoMasks:
@@ -45,6 +49,9 @@ class PhotoMasks:
         self.by_marks, self.by_tags = (None if one is None else self._store(one.stage) for one in found)
         self.last = self._store("segment") if run.labels_learned and not run.one_stage else None
         self.judged = {row.id for row in run.photos if row.split == "val"}  # theirs in `last` knows no tags
+        if review is not None and not (review / FILE).is_file():
+            logger.warning("%s is gone: what a person painted is in masks that were labelled in rounds alone", review)
+            review = None
         self.reviewed = frozenset[str]() if review is None else frozenset(read_lessons(review).photos)
         rows = (row for row in run.photos if row.split == "train")  # a photo may be in both splits
         self.photos: dict[str, PhotoRow] = {row.id: row for row in rows if self._known(row)}
