@@ -157,9 +157,9 @@ def test_training_again_learns_from_the_review_and_begins_with_the_old_weights(f
     assert (masks[ids[2]][50, 2:60] == 2).all()
     assert set(np.unique(masks[ids[3]])) <= {0, 1, 2}, "of a rejected one the new run's own"
     (first / "review" / "learned").rename(tmp_path / "aside")
-    apart = typed("masks", second, "--out", tmp_path / "again")
+    later = typed("masks", second, "--out", tmp_path / "again")
     (tmp_path / "aside").rename(first / "review" / "learned")
-    assert apart.returncode == 0, "the reviewed run may be gone by now"
+    assert later.returncode == 0, "the reviewed run may be gone by now"
     for stage in ("localize", "segment"):
         old, new = (load_weights(run / stage / "model.safetensors")[0].state_dict() for run in (first, second))
         learned = [name for name in old if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
