@@ -213,6 +213,7 @@ def test_crops_are_cut_alike_out_of_features_and_labels(photos: list[Photo]) -> 
             inside[y0:y1, x0:x1] = True
             assert torch.equal(inside, pixels != 255)
             assert (x1 - x0, y1 - y0) == (min(crop, 96), min(crop, 64))
+            assert item.tags_known.tolist() == [label in pixels for label in (1, 2)]  # cells of the photo's first row
 
 
 def test_methods_that_look_at_images_are_given_images(photos: list[Photo]) -> None:

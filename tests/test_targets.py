@@ -25,7 +25,7 @@ from hintseg.methods.bmp import Bmp, BmpConfig
 from hintseg.methods.cfs import Cfs, CfsConfig
 from hintseg.nn.prior import ClassPrior
 from hintseg.refine.pseudo_labels import CropPar, only_said
-from hintseg.types import Hints, Photo, Prediction, Progress, Supervision, Tags, Targets
+from hintseg.types import Box, Hints, Mark, Photo, Prediction, Progress, Supervision, Tags, Targets
 from made import batch_of, given, with_targets
 
 TINY = BackboneConfig(name="mit_tiny", weights="random")
@@ -57,6 +57,25 @@ def test_tags_that_were_not_said_are_not_known(tmp_path: Path) -> None:
     assert batch.targets.possible.tolist() == [[False, True, False], [False] * 3, [True] * 3]
     assert (batch.targets.pixels, batch.targets.boxes, batch.targets.trust) == (None, None, None)
     assert batch.targets.kinds == {Supervision.TAGS}
+
+
+def test_a_class_is_not_asked_for_in_crops_that_its_labels_are_outside_of(tmp_path: Path) -> None:
+    Image.fromarray(np.full((16, 96, 3), 90, np.uint8)).save(tmp_path / "wide.png")
+    labels = np.full((16, 96), 255, np.uint8)
+    labels[:, :10], labels[:, 70:] = 1, 2
+    boxes = (Mark(3, Box(20, 2, 40, 14)),)
+    photo = Photo("wide", tmp_path / "wide.png", Hints(Tags.complete({1, 2, 3, 4}, 5), marks=boxes))
+    data = PhotoDataset([photo], 5, TrainingTransform(16, (1.0, 1.0)), lambda one: labels, boxes=True)
+    found = set()
+    for epoch in range(60):
+        data.set_epoch(epoch)
+        one = data[0]
+        here = set(given(one.pixels).unique().tolist()) | set(given(one.boxes)[:, 0].int().tolist())
+        shown = [label in here for label in (1, 2, 3)]
+        assert one.tags.tolist() == [*shown, True, False]  # of the fourth the tag alone is known, the fifth is absent
+        assert one.tags_known.tolist() == [*shown, True, True]
+        found.add(tuple(shown))
+    assert {(True, False, False), (False, True, False), (False, False, True)} <= found
 
 
 def test_everything_moves_with_a_batch() -> None:

@@ -145,7 +145,8 @@ class PhotoDataset(EpochDataset):
         classes: Number of foreground classes K.
         transform: What is done to each photo and mask.
         masks: Returns a photo's labels (H, W) uint8 of the photo's upright size, or None where it has none (the
-            photo then counts as unlabelled: all 255). Leave it out for methods that learn without masks.
+            photo then counts as unlabelled: all 255). Leave it out for methods that learn without masks. A class all of
+            whose labels and boxes a crop leaves out is not known there, unless photos are paired.
         trust: Returns how far to trust each label, (H, W) float32 in 0..1, or None: wholly. Leave it out where losses
             weigh all labels alike.
         sources: Draws a source, one of `photos` or a part of one, for each photo with two or more tags; it is labelled
@@ -206,17 +207,25 @@ class PhotoDataset(EpochDataset):
             None if one is None else one[y0:y1, x0:x1] for one in (self._labels(photo, size), self._trust(photo, size))
         )
         view = self.transform(rgb[y0:y1, x0:x1], labels, random, trust)
-        values, known = tag_rows([photo.hints], self.classes)
-        return Item(
-            photo.id,
-            view.image,
-            torch.from_numpy(values[0]),
-            torch.from_numpy(known[0]),
-            view.window,
-            view.mask,
-            view.place.boxes(photo.hints, size) if self.boxes else None,
-            trust=view.trust,
-        )
+        boxes = view.place.boxes(photo.hints, size) if self.boxes else None
+        tags = self._tags(photo, labels, view.mask, boxes)
+        return Item(photo.id, view.image, *tags, view.window, view.mask, boxes, trust=view.trust)
+
+    def _tags(
+        self, photo: Photo, labels: Bytes | None, shown: Tensor | None, boxes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the tags of a crop and which are known: a class that is elsewhere in the photo may be here or not."""
+        values, known = (torch.from_numpy(rows[0]) for rows in tag_rows([photo.hints], self.classes))
+        if self.sources is None:
+            elsewhere, here = set(np.unique(labels)) if labels is not None else set(), set()
+            if shown is not None:
+                here |= set(shown.unique().tolist())
+            if boxes is not None:
+                elsewhere |= {mark.label for mark in photo.hints.objects}
+                here |= set(boxes[:, 0].int().tolist())
+            for label in (elsewhere - here) & set(range(1, self.classes + 1)):
+                values[label - 1], known[label - 1] = 0.0, False
+        return values, known
 
     def _next(self, index: int) -> tuple[Photo, Bytes]:
         for step in range(len(self.photos)):

@@ -14,7 +14,6 @@ from torch.nn.functional import interpolate, pad
 from hintseg.data.dataset import Item, PhotoDataset
 from hintseg.data.photos import photo_size
 from hintseg.data.transforms import Place, TrainingTransform
-from hintseg.hints.implied import tag_rows
 from hintseg.types import IGNORE, Features, Photo
 
 Bytes = npt.NDArray[np.uint8]
@@ -66,15 +65,15 @@ class FeatureDataset(PhotoDataset):
         height, width = levels[-1].shape[-2:]
         place = self.transform.draw((height, width), random)
         size = photo_size(photo.path)
-        values, known = tag_rows([photo.hints], self.classes)
+        labels = self._labels(photo, size)
+        shown = self._exact(labels, place, IGNORE)
         x0, y0, x1, y1 = place.x0, place.y0, place.x0 + place.width, place.y0 + place.height
         return Item(
             photo.id,
             cast(Tensor, self._cut(levels, place)),
-            torch.from_numpy(values[0]),
-            torch.from_numpy(known[0]),
+            *self._tags(photo, labels, shown),
             torch.tensor([x0, y0, x1, y1]) * self.stride,
-            self._exact(self._labels(photo, size), place, IGNORE),
+            shown,
             trust=self._exact(self._trust(photo, size), place, 0),
         )
 

@@ -19,7 +19,8 @@ class ImageLevel(Objective):
     """``-(1 / |L|) sum_(c in L) log S_c - (1 / |L'|) sum_(c in L') log(1 - S_c)``, S_c the largest probability of c.
 
     L are the classes known to be in the photo, L' those known not to be; clicks and strokes imply tags. The mean over
-    the photos of which a tag is known. A crop may miss a class that its photo shows: take large crops.
+    the photos of which a tag is known. In a crop, a class whose marks all lie outside of it is in neither; one that
+    is known by its tag alone is asked for in all crops: take large ones.
 
     Source:
         Bearman, Russakovsky, Ferrari and Fei-Fei, "What's the Point: Semantic Segmentation with Point Supervision",
