@@ -125,20 +125,16 @@ def markdown(found: Sequence[Result]) -> str:
         for one in found:
             if one.data == name:
                 values.setdefault((one.row, one.column), {})[one.seed] = one.value
-        lines = [f"| {name} | runs | hours of labelling | segmentation | share of masks |", "|---|---|---|---|---|"]
+        rows = []
         for row in sorted(dict.fromkeys(row for row, _ in values), key=_place):
             scores, whole = values[row, "segmentation"], values.get((MASKS, "segmentation"), {})
             shares = [100 * scores[seed] / whole[seed] for seed in scores if whole.get(seed)]
             hours = statistics.mean(values[row, "hours"].values())
             cells = [row, str(len(scores)), f"{hours:.1f}", results.spread([100 * score for score in scores.values()])]
-            lines.append(f"| {' | '.join([*cells, f'{results.spread(shares)} %' if shares else ''])} |")
-        parts.append("\n".join(lines))
-    versions, machines = sorted({one.version for one in found}), sorted({one.machine for one in found})
-    dates = sorted({one.date for one in found})
-    span = " to ".join(sorted({dates[0], dates[-1]}))
-    parts.append(f"Version {', '.join(versions)}; {'; '.join(machines)}; {span}.")
-    parts.append("\n".join(["```sh", *dict.fromkeys(one.command for one in found), "```"]))
-    return "\n\n".join(parts)
+            rows.append([*cells, f"{results.spread(shares)} %" if shares else ""])
+        heads = [name, "runs", "hours of labelling", "segmentation", "share of masks"]
+        parts.append(results.grid(heads, rows))
+    return "\n\n".join([*parts, results.source(found), results.commands(one.command for one in found)])
 
 
 def _place(row: str) -> tuple[int, float]:

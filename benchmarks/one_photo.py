@@ -97,7 +97,7 @@ def markdown(found: Sequence[Result]) -> str:
     """Return the table, and what it was measured with."""
     if not found:
         return "Not measured."
-    lines = ["| data | marks | photos | runs | IoU of the object | seconds a photo |", "|" + "---|" * 6]
+    rows = []
     for data in DATA:
         for row in ROWS:
             of_row = [one for one in found if (one.data, one.row) == (data, row)]
@@ -106,7 +106,6 @@ def markdown(found: Sequence[Result]) -> str:
                 continue
             seconds = statistics.median(one.value for one in of_row if one.metric == "seconds")
             photos = max(one.value for one in of_row if one.metric == "photos")
-            cells = [data, row, f"{photos:.0f}", str(len(ious)), results.spread(ious), f"{seconds:.2f}"]
-            lines.append(f"| {' | '.join(cells)} |")
-    source = f"Version {found[0].version}; {found[0].machine}; {max(one.date for one in found)}."
-    return "\n".join([*lines, "", f"{source} Again: `{COMMAND}`."])
+            rows.append([data, row, f"{photos:.0f}", str(len(ious)), results.spread(ious), f"{seconds:.2f}"])
+    heads = ["data", "marks", "photos", "runs", "IoU of the object", "seconds a photo"]
+    return f"{results.grid(heads, rows)}\n\n{results.source(found)} Again: `{COMMAND}`."

@@ -267,8 +267,7 @@ def markdown(found: Sequence[Result]) -> str:
     """Return the table of all reviews, and what it was measured with."""
     if not found:
         return "Not measured."
-    lines = ["| run | photos mended | reviews | strokes | minutes | " + " | ".join((*MASKS, *MODEL)) + " |"]
-    lines.append("|" + "---|" * (5 + len(MASKS) + len(MODEL)))
+    rows = []
     cells: dict[tuple[str, str], dict[str, list[float]]] = {}
     for one in found:
         cells.setdefault((one.data, one.row), {}).setdefault(one.column, []).append(one.value)
@@ -276,11 +275,10 @@ def markdown(found: Sequence[Result]) -> str:
         said = [data, f"{row}: {values['photos'][0]:.0f}" if values["photos"][0] else row, str(len(values["photos"]))]
         said += [f"{statistics.mean(values[title]):.0f}" for title in ("strokes", "minutes")]
         said += [results.spread([100 * value for value in values.get(title, [])]) for title in (*MASKS, *MODEL)]
-        lines.append(f"| {' | '.join(said)} |")
-    versions, dates = sorted({one.version for one in found}), sorted({one.date for one in found})
-    commands = "\n".join(dict.fromkeys(re.sub(r"--(share|order|seed) \S+", _any, one.command) for one in found))
-    source = f"Version {', '.join(versions)}; {found[0].machine}; {dates[-1]}."
-    return "\n".join([*lines, "", source, "", "```sh", commands, "```"])
+        rows.append(said)
+    heads = ["run", "photos mended", "reviews", "strokes", "minutes", *MASKS, *MODEL]
+    commands = results.commands(re.sub(r"--(share|order|seed) \S+", _any, one.command) for one in found)
+    return "\n\n".join([results.grid(heads, rows), results.source(found), commands])
 
 
 def _any(word: re.Match[str]) -> str:

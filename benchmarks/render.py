@@ -58,7 +58,7 @@ def _filled(place: re.Match[str], folder: Path) -> str:
 
 def summary(folder: Path = results.FOLDER) -> str:
     """Return the rows of other tables that answer what most people ask."""
-    lines = ["| data | hints | recipe | masks | segmentation | with true masks | share | runs |", "|" + "---|" * 8]
+    rows = []
     for line in SUMMARY:
         found = [one for one in results.read(line.table, folder) if one.data == line.data]
         columns: dict[tuple[str, str], dict[int, float]] = {}
@@ -72,8 +72,9 @@ def summary(folder: Path = results.FOLDER) -> str:
             cells += [_percent(list(masks.values()))]
             cells += [_percent(list(values.values())) for values in (mine, upper)]
             cells += [f"{_percent(shares)} %" if shares else "", str(len(mine))]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append(cells)
+    heads = ["data", "hints", "recipe", "masks", "segmentation", "with true masks", "share", "runs"]
+    return results.grid(heads, rows)
 
 
 def markdown(table: Table, found: Sequence[Result]) -> str:
@@ -88,14 +89,8 @@ def markdown(table: Table, found: Sequence[Result]) -> str:
     protocols = {(one.column, one.protocol) for one in found if one.protocol}
     parts.append("\n".join(f"- {column}: {protocol}" for column, protocol in sorted(protocols)))
     parts[-1] += "".join(f"\n- {note}" for note in table.notes)
-    dates = sorted({one.date for one in found})
-    parts.append(
-        f"Version {', '.join(sorted({one.version for one in found}))}; "
-        f"{'; '.join(sorted({one.machine for one in found}))}; {' to '.join(sorted({dates[0], dates[-1]}))}. "
-        "Seconds and memory are of whole runs, with their evaluation."
-    )
-    commands = list(dict.fromkeys(re.sub(r" seed=\d+$", "", one.command) for one in found))
-    parts.append("\n".join(["```sh", *(f"{command} seed=N" for command in commands), "```"]))
+    parts.append(f"{results.source(found)} Seconds and memory are of whole runs, with their evaluation.")
+    parts.append(results.commands(re.sub(r" seed=\d+$", " seed=N", one.command) for one in found))
     return "\n\n".join(parts)
 
 
@@ -105,7 +100,7 @@ def _of_set(table: Table, data_set: str, found: Sequence[Result]) -> str:
     seconds = {column.title for column in table.columns if column.metric == "seconds"}
     heads = [data_set, "runs", *columns, *([f"less {table.baseline}, {columns[0]}"] if table.baseline else [])]
     heads += ["share of true masks"] * shares + ["seconds", "peak MiB"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    rows = []
     values: dict[str, dict[str, dict[int, float]]] = {}
     for one in found:
         values.setdefault(one.row, {}).setdefault(one.column, {})[one.seed] = one.value
@@ -120,8 +115,8 @@ def _of_set(table: Table, data_set: str, found: Sequence[Result]) -> str:
                 cells.append(_share(values[row], values.get(table.rows[row].upper, {})))
             cells += [f"{statistics.mean(values[row]['seconds'].values()):.0f}"]
             cells += [f"{max(values[row]['peak_mib'].values()):.0f}"]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append(cells)
+    return results.grid(heads, rows)
 
 
 def _cell(values: Mapping[int, float], *, seconds: bool) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -95,6 +95,26 @@ def spread(values: Sequence[float]) -> str:
         return ""
     apart = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.1f}{apart}"
+
+
+def grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    return "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in rows)])
+
+
+def source(found: Sequence[Result]) -> str:
+    """Return what results were measured with: versions, machines and the first and the last day."""
+    versions, machines, dates = (
+        sorted({getattr(one, name) for one in found}) for name in ("version", "machine", "date")
+    )
+    span = " to ".join(sorted({dates[0], dates[-1]}))
+    return f"Version {', '.join(versions)}; {'; '.join(machines)}; {span}."
+
+
+def commands(words: Iterable[str]) -> str:
+    """Return commands as a block, each once."""
+    return "\n".join(["```sh", *dict.fromkeys(words), "```"])
 
 
 _Results = TypeAdapter(list[Result])

@@ -164,7 +164,7 @@ def markdown(found: Sequence[Result]) -> str:
     heads = ["run", "photos", "runs", "network", "rank correlation", "sparsification"]
     for share in SHARES:
         heads += [*(f"{share:.0%}, {title}" for title in ORDERS), f"{share:.0%}, share of the oracle"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    rows = []
     for data, row in dict.fromkeys((one.data, one.row) for one in found):
         cells: dict[str, dict[int, float]] = {}
         for one in found:
@@ -179,11 +179,9 @@ def markdown(found: Sequence[Result]) -> str:
             gains = [cells[f"{share:.0%}, {title}"] for title in ORDERS]
             said += [results.spread(list(one.values())) for one in gains]
             said.append(f"{results.spread([100 * gains[0][seed] / gains[-1][seed] for seed in gains[0]])} %")
-        lines.append(f"| {' | '.join(said)} |")
-    versions, dates = sorted({one.version for one in found}), sorted({one.date for one in found})
-    commands = "\n".join(dict.fromkeys(one.command for one in found))
-    source = f"Version {', '.join(versions)}; {found[0].machine}; {dates[-1]}."
-    return "\n".join([*lines, "", source, "", "```sh", commands, "```"])
+        rows.append(said)
+    commands = results.commands(one.command for one in found)
+    return "\n\n".join([results.grid(heads, rows), results.source(found), commands])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -92,12 +92,13 @@ def markdown(found: Sequence[Result]) -> str:
     """Return the table of all sizes, what many photos take, and what it was measured with."""
     if not found:
         return "Not measured."
-    lines = ["| kept | bytes a photo | 10^3 photos | 10^6 photos |", "|---|---|---|---|"]
+    rows = []
     for one in sorted(found, key=lambda one: (one.row.startswith(FEATURES), -one.value)):
         many = [decimal(round(count * one.value), precision=0) for count in (1e3, 1e6)]
-        lines.append(f"| {one.row} | {one.value:,.0f} | {many[0]} | {many[1]} |")
+        rows.append([one.row, f"{one.value:,.0f}", *many])
+    table = results.grid(["kept", "bytes a photo", "10^3 photos", "10^6 photos"], rows)
     first = found[0]
-    return "\n".join([*lines, "", f"Version {first.version}; {first.data}; {first.date}. Again: `{first.command}`."])
+    return f"{table}\n\nVersion {first.version}; {first.data}; {first.date}. Again: `{first.command}`."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

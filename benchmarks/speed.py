@@ -78,20 +78,18 @@ def markdown(name: str, found: Sequence[Result]) -> str:
     """Return one of the two tables, and what it was measured with."""
     if not found:
         return "Not measured."
-    lines = _bench(found) if name == BENCH else _startup(found)
-    dates = sorted({one.date for one in found})
-    source = f"Version {found[0].version}; {found[0].machine}; {dates[-1]}."
-    return "\n".join([*lines, "", f"{source} Again: `python -m benchmarks {name}`."])
+    table = _bench(found) if name == BENCH else _startup(found)
+    return f"{table}\n\n{results.source(found)} Again: `python -m benchmarks {name}`."
 
 
-def _bench(found: Sequence[Result]) -> list[str]:
+def _bench(found: Sequence[Result]) -> str:
     counts = list(dict.fromkeys(sorted(one.data for one in found)))
     values = {(one.row, one.data, one.column): one.value for one in found}
     heads = ["operation"]
     for count in counts:
         heads += [f"ours, {count}", "plain / ours"]
     heads += [f"C++ library / ours, {' and '.join(counts)}", "memory, MiB: ours, plain", "differ by", "GPU"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    rows = []
     for row in dict.fromkeys(one.row for one in found):
         cells = [row]
         for count in counts:
@@ -102,13 +100,12 @@ def _bench(found: Sequence[Result]) -> list[str]:
         apart = values.get((row, counts[0], "differ by"))
         cells += [", ".join(f"{ratio:.1f}" for ratio in beside), ", ".join(f"{peak:.0f}" for peak in peaks)]
         cells += ["" if apart is None else f"{apart:.0e}", "not measured"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(cells)
+    return results.grid(heads, rows)
 
 
-def _startup(found: Sequence[Result]) -> list[str]:
+def _startup(found: Sequence[Result]) -> str:
     values = {(one.row, one.column): one.value for one in found}
-    lines = ["| command | CPU seconds | seconds |", "|---|---|---|"]
-    for row in dict.fromkeys(one.row for one in found):
-        lines.append(f"| `{row}` | {values[row, 'CPU seconds']:.1f} | {values[row, 'seconds']:.1f} |")
-    return lines
+    heads = ["command", "CPU seconds", "seconds"]
+    names = dict.fromkeys(one.row for one in found)
+    return results.grid(heads, ([f"`{row}`", *(f"{values[row, title]:.1f}" for title in heads[1:])] for row in names))
