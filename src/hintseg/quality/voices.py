@@ -30,7 +30,7 @@ class Voice(NamedTuple):
     """Something that labels photos.
 
     Attributes:
-        name: What it is called: `seed`, `segmenter`, ...
+        name: What it is called: `seed`, `network`, ...
         folder: Its index PNGs, ``ID.png``; 255 where it says nothing.
     """
 
@@ -127,9 +127,6 @@ def voices(run: RunFolder, made: MadeMasks) -> list[Voice]:
         for show in run.stages[stage].shows if stage == made.stage else ():
             if show.kind == "mask":
                 found.append(Voice(show.title, run.path / stage / show.folder))
-    rounds = sorted((run.path / "segment" / "rounds").glob("*/labels"), key=lambda path: _number(path.parent.name))
-    if rounds and made.stage != "segment":
-        found.append(Voice("segmenter", rounds[-1]))
     asked = network_folder(run)
     if asked is not None and (asked / DONE).is_file():
         found.append(Voice(NETWORK, asked / "labels"))
@@ -159,7 +156,3 @@ def scores_of(run: RunFolder, made: MadeMasks) -> Callable[[str], Scores | None]
         return [0, *labels], np.concatenate([np.full((1, *maps.shape[1:]), threshold, np.float32), maps])
 
     return read
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdecimal() else -1
