@@ -207,6 +207,15 @@ def test_labels_spread_from_clicks_are_made_anew_and_clicks_stay(data: Path, tmp
     assert set(np.unique(np.concatenate([*anew.values()]))) <= {0, 1, 255}, "of other classes nobody spoke"
     trust = np.array(Image.open(run.path / "segment/rounds/2/trust/photo 2.png"))
     assert trust[22, 18] == trust.max() == 255
+    for name in ("photo 2", "photo 4"):  # what is near to a click, by its colours, stays too
+        said = read_label_png(run.path / "propose/masks" / f"{name}.png")
+        if (run.path / "propose/evidence" / f"{name}.png").is_file():
+            said = read_label_png(run.path / "propose/evidence" / f"{name}.png")
+        sure = (np.array(Image.open(run.path / "propose/trust" / f"{name}.png")) > 255 * module.SURE) & (said != 255)
+        final = read_label_png(run.path / "segment/masks" / f"{name}.png")
+        assert 9 < sure.sum() < sure.size, "more than the clicks, and not all"
+        assert (anew[name][sure] == said[sure]).all()
+        assert (final[sure] == said[sure]).all()
 
 
 def test_training_again_goes_on_from_the_last_labels_and_what_a_person_painted_stays(

@@ -8,7 +8,8 @@ RUN/segment/rounds/1/model.safetensors  the weights after the first round
 RUN/segment/rounds/2/labels/ID.png      what the second round learns from, where it differs from RUN/labels
 RUN/segment/rounds/2/trust/ID.png       how far, grey; only with `segment.trust`
 
-After the last round it looks once more, and that are the masks for people, ``RUN/segment/masks/ID.png``.
+After the last round it looks once more, and that are the masks for people, ``RUN/segment/masks/ID.png``. What was
+spread from strokes and clicks and is trusted stays in both.
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ from hintseg.types import IGNORE, Photo
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
+SURE = 0.5
+"""Trust from which on labels that were spread from strokes and clicks stay. On training photos of VOC with human clicks
+(232 that taught, 0.4 in the rounds) mIoU of the masks is 45.5 where marks alone stay; with 0.4, 0.5, 0.6, 0.7 and 0.8
+it is 52.7, 54.2, 55.0, 54.5 and 53.5."""
+
 
 class Rounds:
     """The rounds of one segmenter that are done, and the labels of the next.
@@ -58,6 +64,7 @@ class Rounds:
         anew: Ids of the photos that a round may label anew.
         labels: Reads the labels of the first round.
         trust: Reads how far to trust those; None: it is not asked for.
+        spread: Reads what was made of a photo's strokes and clicks, with its trust; None where nothing was.
     """
 
     def __init__(
@@ -66,8 +73,10 @@ class Rounds:
         anew: Collection[str],
         labels: Callable[[Photo], Bytes | None],
         trust: Callable[[Photo], Floats | None] | None,
+        spread: Callable[[Photo], Evidence | None],
     ) -> None:
         self.run, self.anew, self.first, self.first_trust = run, frozenset(anew), labels, trust
+        self.spread = spread
         self.folder = run.stage("segment") / "rounds"
 
     @property
@@ -109,7 +118,8 @@ class Rounds:
                 before = self.labels(photo)
                 unknown = torch.ones(size, dtype=torch.bool) if before is None else torch.from_numpy(before == IGNORE)
                 label = relabel(scores, may, unknown, single=bool(one)).numpy()
-                label, trust = with_marks(label, lead(scores[may]).numpy(), marks_of(photo, self.run, config))
+                label, trust = with_spread(label, lead(scores[may]).numpy(), self.spread(photo))
+                label, trust = with_marks(label, trust, marks_of(photo, self.run, config))
                 if person := of_person(photo.hints):  # wins over other marks too
                     found = overruled(Evidence(label, trust), person, size)
                     label, trust = found.pixels, trust if found.trust is None else found.trust
@@ -160,7 +170,7 @@ class Rounds:
         """Look once more at the photos that may be labelled anew, with what the last round learned, and write masks.
 
         Scores are sharpened along the colours where the run has a refiner that learns nothing. Nothing is left unknown,
-        and what a person said of pixels stays.
+        and what a person said of pixels stays, and what was spread from it and is trusted.
 
         Args:
             method: The segmenter.
@@ -187,7 +197,8 @@ class Rounds:
                 if refiner is not None and len(labels) > 1:
                     scores = sharpen(refiner, scores, image[None])
                 best, quality = strongest_grown(scores[0], photo_size(photo.path))
-                yield self._under_person(photo, labels[best], config), quality
+                mask, _ = with_spread(labels[best], np.ones(best.shape, np.float32), self.spread(photo))
+                yield self._under_person(photo, mask, config), quality
 
         def put(photo: Photo, made: tuple[Bytes, float] | None) -> None:
             if made is not None:
@@ -240,6 +251,21 @@ def relabel(scores: Tensor, possible: Tensor, unknown: Tensor, *, single: bool) 
     foreign = ~possible[scores.argmax(dim=0)]
     forced = foreign if single else foreign & unknown
     return best.to(torch.uint8).masked_fill(forced, IGNORE)
+
+
+def with_spread(label: Bytes, trust: Floats, spread: Evidence | None) -> tuple[Bytes, Floats]:
+    """Return labels (H, W) and how far to trust them, with what was spread from strokes and clicks where it is trusted.
+
+    Example:
+        >>> one = np.ones((1, 3), np.float32)
+        >>> spread = Evidence(np.array([[2, 2, 255]], np.uint8), np.array([[0.9, 0.1, 1]], np.float32))
+        >>> with_spread(np.array([[1, 1, 1]], np.uint8), one, spread)[0].tolist()
+        [[2, 1, 1]]
+    """
+    if spread is None or spread.trust is None:
+        return label, trust
+    sure = (spread.trust >= SURE) & (spread.pixels != IGNORE)
+    return np.where(sure, spread.pixels, label), np.where(sure, spread.trust, trust)
 
 
 def with_marks(label: Bytes, trust: Floats, marks: Marked | None) -> tuple[Bytes, Floats]:

@@ -266,7 +266,8 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
         return read_trust(trusted / f"{photo.id}.png", read_label_png(label)) if label.is_file() else None
 
     anew = {photo.id for photo in photos if guessed(photo)}
-    return Rounds(run, anew, _label_reader(labels), read if trust else None), " and ".join(words)
+    spread = (lambda _: None) if stores[0] is None else stores[0].read
+    return Rounds(run, anew, _label_reader(labels), read if trust else None, spread), " and ".join(words)
 
 
 def predict_photos(
