@@ -28,6 +28,23 @@ def right(tmp_path: Path) -> Path:
     return folder(tmp_path / "right", mask_of)
 
 
+def test_classes_in_another_order_are_compared_by_name(right: Path, tmp_path: Path) -> None:
+    other = folder(tmp_path / "masks", lambda label: mask_of(3 - label))
+    assert evaluate_folders(other, right).miou < 0.6
+    (right / "classes.txt").write_text("ant\nbee\n")
+    (other / "classes.txt").write_text("bee\nant\n")
+    found = evaluate_folders(other, right)
+    assert found.miou == 1
+    assert found.iou == {"background": 1.0, "ant": 1.0, "bee": 1.0}
+    assert "compared by name" in found.protocol
+    assert evaluate_folders(other, right, classes=("Ameise", "Biene")).iou["Ameise"] == 1
+    (other / "classes.txt").write_text("bee\nfly\n")
+    with pytest.raises(LabelError, match=r"other ids, and the truth has no 'fly'"):
+        evaluate_folders(other, right)
+    (other / "classes.txt").write_text("ant\n")
+    assert evaluate_folders(other, right).miou < 0.6, "the list says no more than that 1 is 'ant' in both"
+
+
 def sorted_palette(label: int) -> Image.Image:
     """The colours of a mask in the order of their frequency, as tools save a picture with a palette."""
     return Image.fromarray(coloured(label)).quantize()

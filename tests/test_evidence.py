@@ -65,6 +65,11 @@ def test_marks_win_over_tags_and_each_keeps_its_trust() -> None:
     np.testing.assert_allclose(given(half.trust), np.array([[1.0, 0.2, 1.0, 0.4]], np.float32))
     assert given(combine({1, 2}, evidence([1, 0]), evidence([2, 2]))).trust is None
     assert combine({1}, marks, tags) is marks, "every tag is marked"
+    spread = evidence([1, 1, 0, 0], [0.9, 0.3, 0.1, 0.8])
+    sure = given(combine({1}, spread, tags))
+    assert sure.pixels.tolist() == [[1, 2, 0, 0]], "where what was spread is unsure, tags say more"
+    np.testing.assert_allclose(given(sure.trust), np.array([[0.9, 0.2, 0.3, 0.8]], np.float32))
+    assert combine({1}, spread, None) is spread
     assert combine({2}, None, tags) is tags
     assert combine(None, None, None) is None
     unplaced = given(combine({1, 2}, marks, None))

@@ -33,6 +33,14 @@ def photos(folder: Path, *names: str, size: tuple[int, int] = (60, 40), turned: 
     return folder
 
 
+@pytest.mark.parametrize(("turned", "told"), [(1, False), (3, True), (6, False)])
+def test_where_the_size_does_not_tell_how_a_photo_lay_it_is_said(tmp_path: Path, turned: int, told: bool) -> None:
+    photos(tmp_path / "JPEGImages", "a.jpg", turned=turned)
+    write(tmp_path / "Annotations" / "a.xml", annotation(box("cat", 1, 1, 9, 9), size=(60, 40)))
+    hint_set = read_hints(tmp_path)
+    assert any("1 photos are turned by EXIF, and coordinates" in note for note in hint_set.notes) == told
+
+
 def box(name: str, x0: Any, y0: Any, x1: Any, y1: Any, more: str = "") -> str:
     return (
         f"<object><name>{name}</name>{more}<bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax>"

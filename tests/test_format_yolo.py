@@ -356,7 +356,7 @@ class TestLines:
         root = flat(tmp_path, {"a": LINE, "b": LINE})
         photo(root / "a.jpg", orientation=6)
         hint_set = read_hints(root)
-        assert noted(hint_set, "1 photos are turned by EXIF, and shares")
+        assert noted(hint_set, "1 photos are turned by EXIF, and coordinates are taken")
         assert boxes(hint_set)["a"] == [("cat", 15, 20, 25, 60)], "shares of the photo as it is shown, 40 x 80"
 
 

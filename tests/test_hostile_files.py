@@ -303,6 +303,27 @@ class TestFolders:
         assert found.classes == ("cat", "dog")
         assert [photo.id for photo in found.photos] == ["a", "b"]
 
+    def test_files_of_predictions_below_the_photos_are_no_labels(self, tmp_path: Path) -> None:
+        (photos(tmp_path) / "tags.csv").write_text("a,dog\nb,cat\n")
+        made = photos(tmp_path / "predictions")
+        (made / ".hintseg").write_text('{"hintseg": "1", "kind": "masks"}\n')
+        one = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}
+        (made / "coco.json").write_text(
+            json.dumps(
+                {
+                    "images": [{"id": 1, "file_name": "a.png", "width": 32, "height": 24}],
+                    "categories": [{"id": 1, "name": "bird"}],
+                    "annotations": [one],
+                }
+            )
+        )
+        (made / "_classes.csv").write_text("file,bird\na.png,1\n")
+        (made / "_annotations.csv").write_text("file,x0,y0,x1,y1,label\na.png,0,0,9,9,bird\n")
+        assert read_hints(tmp_path).classes == ("cat", "dog")
+        (made / ".hintseg").unlink()
+        with pytest.raises(LabelError):
+            read_hints(tmp_path)
+
     def test_a_broken_mark_is_none(self, tmp_path: Path) -> None:
         (photos(tmp_path) / "tags.csv").write_text("a,dog\nb,cat\n")
         for mark in ("[" * 5000, "{}", '{"kind": []}', "\0"):

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from hintseg.config.loader import load_config
 from hintseg.errors import ConfigError, LabelError
 from hintseg.hints import read_hints
 from hintseg.hints.implied import implied_tags, tag_rows
+from hintseg.hints.marks import read_marks
 from hintseg.hints.masks import read_mask, read_scribbles, read_taught
 from hintseg.pipeline.begin import make_plan
 from hintseg.types import IGNORE, Box, Click, Hints, Mark, MaskFile, Photo, Region, Stroke, Tags
@@ -34,6 +37,20 @@ def test_objects_are_neither_crowds_nor_background() -> None:
     assert [mark.label for mark in hints.objects] == [1, 2]
     assert hints.shaped(Box) == boxes
     assert hints.shaped(Stroke) == ()
+
+
+@given(
+    st.tuples(st.integers(20, 700), st.integers(20, 700)), st.tuples(st.floats(0, 1), st.floats(0, 1)), st.booleans()
+)
+def test_a_click_says_something_of_the_pixel_it_lies_in(
+    size: tuple[int, int], place: tuple[float, float], whole: bool
+) -> None:
+    y, x = (min(share * side, side - 1e-3) for share, side in zip(place, size, strict=True))
+    y, x = (float(int(y)), float(int(x))) if whole else (y, x)
+    for shape in (Click(x, y), Stroke((x, y))):
+        marked = read_marks(Hints(marks=(Mark(3, shape),)), size)
+        assert marked is not None
+        assert marked.pixels[int(y), int(x)] == 3 or (marked.pixels == 3).sum() > 1
 
 
 class TestImplied:

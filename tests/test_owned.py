@@ -7,12 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
+from torch import Tensor, nn
 
 import hintseg
 from hintseg.errors import HintsegError, RunError
+from hintseg.exporting import export_onnx
 from hintseg.files.atomic import whole_file
 from hintseg.files.lock import LOCK, locked
 from hintseg.files.owned import MARK, OwnedFolder, adding, kind_of, mark, owned, refuse_inputs
@@ -315,6 +320,8 @@ def test_masks_that_were_mended_by_hand_are_not_replaced_unasked(run: Path, tmp_
 def test_masks_from_boxes_keep_their_run_and_foreign_files(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "masks"
     hintseg.masks_from("boxes", shapes, out, settings=FILLED)
+    with pytest.raises(RunError, match=r"holds the masks of the run .*run; name that"):
+        hintseg.load(out)
     (out / "run" / "notes.txt").write_text("theirs")
     (out / "png" / "mine.png").write_bytes(b"theirs")
     hintseg.masks_from("boxes", shapes, out, settings=FILLED, resume=True)
@@ -344,11 +351,69 @@ def test_demo_never_takes_photos_of_somebody_else(tmp_path: Path) -> None:
     assert tree(tmp_path) == ["demo-photos", "demo-photos/classes.txt", "full", "full/thesis.txt"]
 
 
+class Same(nn.Module):
+    def segment(self, images: Tensor) -> Tensor:
+        return images
+
+
 def test_an_exported_file_of_somebody_else_is_not_replaced(run: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"theirs")
     with pytest.raises(HintsegError):
         hintseg.export(run, tmp_path / "model.onnx")
+    with pytest.raises(RunError, match="hintseg did not write it"):
+        export_onnx(Same(), tmp_path / "model.onnx", size=(32, 32), classes=(), background=True)
     assert (tmp_path / "model.onnx").read_bytes() == b"theirs"
+
+
+def test_what_is_renewed_stays_until_something_new_is_there(folder: Path) -> None:
+    before = tree(folder)
+
+    def fail() -> None:
+        with owned(folder, "masks") as ours:
+            ours.renew()
+            with whole_file(folder / "a.txt"):
+                raise ValueError("half")
+
+    with pytest.raises(ValueError, match="half"):
+        fail()
+    assert tree(folder) == before
+    assert kind_of(folder) == "masks"
+    with owned(folder, "masks") as ours:
+        ours.renew()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, [folder / f"new {i}.txt" for i in range(40)]))
+    assert tree(folder) == sorted(["thesis.txt", "sub", "sub/notes.txt", *(f"new {i}.txt" for i in range(40))])
+
+
+def test_commands_that_come_to_nothing_lose_nothing(run: Path, shapes: Path, tmp_path: Path) -> None:
+    """What was there before goes only as something takes its place, or once nothing can go wrong any more."""
+    converted = tmp_path / "labels"
+    hintseg.convert(shapes, converted, to="coco")
+    tagged = tmp_path / "tagged"
+    shutil.copytree(shapes / "JPEGImages", tagged)
+    (tagged / "tags.csv").write_text("".join(f"{path.name},disc\n" for path in sorted(tagged.glob("*.png"))))
+    tries: list[tuple[Path, Callable[[], object]]] = [
+        (converted, lambda: hintseg.convert(tagged, converted, to="voc", overwrite=True)),
+        (converted, lambda: hintseg.simulate(tagged, converted, hints="points", overwrite=True)),
+    ]
+    for words in ("weights=typo.safetensors", "name=no_such_network"):
+        settings = [*FILLED, "backbone.name=resnet10t", f"backbone.{words}"]
+        tries.append((run, partial(hintseg.train, shapes, run, recipe="boxes", settings=settings, overwrite=True)))
+    for place, command in tries:
+        before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        with pytest.raises(HintsegError):
+            command()
+        assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+
+
+def test_masks_that_were_mended_in_a_run_are_not_made_again_unasked(run: Path, shapes: Path) -> None:
+    mended = sorted((run / "propose" / "masks").glob("*.png"))[0]
+    shutil.copy(sorted((run / "propose" / "masks").glob("*.png"))[1], mended)
+    painted = mended.read_bytes()
+    settings = ["propose.method=grabcut", "trainer.pictures=1", "segment=null"]
+    with pytest.raises(RunError, match=r"nothing of .* would stay|1 masks in .* were changed by hand"):
+        hintseg.train(shapes, run, recipe="boxes", settings=settings, resume=True)
+    assert mended.read_bytes() == painted
 
 
 def test_equal_runs_have_equal_files(shapes: Path, tmp_path: Path) -> None:

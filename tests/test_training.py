@@ -21,6 +21,7 @@ from hintseg.errors import RunError, WeightsError
 from hintseg.methods.cam import Cam, CamConfig
 from hintseg.methods.method import Method
 from hintseg.nn.backbones import Backbone
+from hintseg.training import machine
 from hintseg.training.checkpoint import remove_checkpoints
 from hintseg.training.fit import fit
 from hintseg.training.optim import build_optimizer, learning_rate_factor
@@ -162,6 +163,22 @@ def test_accumulated_parts_are_one_step(loader: DataLoader[Item], tmp_path: Path
 def test_a_loss_that_is_not_finite_stops_with_advice(loader: DataLoader[Item], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"not finite at step 0 \(square nan\); no checkpoint.*lower rate"):
         fit(Mean(factor=float("nan")), loader, SETTINGS, TrainerConfig(workers=0), tmp_path)
+
+
+class Huge(Mean):
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        if progress.step:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+        return super().losses(batch, progress)
+
+
+def test_memory_that_runs_out_is_one_sentence_and_other_mistakes_are_not_hidden(
+    loader: DataLoader[Item], tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match=r"memory ran out while training .*fit\.batch_size \(now 2\).*crop \(now 32\)"):
+        fit(Huge(), loader, SETTINGS, TrainerConfig(workers=0), tmp_path)
+    assert not machine.out_of_memory(RuntimeError("shapes differ"))
+    assert machine.out_of_memory(MemoryError())
 
 
 def cam(**settings: int) -> Cam:

@@ -370,9 +370,9 @@ def predict(
         clear(target, overwrite)
         with writing(target.root, folder, files, overlays) as write:
             made = predict_photos(method, chosen, lambda photo, mask, _: write(photo, mask), config, watch or Watch())
+            if not any(machine.gather(made)):
+                raise PhotoError(f"none of {len(chosen)} photos can be read; the first is {chosen[0].path}")
         write_as(target.root, folder, chosen, to)
-        if not any(machine.gather(made)):
-            raise PhotoError(f"none of {len(chosen)} photos can be read; the first is {chosen[0].path}")
     return Path(out)
 
 

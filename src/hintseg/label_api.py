@@ -102,7 +102,7 @@ def convert(
     with owned(Path(out), "labels", alone=True) as folder:
         if folder.hashes and not overwrite:
             raise RunError(f"{out} holds labels that were written before; choose another --out, or use --overwrite")
-        folder.clear()
+        folder.renew()
         return write(hint_set, to, Path(out))
 
 
@@ -161,7 +161,7 @@ def simulate(
     with owned(Path(out), "labels", alone=True) as folder:
         if folder.hashes and not overwrite:
             raise RunError(f"{out} holds labels that were written before; choose another --out, or use --overwrite")
-        folder.clear()
+        folder.renew()
         return draw(hint_set, Supervision(hints), Path(out), drawing)
 
 

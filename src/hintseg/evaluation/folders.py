@@ -28,6 +28,7 @@ from hintseg.formats.index_image import (
     open_index,
     tell,
 )
+from hintseg.formats.layout import read_classes
 from hintseg.formats.mask_folders import with_colours
 from hintseg.formats.mask_names import affixed
 from hintseg.formats.photos import walk
@@ -92,6 +93,9 @@ def evaluate_folders(
     one, each pixel takes its largest map. True pixels of 255 are left out, and so are predicted ones (their share is
     reported).
 
+    Where both folders list their classes (a manifest, or `classes.txt` in them or beside) in different orders, classes
+    are compared by name.
+
     Args:
         masks: Folder of index images, or of class maps as `hintseg.store.maps.write_maps` makes them; sub-folders
             count.
@@ -103,14 +107,19 @@ def evaluate_folders(
         workers: Threads.
 
     Raises:
-        LabelError: No pairs, files missing for `split`, wrong sizes, labels outside the class list, files that cannot
-            be read or hold no class ids (colours, JPEGs, 0 and 255 alone), or no pixel to score; all problems at once.
+        LabelError: No pairs, files missing for `split`, lists of classes that contradict each other, wrong sizes,
+            labels outside the class list, files that cannot be read or hold no class ids (colours, JPEGs, 0 and 255
+            alone), or no pixel to score; all problems at once.
     """
     found, truths = _files(masks, (*LOSSLESS, ".npz")), _files(truth, LOSSLESS)
     ids = _pairs(found, truths, split, masks, truth)
+    named = classes is not None
     if classes is None and (masks / "manifest.json").is_file():
         store = MaskStore.load(masks)
         classes, background = store.classes, store.background if background is None else background
+    ids_by_name, listed = _by_name(masks, truth)
+    if ids_by_name is not None and not named:
+        classes = listed
     problems = Problems()
     classes = classes or _named(truths, truth, problems) or _named(found, masks, problems)
     true_files = with_colours({id: MaskFile(truths[id]) for id in ids}, truth, tuple(classes or ()), {}, problems)
@@ -124,8 +133,9 @@ def evaluate_folders(
 
     def count(id: str) -> _Counted | HintsegError:
         try:
-            named = known if classes else 1
-            return _count(mask_files.get(id, found[id]), true_files[id], _Tally.empty(known, background), named)
+            several = known if classes else 1
+            tally = _Tally.empty(known, background)
+            return _count(mask_files.get(id, found[id]), true_files[id], tally, several, ids_by_name)
         except HintsegError as error:
             return error
 
@@ -150,7 +160,8 @@ def evaluate_folders(
 
     missing, extra = (truths.keys() - found.keys(), found.keys() - truths.keys()) if split is None else ((), ())
     scores = _scores(total, len(ids), classes, background, tuple(sorted(missing)), tuple(sorted(extra)))
-    return replace(scores, protocol=f"{scores.protocol} {files}")
+    by_name = "" if ids_by_name is None else " Classes are compared by name: their order in both folders differs."
+    return replace(scores, protocol=f"{scores.protocol}{by_name} {files}")
 
 
 _MOST = 254
@@ -238,14 +249,53 @@ def _named(files: Mapping[str, Path], folder: Path, problems: Problems) -> tuple
     return None if table is None else table.classes
 
 
-def _count(file: MaskFile | Path, truth_file: MaskFile, tally: _Tally, classes: int) -> _Counted:
+def _by_name(masks: Path, truth: Path) -> tuple[npt.NDArray[np.uint8] | None, tuple[str, ...]]:
+    """Return the truth's id for each id of the masks, (256,), None where they are the same; and the truth's classes.
+
+    Raises:
+        LabelError: A class has another id in the truth, and the truth has not all classes of the masks.
+    """
+    own, true = _order(masks), _order(truth)
+    if all(true.index(name) == place for place, name in enumerate(own) if name in true):
+        return None, true
+    if unknown := sorted(set(own) - set(true)):
+        raise LabelError(
+            f"the classes of {masks} ({join(list(own), 8)}) and of {truth} ({join(list(true), 8)}) have other ids, and "
+            f"the truth has no '{unknown[0]}'; write both with one list, `hintseg convert --to index_png` does"
+        )
+    ids = np.arange(IGNORE + 1, dtype=np.uint8)
+    ids[1 : len(own) + 1] = [true.index(name) + 1 for name in own]
+    return ids, true
+
+
+def _order(folder: Path) -> tuple[str, ...]:
+    """Return the classes of a folder of masks in the order of their ids; none where no list says them."""
+    if (folder / "manifest.json").is_file():
+        return MaskStore.load(folder).classes
+    problems = Problems()
+    try:
+        found = read_classes(folder.parent, folder, problems, background=True)
+        problems.raise_all()
+    except LabelError:  # a list of something else
+        return ()
+    return found or ()
+
+
+def _count(
+    file: MaskFile | Path,
+    truth_file: MaskFile,
+    tally: _Tally,
+    classes: int,
+    ids_by_name: npt.NDArray[np.uint8] | None,
+) -> _Counted:
     """Count one photo into an empty tally; a path is one of class maps."""
     truth, mask = _index(truth_file, classes), None
     if isinstance(file, MaskFile):
         mask = _index(file, classes)
-        prediction = mask.values
+        prediction = mask.values if ids_by_name is None else ids_by_name[mask.values]
     else:
         class_ids, maps = read_maps(file)
+        class_ids = class_ids if ids_by_name is None else ids_by_name[class_ids]
         if tally.confusion.background:
             tally.sweep.add(truth.values, class_ids, maps)
             return _Counted(tally, truth, None)

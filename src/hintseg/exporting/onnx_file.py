@@ -28,6 +28,8 @@ OPSET = 18
 TOLERANCE = 1e-3
 """Largest difference of a class's logits, as a share of that class's largest logit (at least 1)."""
 
+_PRODUCER = "hintseg"
+
 AGREEMENT = 0.999
 """Smallest share of pixels that must get the same class."""
 
@@ -84,7 +86,7 @@ def export_onnx(
 
     Raises:
         RunError: The extra ``hintseg[export]`` is missing, `model` is no segmenter of these classes, it cannot be
-            exported, the file's answers differ from torch's, or it cannot be written.
+            exported, the file's answers differ from torch's, or it cannot be written, such as over another file.
 
     Cost:
         A copy of the model and two exports at most: seconds to a minute.
@@ -96,6 +98,8 @@ def export_onnx(
         raise RunError(f"{type(model).__name__} has no segment(images): only segmenters can be exported")
     if out.is_dir():
         raise RunError(f"{out} is a folder. Give the name of the file to write, such as {out / 'model.onnx'}")
+    if out.exists() and not _is_ours(out):
+        raise RunError(f"{out} is there and hintseg did not write it; choose another --out")
     network = _FullSize(cast(Method, copy.deepcopy(model))).cpu().float().eval()
     channels = _run_torch(network, _random_images(1, size)).shape[1]
     if channels != len(classes) + 1:
@@ -179,11 +183,21 @@ def _compare(network: nn.Module, graph: Any, images: Tensor) -> tuple[float, flo
     return float(difference.max()), agreement
 
 
+def _is_ours(file: Path) -> bool:
+    """Return whether a file is a graph that says that we wrote it."""
+    import onnx
+
+    try:
+        return bool(onnx.load(file, load_external_data=False).producer_name == _PRODUCER)
+    except Exception:  # no protobuf, or no such file any more
+        return False
+
+
 def _describe(graph: Any, classes: Sequence[str], background: bool) -> None:
     """Write into the metadata what goes in, what comes out and which channel is which class."""
     import onnx
 
-    graph.producer_name = "hintseg"
+    graph.producer_name = _PRODUCER
     zero = "channel 0 is background" if background else "channel 0 never wins (no background class)"
     onnx.helper.set_model_props(
         graph,

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Literal, get_args
 
 from hintseg.errors import RunError
@@ -65,6 +66,8 @@ class OwnedFolder:
         self.root = root
         self._real = Path(os.path.realpath(root))
         self.hashes: dict[str, set[str]] = defaultdict(set)
+        self._old: bool | None = None
+        self._renewing = Lock()
         self._read = 0
         self.refresh()
 
@@ -95,17 +98,34 @@ class OwnedFolder:
             if parents[path.parent] and there:
                 yield name, path
 
-    def changed(self) -> list[str]:
-        """Return the listed files that somebody changed after hintseg wrote them."""
+    def changed(self, below: Sequence[str] = ("",)) -> list[str]:
+        """Return the listed files, of those that `below` names as in `remove`, that somebody changed after us."""
         return [
-            name for name, path in self.files() if not name.endswith("/") and _digest(path) not in self.hashes[name]
+            name
+            for name, path in self.files()
+            if _named(name, below) and not name.endswith("/") and _digest(path) not in self.hashes[name]
         ]
 
-    def clear(self, *, inner: bool = True) -> None:
+    def renew(self, *, inner: bool = True) -> None:
+        """Let the first file that is written delete what `clear` deletes: what ends before it has lost nothing.
+
+        Only for a folder that this process alone writes into.
+        """
+        self._old = inner
+
+    def settle(self) -> None:
+        """Delete what `renew` left until now, as something is about to take its place."""
+        with self._renewing:
+            if self._old is not None:
+                self.clear(inner=self._old, leftovers=False)  # one of them is what is about to take its place
+                self._old = None
+
+    def clear(self, *, inner: bool = True, leftovers: bool = True) -> None:
         """Delete the listed files, the folders that are empty then, and what a kill left half-written.
 
         Args:
             inner: Whether folders with a mark of their own are cleared too.
+            leftovers: Whether what a kill left half-written is deleted too.
 
         Raises:
             RunError: A file cannot be deleted.
@@ -125,7 +145,8 @@ class OwnedFolder:
                 else:
                     path.unlink()
                     emptied |= {self._real / parent for parent in Path(name).parents if parent.parts}
-            self.sweep()
+            if leftovers:
+                self.sweep()
             for folder in sorted(emptied, key=lambda path: len(path.parts), reverse=True):
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
@@ -146,7 +167,7 @@ class OwnedFolder:
             RunError: A file cannot be deleted.
         """
         for name, path in list(self.files()):
-            if any(name == place or (place.endswith("/") and name.startswith(place)) for place in below):
+            if _named(name, below):
                 try:
                     path.unlink()
                 except OSError as error:
@@ -173,11 +194,17 @@ def enter(path: Path, written: Path) -> None:
     """
     if (found := _owner(path)) is not None:
         folder, name = found
+        folder.settle()
         if name not in folder.hashes and os.path.lexists(path):
             raise RunError(f"{path} is there and hintseg did not write it; move it away or choose another folder")
         folder.add(name, _digest(written))
     elif (root := _folder_around(path)) is not None:
         raise RunError(f"{path.parent} leads out of {root} by a link, to files that are not ours; remove the link")
+
+
+def _named(name: str, below: Sequence[str]) -> bool:
+    """Return whether a file is one of `below`, or lies in one that ends in `/`; all lie in one without a name."""
+    return any(not place or name == place or (place.endswith("/") and name.startswith(place)) for place in below)
 
 
 def _folder_around(path: Path) -> Path | None:
@@ -196,6 +223,7 @@ def adopt(path: Path) -> None:
     """Enter a file that got its name in another way than `whole_file`: renamed, or written by a library for us."""
     if (found := _owner(path)) is not None and path.is_file():
         folder, name = found
+        folder.settle()
         folder.add(name, _digest(path))
 
 

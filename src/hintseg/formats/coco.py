@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from hintseg.errors import LabelError, join, shown
-from hintseg.files.parse import is_file, read_json
+from hintseg.files.parse import read_json
 from hintseg.formats.coco_writer import write_instances
 from hintseg.formats.codec import Fit, Written
 from hintseg.formats.gather import IGNORED, gather
 from hintseg.formats.json_files import LOOKED_AT, json_format, json_kind, number, numbers, picture_size, split_of
 from hintseg.formats.layout import is_background, read_splits
-from hintseg.formats.photos import find_photos
+from hintseg.formats.photos import find_photos, matching
 from hintseg.formats.problems import Problems
 from hintseg.formats.records import Item, Labels, Reading, Record
 from hintseg.geometry import runs
@@ -50,7 +50,7 @@ def find_instances(path: Path) -> list[Path]:
     """
     others = list[Path]()
     for pattern in PLACES:
-        files = sorted(file for file in path.glob(pattern) if is_file(file))[:LOOKED_AT]
+        files = matching(path, pattern)[:LOOKED_AT]
         kinds = {file: json_kind(file) or ("coco" if file.name.startswith("instances") else "") for file in files}
         if found := [file for file, kind in kinds.items() if kind == "coco"]:
             return found
@@ -177,7 +177,7 @@ def _classes(
                 problems.add(file.name, f"category {shown(item)} needs an `id`, a number or text, and a `name`")
                 continue
             if id_ in own or name in own.values():
-                problems.add(file.name, f"category {shown(id_)} '{shown(name)}' occurs twice")
+                problems.add(file.name, f"category {shown(id_)} '{shown(name)}' occurs twice; delete one")
             own[id_] = name
             groups.add(str(item.get("supercategory")))
         ids = {_id(item.get("category_id")) for item in content["annotations"]}
@@ -199,8 +199,9 @@ def _classes(
             notes.append(f"category {shown(id_)} '{name}' groups others, has no annotation, and is no class")
             del ids_of[name]
     if [*ids_of.values()] != [str(k) for k in range(1, len(ids_of) + 1)]:
-        some = ", ".join(f"{shown(id_)} -> {new}" for new, id_ in enumerate([*ids_of.values()][:4], start=1))
-        notes.append(f"category ids are mapped to 1..{len(ids_of)} in their order: {some}, ...")
+        some = [f"{shown(id_)} -> {new}" for new, id_ in enumerate(ids_of.values(), start=1)]
+        more = ", ..." if len(some) > 4 else ""
+        notes.append(f"category ids are mapped to 1..{len(some)} in their order: {', '.join(some[:4])}{more}")
     return tuple(ids_of), names_of
 
 

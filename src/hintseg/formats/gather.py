@@ -277,6 +277,8 @@ class _Gathered:
                 self._turned.add(photo)
             return Frame((1, 1), upright)
         if stated is None or stated == upright:
+            if turned > 1 and (stated is None or stored == upright):  # the size does not tell what was drawn on
+                self._turned.add(photo)
             return Frame(upright, upright)
         given, own = f"{shown(stated[1])} x {shown(stated[0])}", f"{upright[1]} x {upright[0]}"
         if stated == stored:
@@ -353,9 +355,9 @@ class _Gathered:
             notes.append(f"the annotations of {len(moved)} photos in {where} are {moved[0]}")
         if self._turned:
             notes.append(
-                f"{len(self._turned)} photos are turned by EXIF, and shares of width and height are taken as those of "
-                f"the photo as it is shown ({_some(sorted(self._turned))}); if they were drawn on the photo as it is "
-                "stored, objects lie elsewhere: look at one, and if so take the orientation out of the files' EXIF"
+                f"{len(self._turned)} photos are turned by EXIF, and coordinates are taken as those of the photo as it "
+                f"is shown ({_some(sorted(self._turned))}); if they were drawn on the photo as it is stored, objects "
+                "lie elsewhere: look at one, and if so take the orientation out of the files' EXIF"
             )
         notes.extend(f"{count} times the class {how}" for how, count in self._respelt.items())
         if self._repeated:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hintseg.errors import LabelError, shown
 from hintseg.files.parse import is_file
-from hintseg.formats.photos import walk
+from hintseg.formats.photos import matching, walk
 
 LARGEST = 10**9
 """Larger numbers are no pixels: refused, so that no sum or product of them overflows."""
@@ -117,7 +117,7 @@ def find_json(path: Path, labels: Path | None, name: str) -> list[Path]:
     if labels is not None and not labels.is_dir():
         return [labels]
     for place in PLACES:
-        files = sorted(file for file in (labels or path).glob(place) if is_file(file))[:LOOKED_AT]
+        files = matching(labels or path, place)[:LOOKED_AT]
         if found := [file for file in files if json_format(file) == name]:
             return found
     return []

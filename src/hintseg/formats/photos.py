@@ -100,6 +100,15 @@ def photo_root(path: Path) -> Path:
     return next((folders[name.lower()] for name in PHOTO_FOLDERS if name.lower() in folders), path)
 
 
+def matching(root: Path, pattern: str) -> list[Path]:
+    """Return the plain files below `root` that a pattern fits, by name, but those in folders that hintseg wrote."""
+    return sorted(
+        file
+        for file in root.glob(pattern)
+        if is_file(file) and not any(map(is_ours, file.parents[: len(file.relative_to(root).parents) - 1]))
+    )
+
+
 def walk(root: Path, *, skip: Collection[str] = (), notes: list[str] | None = None) -> Iterator[Path]:
     """Yield the plain files below `root`, each folder's before those of its sub-folders, by name.
 

@@ -19,7 +19,7 @@ from hintseg.files.parse import read_head
 from hintseg.formats import words
 from hintseg.formats.colours import is_colour_table
 from hintseg.formats.gather import NOTHING
-from hintseg.formats.photos import PhotoFolder, photo_suffixes
+from hintseg.formats.photos import PhotoFolder, matching, photo_suffixes
 from hintseg.formats.problems import decode, read_text
 
 Row = tuple[int, list[str]]
@@ -468,7 +468,7 @@ def not_understood(table: Table) -> str:
 
 def of_folder(folder: Path) -> list[Path]:
     """Return the tables in a folder, and those that some tools write into each folder of photos."""
-    found = chain(folder.glob("*"), folder.glob("*/_classes.csv"), folder.glob("*/_annotations.csv"))
+    found = chain.from_iterable(matching(folder, one) for one in ("*", "*/_classes.csv", "*/_annotations.csv"))
     suffixes = (".csv", ".tsv")
     return sorted(
         file
@@ -476,7 +476,6 @@ def of_folder(folder: Path) -> list[Path]:
         if file.suffix.lower() in suffixes
         and not file.name.startswith(".")
         and "class-descriptions" not in file.name
-        and file.is_file()
         and not is_colour_table(file)
     )
 

@@ -51,7 +51,7 @@ def pixels(shape: Shape, size: tuple[int, int]) -> tuple[Indices, Indices]:
     """Return the rows and columns of a shape's pixels.
 
     A box has every pixel it touches, a region those whose centre lies in it, a stroke those whose centre is at most
-    half the pen's width away, a click the one it lies in.
+    half the pen's width away (where that is none, those that its points lie in), a click the one it lies in.
 
     Args:
         shape: The shape; what lies outside of the photo is left out.
@@ -79,6 +79,10 @@ def pixels(shape: Shape, size: tuple[int, int]) -> tuple[Indices, Indices]:
         line = _points(shape.points)
         corner, window = _window(line, shape.width / 2, size)
         inside = near_line(line - corner, max(shape.width, 1.0) / 2, window)
+        if not inside.any():  # the pen is thinner than the way from a corner of pixels to their centres
+            columns, rows = np.floor(line - corner).astype(np.int64).T
+            there = (rows >= 0) & (rows < window[0]) & (columns >= 0) & (columns < window[1])
+            inside[rows[there], columns[there]] = True
     elif isinstance(shape, Click):
         corner, window = _window(np.floor([[shape.x, shape.y], [shape.x + 1, shape.y + 1]]), 0.0, size)
         inside = np.ones(window, dtype=np.bool_)

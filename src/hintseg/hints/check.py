@@ -207,7 +207,8 @@ def _look(photo: Photo, n_classes: int) -> _Look:
             image.load()
             brightest = 255 if levels is not None or image.mode == "F" else _brightest(image)
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        return _Look(unreadable=str(error))
+        said = str(error)
+        return _Look(unreadable=said if photo.path.name in said else f"{photo.path}: {said}")
     height, width = size
     problems = [
         f"{photo.id}: a box reaches ({box.x1:g}, {box.y1:g}), but its photo has {width} x {height} (EXIF applied)"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
 
 from hintseg.config.loader import parse_config
 from hintseg.config.run import STAGES, RunConfig
 from hintseg.config.settings import AUTO_BACKBONE, LOCALIZER, BackboneConfig
 from hintseg.nn.hub import go_without, within_reach
+from hintseg.run.schema import Stage
 from hintseg.training import machine
 
 
@@ -45,15 +48,24 @@ def settle(config: RunConfig, before: RunConfig | None) -> tuple[RunConfig, list
     return parse_config(raw), [f"auto is '{names[weights]}': {why}" for weights, why in said.items()]
 
 
-def check_weights(config: RunConfig) -> None:
-    """Refuse a network of which nothing would be trained where its published weights cannot be had.
+def check_networks(config: RunConfig, stages: Sequence[Stage]) -> None:
+    """Refuse networks that the stages could not build: each is built once, with the weights of its file.
+
+    Published weights are asked for where nothing of their network would be trained; elsewhere it can do without.
 
     Raises:
-        WeightsError: They do not lie on this machine, and there is no way to the hub.
+        ConfigError: No such network, or a setting that it does not have.
+        WeightsError: A weight file cannot be read or is of another network; or the published weights do not lie on
+            this machine, and there is no way to the hub.
     """
-    for stage in STAGES:
+    seen = list[BackboneConfig]()
+    for stage in stages:
         backbone = getattr(getattr(config, stage), "backbone", None)
-        if not isinstance(backbone, BackboneConfig) or (backbone.freeze, backbone.weights) != ("all", "pretrained"):
+        if not isinstance(backbone, BackboneConfig) or backbone.weights == LOCALIZER or backbone in seen:
+            continue
+        seen.append(backbone)
+        _build(backbone)
+        if (backbone.freeze, backbone.weights) != ("all", "pretrained"):
             continue
         import timm
 
@@ -63,6 +75,22 @@ def check_weights(config: RunConfig) -> None:
                 pass
         except OSError as error:
             go_without(backbone, str(error))
+
+
+def _build(backbone: BackboneConfig) -> None:
+    """Build a network and let it go. Chance is left as it was, and what is loaded is said when it is trained."""
+    import torch
+
+    from hintseg.nn.encoders import build_encoder
+
+    logger = logging.getLogger("hintseg")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        with torch.random.fork_rng(devices=()):
+            own = {"weights": "random"} if backbone.weights == "pretrained" else {}
+            build_encoder(backbone.model_copy(update=own))
+    finally:
+        logger.disabled = disabled
 
 
 def _choose(weights: str, config: RunConfig) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from hintseg.errors import ConfigError, LabelError, RunError, did_you_mean, join
 from hintseg.files.atomic import whole_file, write_json
 from hintseg.files.owned import OwnedFolder, owned, refuse_inputs
 from hintseg.formats.problems import Problems, read_text
-from hintseg.pipeline.backbone import check_weights
+from hintseg.pipeline.backbone import check_networks
 from hintseg.pipeline.plan import (
     PLACED,
     UNHINTED,
@@ -34,7 +34,7 @@ from hintseg.pipeline.plan import (
     words,
 )
 from hintseg.registry import methods, resolve
-from hintseg.run.fingerprint import broken
+from hintseg.run.fingerprint import Broken, broken
 from hintseg.run.folder import RunFolder
 from hintseg.run.history import add_event
 from hintseg.run.schema import MADE_AS, DataFacts, Manifest, StageFacts
@@ -165,7 +165,7 @@ def begin(
         RunError: The folder holds something and neither `resume` nor `overwrite` was asked for; or `resume` with other
             photos or labels than the run began with; or what is read lies in a folder to be overwritten; or the folder
             cannot be written, or another process writes into it.
-        WeightsError: See `check_weights`.
+        WeightsError: See `check_networks`.
     """
     with owned(out, "run") as folder:
         run = RunFolder(out)
@@ -197,7 +197,7 @@ def begin(
             if begun and not overwrite:
                 raise RunError(f"{out} is not empty; --resume goes on with it, --overwrite starts it afresh")
             refuse_inputs(out, _inputs(config, hint_set))
-            check_weights(config)
+            check_networks(config, STAGES)
             folder.clear()
             _write_beginning(run, config, hint_set, plan, photos, digests)
         yield run
@@ -290,6 +290,8 @@ def _go_on(
             f"with these settings nothing of {run.path} would stay ({touched[0].why}); choose another --out, or start "
             "it afresh with --overwrite"
         )
+    _refuse_mended(folder, touched)
+    check_networks(config, [part.key[0] for part in touched])
     for part in touched:
         stage = part.key[0]
         if part.rate_only and not (run.path / stage / "model.safetensors").is_file():
@@ -314,6 +316,16 @@ def _go_on(
         run.write_manifest(manifest.model_copy(update={"data": data}))
     if config != before:
         _write_config(run, config)
+
+
+def _refuse_mended(folder: OwnedFolder, touched: Sequence[Broken]) -> None:
+    """Refuse to make masks again that somebody mended by hand."""
+    for part in touched:
+        if mended := folder.changed([f"{part.key[0]}/masks/"]):
+            raise RunError(
+                f"{len(mended)} masks in {folder.root} were changed by hand and would be made again ({part.why}), such "
+                f"as {mended[0]}; choose another --out, keep that setting, or move them away first"
+            )
 
 
 _FROM = {"learn": "", "maps": " from its maps on, its network stays", "masks": " from its masks on, its maps stay"}

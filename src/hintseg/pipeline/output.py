@@ -74,7 +74,7 @@ def masks_folder(out: Path) -> Iterator[OwnedFolder]:
 
 
 def clear(folder: OwnedFolder, overwrite: bool) -> None:
-    """Delete earlier masks, by the first process; what somebody changed only with `overwrite`."""
+    """Let new masks take the place of earlier ones; of what somebody changed only with `overwrite`."""
     if machine.rank() == 0:
         changed = [] if overwrite else folder.changed()
         if changed:
@@ -82,7 +82,10 @@ def clear(folder: OwnedFolder, overwrite: bool) -> None:
                 f"{len(changed)} files in {folder.root} were changed after hintseg wrote them, such as {changed[0]}; "
                 "choose another --out, or replace them with --overwrite"
             )
-        folder.clear(inner=False)
+        if machine.world() == 1:
+            folder.renew(inner=False)
+        else:  # the others may write before the first one does
+            folder.clear(inner=False)
     machine.barrier()
 
 

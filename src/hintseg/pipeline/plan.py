@@ -37,6 +37,13 @@ PLACED = frozenset({Supervision.SCRIBBLES, Supervision.POINTS})
 """The hints that say what single pixels are."""
 
 
+SURE = 0.5
+"""Trust below which a label that was spread from strokes and clicks gives way to what tags say, and from which on it
+stays in final masks. Training photos of VOC with human clicks (232 that taught): with the sure ones alone (0.4) beside
+what tags say, mIoU of the final masks is 52.8 and not 45.5, with the sure ones in them too 57.8, 59.2, 60.3, 59.0 and
+56.7 from 0.4, 0.5, 0.6, 0.7 and 0.8 on."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which photos a run learns from, and which judge it.
@@ -276,7 +283,7 @@ def combine(
     by_tags: Evidence | None,
     marked: Marked | None = None,
 ) -> Evidence | None:
-    """Put together what marks and tags say of a photo; marks win, as a person drew them.
+    """Put together what marks and tags say of a photo; marks win, as a person drew them, and what is sure of them.
 
     Args:
         tags: Class ids that the photo shows; None: not said.
@@ -294,6 +301,9 @@ def combine(
         >>> both, alone, marked = combine({1, 2}, marks, tags), combine({1, 2}, marks, None), combine({1}, marks, tags)
         >>> both.pixels.tolist(), alone.pixels.tolist(), marked.pixels.tolist()
         ([[1, 2, 0, 0]], [[1, 255, 255, 255]], [[1, 0, 0, 0]])
+        >>> spread = Evidence(np.array([[1, 1, 1, 0]], np.uint8), np.array([[1, 0.6, 0.2, 0.9]], np.float32))
+        >>> combine({1}, spread, Evidence(np.array([[0, 0, 0, 1]], np.uint8))).pixels.tolist()
+        [[1, 1, 0, 0]]
     """
     made = _made(tags, by_marks, by_tags)
     if marked is None:
@@ -314,12 +324,15 @@ def _made(tags: Collection[int] | None, by_marks: Evidence | None, by_tags: Evid
     if by_marks is None:
         return by_tags
     rest = frozenset(tags or ()) - by_marks.classes
-    if not rest:
+    unsure = np.zeros(by_marks.pixels.shape, np.bool_)
+    if by_marks.objects is None and by_marks.trust is not None:  # spread, not cut out
+        unsure = by_marks.trust < SURE
+    if not rest and (by_tags is None or not unsure.any()):
         return by_marks
     outside = by_marks.pixels == BACKGROUND
     if by_tags is None:
         return Evidence(np.where(outside, np.uint8(IGNORE), by_marks.pixels), by_marks.trust, by_marks.objects)
-    taken = outside & np.isin(by_tags.pixels, [*rest, IGNORE])
+    taken = unsure | (outside & np.isin(by_tags.pixels, [*rest, IGNORE])) if rest else unsure
     pixels = np.where(taken, by_tags.pixels, by_marks.pixels)
     if by_marks.trust is None and by_tags.trust is None:
         return Evidence(pixels, None, by_marks.objects)

@@ -8,8 +8,8 @@ RUN/segment/rounds/1/model.safetensors  the weights after the first round
 RUN/segment/rounds/2/labels/ID.png      what the second round learns from, where it differs from RUN/labels
 RUN/segment/rounds/2/trust/ID.png       how far, grey; only with `segment.trust`
 
-After the last round it looks once more, and that are the masks for people, ``RUN/segment/masks/ID.png``. What was
-spread from strokes and clicks and is trusted stays in both.
+After the last round it looks once more, and that are the masks for people, ``RUN/segment/masks/ID.png``. There stays
+what was spread from strokes and clicks and is trusted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from hintseg.methods.method import Method
 from hintseg.pipeline.each_photo import each_photo
 from hintseg.pipeline.evidence import marks_of, read_trust, teaches_trust, write_trust
 from hintseg.pipeline.kept import images_of, keep_to_look
-from hintseg.pipeline.plan import of_person, overruled
+from hintseg.pipeline.plan import SURE, of_person, overruled
 from hintseg.pipeline.sharpen import sharpen
 from hintseg.pipeline.tiles import strongest_grown
 from hintseg.run.folder import RunFolder
@@ -49,11 +49,6 @@ from hintseg.types import IGNORE, Photo
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-
-SURE = 0.5
-"""Trust from which on labels that were spread from strokes and clicks stay. On training photos of VOC with human clicks
-(232 that taught, 0.4 in the rounds) mIoU of the masks is 45.5 where marks alone stay; with 0.4, 0.5, 0.6, 0.7 and 0.8
-it is 52.7, 54.2, 55.0, 54.5 and 53.5."""
 
 
 class Rounds:
@@ -118,8 +113,7 @@ class Rounds:
                 before = self.labels(photo)
                 unknown = torch.ones(size, dtype=torch.bool) if before is None else torch.from_numpy(before == IGNORE)
                 label = relabel(scores, may, unknown, single=bool(one)).numpy()
-                label, trust = with_spread(label, lead(scores[may]).numpy(), self.spread(photo))
-                label, trust = with_marks(label, trust, marks_of(photo, self.run, config))
+                label, trust = with_marks(label, lead(scores[may]).numpy(), marks_of(photo, self.run, config))
                 if person := of_person(photo.hints):  # wins over other marks too
                     found = overruled(Evidence(label, trust), person, size)
                     label, trust = found.pixels, trust if found.trust is None else found.trust
@@ -197,7 +191,7 @@ class Rounds:
                 if refiner is not None and len(labels) > 1:
                     scores = sharpen(refiner, scores, image[None])
                 best, quality = strongest_grown(scores[0], photo_size(photo.path))
-                mask, _ = with_spread(labels[best], np.ones(best.shape, np.float32), self.spread(photo))
+                mask = with_spread(labels[best], self.spread(photo))
                 yield self._under_person(photo, mask, config), quality
 
         def put(photo: Photo, made: tuple[Bytes, float] | None) -> None:
@@ -253,19 +247,17 @@ def relabel(scores: Tensor, possible: Tensor, unknown: Tensor, *, single: bool) 
     return best.to(torch.uint8).masked_fill(forced, IGNORE)
 
 
-def with_spread(label: Bytes, trust: Floats, spread: Evidence | None) -> tuple[Bytes, Floats]:
-    """Return labels (H, W) and how far to trust them, with what was spread from strokes and clicks where it is trusted.
+def with_spread(label: Bytes, spread: Evidence | None) -> Bytes:
+    """Return labels (H, W) with what was spread from strokes and clicks where it is trusted.
 
     Example:
-        >>> one = np.ones((1, 3), np.float32)
         >>> spread = Evidence(np.array([[2, 2, 255]], np.uint8), np.array([[0.9, 0.1, 1]], np.float32))
-        >>> with_spread(np.array([[1, 1, 1]], np.uint8), one, spread)[0].tolist()
+        >>> with_spread(np.array([[1, 1, 1]], np.uint8), spread).tolist()
         [[2, 1, 1]]
     """
     if spread is None or spread.trust is None:
-        return label, trust
-    sure = (spread.trust >= SURE) & (spread.pixels != IGNORE)
-    return np.where(sure, spread.pixels, label), np.where(sure, spread.trust, trust)
+        return label
+    return np.where((spread.trust >= SURE) & (spread.pixels != IGNORE), spread.pixels, label)
 
 
 def with_marks(label: Bytes, trust: Floats, marks: Marked | None) -> tuple[Bytes, Floats]:

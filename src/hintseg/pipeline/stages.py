@@ -191,7 +191,9 @@ def read_out(config: RunConfig) -> str:
 
 
 def _write_mask(store: MaskStore, photo: Photo, mask: Bytes, quality: float) -> None:
-    store.write(photo.id, mask, quality=quality)
+    path = store.path(photo.id)
+    if not path.is_file() or not mended(path):  # by hand, while the run was stopped
+        store.write(photo.id, mask, quality=quality)
 
 
 def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: Watch) -> tuple[Rounds, str]:

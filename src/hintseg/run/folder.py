@@ -63,6 +63,8 @@ class RunFolder:
         if not (path / "config.yaml").is_file():
             if (path / "manifest.json").is_file():
                 raise RunError(f"{path / 'config.yaml'} is missing; restore it, or start the run afresh (--overwrite)")
+            if (path / "run" / "config.yaml").is_file():
+                raise RunError(f"{path} holds the masks of the run {path / 'run'}; name that")
             raise RunError(
                 f"{path} is no run folder (no config.yaml in it); `hintseg train DATA --out {path}` makes one"
             )

@@ -241,8 +241,8 @@ def fit(
         Optimiser steps done.
 
     Raises:
-        RunError: The loss or a weight became infinite or NaN, or the checkpoint cannot be written. In several
-            processes the first one raises what happened in any; the others raise SystemExit(2).
+        RunError: The loss or a weight became infinite or NaN, memory ran out, or the checkpoint cannot be written. In
+            several processes the first one raises what happened in any; the others raise SystemExit(2).
     """
     watch = watch or Watch()
     with warnings.catch_warnings():
@@ -265,7 +265,12 @@ def fit(
         for row in training.rows:
             watch.advance(f"loss {row['loss']:.3f}")
         for epoch in range(training.step // training.per_epoch, int(settings.epochs)):
-            training.run_epoch(epoch, trainer.checkpoint_minutes, watch)
+            try:
+                training.run_epoch(epoch, trainer.checkpoint_minutes, watch)
+            except (MemoryError, RuntimeError) as error:
+                if machine.out_of_memory(error):
+                    raise _too_large(folder.name, settings) from error
+                raise
             if after_epoch is not None and machine.rank() == 0:
                 after_epoch(epoch, training.step)
             training.save()
@@ -277,6 +282,13 @@ def fit(
     if machine.rank() == 0:
         training.write_log()
     return training.steps
+
+
+def _too_large(stage: str, settings: FitConfig) -> RunError:
+    return RunError(
+        f"memory ran out while training {stage}; take fewer photos at once, {stage}.fit.batch_size (now "
+        f"{settings.batch_size}), or smaller crops, {stage}.fit.crop (now {settings.crop})"
+    )
 
 
 def _fabric(trainer: TrainerConfig, folder: Path) -> Fabric:

@@ -187,6 +187,12 @@ def largest(*values: int) -> list[int]:
     return [int(value) for value in tensor.tolist()]
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out: a GPU's, or this machine's, in a worker too."""
+    said = isinstance(error, RuntimeError) and ("allocate memory" in str(error) or "not enough memory" in str(error))
+    return said or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
 def fail_together(error: HintsegError | None) -> None:
     """End all processes where one has an error: the first one raises it, the others end silently. All must call it."""
     if world() == 1:
