@@ -189,8 +189,8 @@ def largest(*values: int) -> list[int]:
 
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out: a GPU's, or this machine's, in a worker too."""
-    said = isinstance(error, RuntimeError) and ("allocate memory" in str(error) or "not enough memory" in str(error))
-    return said or isinstance(error, MemoryError | torch.OutOfMemoryError)
+    words = ("allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def fail_together(error: HintsegError | None) -> None:
