@@ -141,7 +141,8 @@ def labels_of(data: Path, kind: str) -> dict[str, object]:
 @pytest.mark.parametrize("kind", ["strokes", "points"])
 def test_marks_alone_teach_a_model(kind: str, data: Path, tmp_path: Path) -> None:
     own = labels_of(data, kind)
-    run = hintseg.train(data / "shapes", tmp_path / "run", recipe=kind, settings=TINY, **own)  # type: ignore[arg-type]
+    words = [*TINY, "localize=null", "refine=null"]
+    run = hintseg.train(data / "shapes", tmp_path / "run", recipe=kind, settings=words, **own)  # type: ignore[arg-type]
     folder = RunFolder.open(run.path)
     assert folder.data.plan[0] == "12 photos teach by points or scribbles (segformer_head)"
     assert folder.manifest.learns_from == "points or scribbles"
@@ -179,7 +180,7 @@ def test_kept_features_learn_from_marks(data: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(PhotoDataset, "read", never)
     words = [*TINY, "backbone.freeze=all", "segment.objectives=[{name: cross_entropy, every: 4}]"]
     run = hintseg.train(
-        data / "shapes", tmp_path / "run", recipe="points", labels=data / "points" / "points.csv", settings=words
+        data / "shapes", tmp_path / "run", recipe="strokes", labels=data / "points" / "points.csv", settings=words
     )
     with (run.path / "segment" / "log.csv").open(newline="") as file:
         losses = [float(row["segmentation"]) for row in csv.DictReader(file)]
@@ -203,10 +204,10 @@ def test_photos_without_marks_are_left_out_and_said(data: Path, tmp_path: Path) 
         tags = [row for row in csv.reader(file) if row[0] in ("train_0000.png", "train_0001.png")]
     said = write_labels(data, tmp_path, [header, *kept], [*tags, ["train_0002.png"]])
     words = [*TINY, "segment.fit.epochs=1"]
-    run = hintseg.train(data / "shapes", tmp_path / "run", recipe="points", labels=said, settings=words)
+    run = hintseg.train(data / "shapes", tmp_path / "run", recipe="strokes", labels=said, settings=words)
     plan = RunFolder.open(run.path).data.plan
     assert plan[0] == "10 photos teach by points or scribbles (segformer_head)", "one of them shows nothing"
-    assert plan[1].startswith("2 photos left out: recipe 'points' learns nothing from tags")
+    assert plan[1].startswith("2 photos left out: recipe 'strokes' learns nothing from tags")
     assert not read_label_png(run.path / "labels" / "train_0002.png").any()
 
 
@@ -218,7 +219,7 @@ def test_a_class_that_nothing_teaches_is_said(data: Path, tmp_path: Path) -> Non
     gone = next(row[3] for row in rows if row[3] != "background")
     said = write_labels(data, tmp_path, [header, *(r for r in rows if r[3] != gone)], tags)
     words = [*TINY, "segment.fit.epochs=1"]
-    run = hintseg.train(data / "shapes", tmp_path / "run", recipe="points", labels=said, settings=words)
+    run = hintseg.train(data / "shapes", tmp_path / "run", recipe="strokes", labels=said, settings=words)
     sentences = [line for line in RunFolder.open(run.path).data.plan if line.startswith("nothing teaches")]
     assert sentences == [
         f"nothing teaches '{gone}': photos show it, but none of those that teach says where; mark it in some, or "
@@ -271,7 +272,7 @@ def test_boxes_teach_directly_where_objectives_learn_from_them(data: Path, tmp_p
 def test_a_regulariser_is_one_line_of_a_recipe(name: str, data: Path, tmp_path: Path) -> None:
     words = [*TINY, "segment.fit.epochs=1", f"segment.objectives=[{{name: cross_entropy}}, {{name: {name}}}]"]
     labels = data / "points" / "points.csv"
-    run = hintseg.train(data / "shapes", tmp_path / "run", recipe="points", labels=labels, settings=words)
+    run = hintseg.train(data / "shapes", tmp_path / "run", recipe="strokes", labels=labels, settings=words)
     with (run.path / "segment" / "log.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
     assert float(row["dense_crf" if name == "dense_crf_loss" else name]) > 0

@@ -199,11 +199,15 @@ def test_labels_spread_from_clicks_are_made_anew_and_clicks_stay(data: Path, tmp
         "segment.fit.epochs=1",
         "trainer.pictures=0",
     ]
-    settings = [word for word in QUICK if not word.startswith(("localize", "refine", "maps"))]
+    settings = [word for word in QUICK if not word.startswith("refine")]
     run = hintseg.train(data, tmp_path / "run", recipe="points", settings=[*settings, *own])
+    assert "what tags say (vwe, par)" in " ".join(RunFolder.open(run.path).data.plan)
+    assert (run.path / "refine" / "masks" / "photo 2.png").is_file()
     anew = {path.stem: np.array(Image.open(path)) for path in (run.path / "segment/rounds/2/labels").glob("*.png")}
     assert all(anew[name][22, 18] == 1 for name in ("photo 2", "photo 4"))
-    assert all(not anew.pop(name).any() for name in [*anew] if name not in ("photo 2", "photo 4")), "they show nothing"
+    assert all(not anew.pop(f"photo {number}").any() for number in (1, 5, 7)), "they show nothing"
+    assert {name for name in anew if 2 in anew[name]} == {"photo 0", "photo 3", "photo 6"}, "their tag says so"
+    anew = {name: anew[name] for name in ("photo 2", "photo 4")}
     assert anew["photo 2"][2, 2] == 0
     assert set(np.unique(np.concatenate([*anew.values()]))) <= {0, 1, 255}, "of other classes nobody spoke"
     trust = np.array(Image.open(run.path / "segment/rounds/2/trust/photo 2.png"))

@@ -333,7 +333,7 @@ def test_photos_without_hints_alone_teach_nothing(tmp_path: Path) -> None:
     (data / "tags.csv").write_text("photo 8,red\n")
     words = [*SEGMENT, "segment.objectives=[{name: cross_entropy}, {name: consistency}]", "propose=null"]
     with pytest.raises((ConfigError, LabelError), match="none of the 8 training photos has"):
-        hintseg.train(data, tmp_path / "run", recipe="points", settings=words)
+        hintseg.train(data, tmp_path / "run", recipe="strokes", settings=words)
 
 
 @pytest.mark.parametrize(

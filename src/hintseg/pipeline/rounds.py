@@ -103,7 +103,7 @@ class Rounds:
         """Label the photos anew with what this round learned, and lay its weights aside."""
         number = self.done + 1
         following, trusted = self.folder / str(number + 1), teaches_trust(config)
-        counts, adding = np.zeros(3, np.int64), Lock()
+        counts, adding = np.zeros(4, np.int64), Lock()
 
         def make(group: list[Photo], pixels: Tensor) -> Iterator[tuple[Bytes, Floats]]:
             probabilities, possible, single = _asked(method, group, pixels, config, len(self.run.classes))
@@ -124,7 +124,7 @@ class Rounds:
             before = self.labels(photo)
             changed = label.size if before is None else (label != before).sum()
             with adding:
-                counts[:] += (label.size, (label == IGNORE).sum(), changed)
+                counts[:] += (label.size, (label == IGNORE).sum(), changed, 1)
             if trusted:
                 write_trust(following / "trust" / f"{photo.id}.png", trust)
             write_mask(following / "labels" / f"{photo.id}.png", label)
@@ -142,10 +142,11 @@ class Rounds:
             done=lambda photo: (following / "labels" / f"{photo.id}.png").is_file(),
             kept=None if kept is None else kept.batch,
         )
-        pixels, unknown, changed = np.sum(machine.gather(counts), axis=0)
+        pixels, unknown, changed, made = np.sum(machine.gather(counts), axis=0)
         if pixels and machine.rank() == 0:
             shares = f"{changed / pixels:.1%} of their pixels changed, of {unknown / pixels:.1%} nothing is known"
-            watch.line(f"segment: round {number} labelled {len(self.anew)} photos anew: {shares}")
+            some = "" if made == len(self.anew) else f" ({made} of them since the run went on)"
+            watch.line(f"segment: round {number} labelled {len(self.anew)} photos anew{some}: {shares}")
         if machine.rank() == 0:
             aside, now = self.weights(number), self.run.stage("segment") / "model.safetensors"
             aside.parent.mkdir(parents=True, exist_ok=True)
