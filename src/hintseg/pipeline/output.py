@@ -195,6 +195,8 @@ def writing(
 
     yield write
     if machine.rank() == 0:
+        with whole_file(out / "classes.txt") as file:  # before masks are counted: with it the last earlier ones go
+            file.write(("\n".join(run.classes) + "\n").encode())
         store.finish()
         known = objects or {}
         of_all = 0 < len(known) == len(files)
@@ -203,6 +205,4 @@ def writing(
         if known:
             found = ((id, files[id], read_instances(path)) for id, path in known.items())
             write_objects(out if of_all else out / OBJECTS, found, run.classes)
-        with whole_file(out / "classes.txt") as file:
-            file.write(("\n".join(run.classes) + "\n").encode())
     machine.barrier()
