@@ -2,7 +2,8 @@
 
 STAGE/masks/ID.png       a label in every pixel; a photo of which nothing is known has none
 STAGE/evidence/ID.png    where that is not all known: the labels with 255
-STAGE/trust/ID.png       grey, 255 = wholly; only where the segmenter asks for it, `segment.trust`
+STAGE/trust/ID.png       grey, 255 = wholly; only with `segment.trust`, and of marks where tags are placed too: those
+                         count where marks are unsure
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ SHOWN = 5
 def teaches_trust(config: RunConfig) -> bool:
     """Return whether the segmenter weighs labels by how far they are trusted."""
     return isinstance(config.segment, SegmenterConfig) and config.segment.trust
+
+
+def keeps_trust(config: RunConfig) -> bool:
+    """Return whether trust in what marks made is kept: labels are weighed by it, or tags are asked where it is low."""
+    return teaches_trust(config) or config.localize is not None
 
 
 def marks_of(photo: Photo, run: RunFolder, config: RunConfig) -> Marked | None:

@@ -200,14 +200,11 @@ def sentences(
             said.append(f"{counts[kind]} photos teach by {kind}" + (f" ({methods})" if methods else ""))
     if counts[UNHINTED]:
         said.append(f"{counts[UNHINTED]} photos teach by what the segmenter is sure of, as nothing else labels them")
-    if (
-        needs & PLACED
-        and counts[words(needs)]
-        and config.localize is not None
-        and getattr(config.segment, "trust", False)
-    ):
+    spread = sum(by.get(photo.id) == words(needs) and placed(photo.hints) for photo in usable) if needs & PLACED else 0
+    if spread and config.localize is not None and config.segment is not None:
         chosen = [settings.method for settings in (config.localize, config.refine) if settings is not None]
-        said.append(f"where what was spread from {words(PLACED)} is unsure, what tags say ({', '.join(chosen)}) counts")
+        by_tags = f"what tags say ({', '.join(chosen)}) counts"
+        said.append(f"in {spread} photos {by_tags} where the spread of {words(PLACED)} is unsure")
     reasons = Counter(_kinds(photo) for photo in usable if photo.id not in by)
     for kinds, count in sorted(reasons.items()):
         why = f"recipe '{config.recipe}' learns nothing from {kinds}" if kinds else "nothing is said of them"

@@ -23,7 +23,7 @@ from hintseg.labellers.filled import Filled
 from hintseg.labellers.labeller import Evidence, Labeller, LearnedLabeller, labeller_class, without_background
 from hintseg.labellers.objects import evidence_of
 from hintseg.pipeline.each_photo import each_photo, on_threads
-from hintseg.pipeline.evidence import EvidenceStore, teaches_trust
+from hintseg.pipeline.evidence import EvidenceStore, keeps_trust
 from hintseg.pipeline.learn import learn
 from hintseg.pipeline.plan import needs_of, words
 from hintseg.run.folder import RunFolder, by_class
@@ -54,7 +54,7 @@ def propose(run: RunFolder, config: RunConfig, photos: Sequence[Photo], watch: W
     if settings is None:
         raise RunError(f"recipe '{config.recipe}' has nothing that labels photos by their marks")
     needs = needs_of(config)
-    store = EvidenceStore(run, "propose", trust=teaches_trust(config))
+    store = EvidenceStore(run, "propose", trust=keeps_trust(config))
     labeller: Labeller | LearnedLabeller[Any, Any]
     steps: list[tuple[str, str]] = []
     if isinstance(settings, Labeller):

@@ -30,7 +30,7 @@ from hintseg.methods.refiner import Refiner, RefinerConfig
 from hintseg.methods.segmenter import SegmenterConfig
 from hintseg.methods.taught import with_teacher
 from hintseg.pipeline.each_photo import each_photo, on_threads
-from hintseg.pipeline.evidence import EvidenceStore, marks_of, read_trust, teaches_trust, write_trust
+from hintseg.pipeline.evidence import EvidenceStore, keeps_trust, marks_of, read_trust, teaches_trust, write_trust
 from hintseg.pipeline.extras import write_pictures_of
 from hintseg.pipeline.kept import keep
 from hintseg.pipeline.learn import learn
@@ -217,7 +217,11 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
             "so; set it, or choose a recipe with a stage that makes masks"
         )
     labels, trusted, trust = run.path / "labels", run.path / "trust", teaches_trust(config)
-    stores = [None if one is None else EvidenceStore(run, one.stage, trust=trust) for one in (by_marks, by_tags)]
+    kept = (keeps_trust(config), trust)
+    stores = [
+        None if one is None else EvidenceStore(run, one.stage, trust=own)
+        for one, own in zip((by_marks, by_tags), kept, strict=True)
+    ]
 
     def guessed(photo: Photo) -> bool:
         """Return whether a photo's labels are made of its tags, or spread from clicks and strokes."""
