@@ -70,6 +70,7 @@ def test_marks_win_over_tags_and_each_keeps_its_trust() -> None:
     assert sure.pixels.tolist() == [[1, 2, 0, 0]], "where what was spread is unsure, tags say more"
     np.testing.assert_allclose(given(sure.trust), np.array([[0.9, 0.2, 0.3, 0.8]], np.float32))
     assert combine({1}, spread, None) is spread
+    assert combine({1}, spread, tags, background=False) is spread, "marks of all classes hem each other in"
     assert combine({2}, None, tags) is tags
     assert combine(None, None, None) is None
     unplaced = given(combine({1, 2}, marks, None))

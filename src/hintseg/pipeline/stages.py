@@ -240,7 +240,7 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
             by_hand = any(mended(store.masks.path(photo.id)) for store in made_of)
             marks = None if by_hand else marks_of(photo, run, config)
             of_marks, of_tags = (None if store is None else store.read(photo) for store in stores)
-            found = combine(photo.hints.tags, of_marks, of_tags, marks)
+            found = combine(photo.hints.tags, of_marks, of_tags, marks, background=run.background)
             if found is not None and guessed(photo):
                 found = as_before(last.get(photo.path.resolve()), photo, found, marks)
             if found is None and run.background and shows_nothing(photo.hints):
