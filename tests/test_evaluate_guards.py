@@ -11,6 +11,7 @@ from PIL import Image
 
 from hintseg.errors import LabelError
 from hintseg.evaluation.folders import evaluate_folders
+from hintseg.store.masks import MaskStore
 from mask_images import coloured, mask_of, save
 
 CLASSES = ("ant", "bee")
@@ -38,11 +39,35 @@ def test_classes_in_another_order_are_compared_by_name(right: Path, tmp_path: Pa
     assert found.iou == {"background": 1.0, "ant": 1.0, "bee": 1.0}
     assert "compared by name" in found.protocol
     assert evaluate_folders(other, right, classes=("Ameise", "Biene")).iou["Ameise"] == 1
+    (right / "manifest.json").write_text('{"name": "a page"}')
+    assert evaluate_folders(other, right).miou == 1, "that is nobody's list of classes"
     (other / "classes.txt").write_text("bee\nfly\n")
     with pytest.raises(LabelError, match=r"other ids, and the truth has no 'fly'"):
         evaluate_folders(other, right)
     (other / "classes.txt").write_text("ant\n")
     assert evaluate_folders(other, right).miou < 0.6, "the list says no more than that 1 is 'ant' in both"
+
+
+def test_a_class_called_background_where_there_is_no_background(tmp_path: Path) -> None:
+    masks = folder(tmp_path / "masks", mask_of)
+    true = folder(tmp_path / "true", mask_of)
+    store = MaskStore(masks, ("background", "bee"), background=False)
+    for stem, label in LABELS.items():
+        store.write(stem, np.full((15, 20), label, np.uint8))
+        save(true / f"{stem}.png", np.full((15, 20), label, np.uint8))
+    store.finish()
+    (true / "classes.txt").write_text("background\nbee\n")
+    assert evaluate_folders(masks, true).miou == 1
+
+
+def test_colours_that_say_the_class_are_not_put_in_order_twice(tmp_path: Path) -> None:
+    true = folder(tmp_path / "true", mask_of)
+    (true / "classes.txt").write_text("ant\nbee\n")
+    masks = folder(tmp_path / "masks", coloured)
+    (tmp_path / "masks" / "colours.csv").write_text("name,r,g,b\nbackground,0,0,0\nant,200,0,0\nbee,0,0,200\n")
+    assert evaluate_folders(masks, true).miou == 1
+    (tmp_path / "masks" / "classes.txt").write_text("bee\nant\n")
+    assert evaluate_folders(masks, true).miou == 1
 
 
 def sorted_palette(label: int) -> Image.Image:

@@ -381,8 +381,20 @@ def test_what_is_renewed_stays_until_something_new_is_there(folder: Path) -> Non
     with owned(folder, "masks") as ours:
         ours.renew()
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(write, [folder / f"new {i}.txt" for i in range(40)]))
-    assert tree(folder) == sorted(["thesis.txt", "sub", "sub/notes.txt", *(f"new {i}.txt" for i in range(40))])
+            list(pool.map(write, [folder / f"sub/{i % 8}/new {i}.txt" for i in range(40)]))
+    new = [f"sub/{i % 8}/new {i}.txt" for i in range(40)]
+    assert tree(folder) == sorted(["thesis.txt", "sub", "sub/notes.txt", *(f"sub/{i}" for i in range(8)), *new])
+    with owned(folder, "masks") as ours:  # the same files again, and one of somebody else in the way of the first
+        ours.renew()
+        (folder / "mine.txt").write_text("theirs")
+        with pytest.raises(RunError, match="hintseg did not write it"):
+            write(folder / "mine.txt")
+        assert all((folder / name).is_file() for name in new)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, [folder / name for name in new[:20]]))
+    assert {name for name in tree(folder) if "new" in name} == set(new[:20])
+    with pytest.raises(RunError, match="is a folder of masks, not of labels"), owned(folder, "labels"):
+        pass
 
 
 def test_commands_that_come_to_nothing_lose_nothing(run: Path, shapes: Path, tmp_path: Path) -> None:

@@ -208,7 +208,11 @@ def train_again(
     return Run(made.path)
 
 
-_FROM = {"boxes": (), "strokes": ("propose.method=strokes",), "points": ("propose.method=strokes",)}
+_FROM = {
+    "boxes": (),
+    "strokes": ("propose.method=strokes",),
+    "points": ("propose.method=strokes", "localize=null", "refine=null"),
+}
 """What the recipes that are named after hints need beside, to make masks of those."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hintseg.errors import HintsegError, LabelError, join, list_problems
+from hintseg.errors import HintsegError, LabelError, RunError, join, list_problems
 from hintseg.evaluation.boundary import BoundaryIou
 from hintseg.evaluation.confusion import Confusion
 from hintseg.evaluation.sweep import THRESHOLDS, SeedSweep, winners
@@ -117,14 +118,14 @@ def evaluate_folders(
     if classes is None and (masks / "manifest.json").is_file():
         store = MaskStore.load(masks)
         classes, background = store.classes, store.background if background is None else background
-    ids_by_name, listed = _by_name(masks, truth)
+    own, true, ids_by_name = _by_name(masks, truth, background is not False)
     if ids_by_name is not None and not named:
-        classes = listed
+        classes = true
     problems = Problems()
     classes = classes or _named(truths, truth, problems) or _named(found, masks, problems)
     true_files = with_colours({id: MaskFile(truths[id]) for id in ids}, truth, tuple(classes or ()), {}, problems)
     mask_files = {id: MaskFile(found[id]) for id in ids if found[id].suffix.lower() != ".npz"}
-    mask_files = with_colours(mask_files, masks, tuple(classes or ()), {}, problems)
+    mask_files = with_colours(mask_files, masks, own if ids_by_name is not None else tuple(classes or ()), {}, problems)
     problems.raise_all()
     background = background is not False
     known = _MOST if classes is None else len(classes)
@@ -249,15 +250,17 @@ def _named(files: Mapping[str, Path], folder: Path, problems: Problems) -> tuple
     return None if table is None else table.classes
 
 
-def _by_name(masks: Path, truth: Path) -> tuple[npt.NDArray[np.uint8] | None, tuple[str, ...]]:
-    """Return the truth's id for each id of the masks, (256,), None where they are the same; and the truth's classes.
+def _by_name(
+    masks: Path, truth: Path, background: bool
+) -> tuple[tuple[str, ...], tuple[str, ...], npt.NDArray[np.uint8] | None]:
+    """Return the classes of both, and the truth's id for each id of the masks, (256,); None where they are the same.
 
     Raises:
         LabelError: A class has another id in the truth, and the truth has not all classes of the masks.
     """
-    own, true = _order(masks), _order(truth)
+    own, true = _order(masks, background), _order(truth, background)
     if all(true.index(name) == place for place, name in enumerate(own) if name in true):
-        return None, true
+        return own, true, None
     if unknown := sorted(set(own) - set(true)):
         raise LabelError(
             f"the classes of {masks} ({join(list(own), 8)}) and of {truth} ({join(list(true), 8)}) have other ids, and "
@@ -265,16 +268,17 @@ def _by_name(masks: Path, truth: Path) -> tuple[npt.NDArray[np.uint8] | None, tu
         )
     ids = np.arange(IGNORE + 1, dtype=np.uint8)
     ids[1 : len(own) + 1] = [true.index(name) + 1 for name in own]
-    return ids, true
+    return own, true, ids
 
 
-def _order(folder: Path) -> tuple[str, ...]:
+def _order(folder: Path, background: bool) -> tuple[str, ...]:
     """Return the classes of a folder of masks in the order of their ids; none where no list says them."""
     if (folder / "manifest.json").is_file():
-        return MaskStore.load(folder).classes
+        with suppress(RunError):  # the manifest of something else
+            return MaskStore.load(folder).classes
     problems = Problems()
     try:
-        found = read_classes(folder.parent, folder, problems, background=True)
+        found = read_classes(folder.parent, folder, problems, background=background)
         problems.raise_all()
     except LabelError:  # a list of something else
         return ()

@@ -14,7 +14,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -67,6 +67,7 @@ class OwnedFolder:
         self._real = Path(os.path.realpath(root))
         self.hashes: dict[str, set[str]] = defaultdict(set)
         self._old: bool | None = None
+        self._emptied = set[Path]()
         self._renewing = Lock()
         self._read = 0
         self.refresh()
@@ -117,20 +118,24 @@ class OwnedFolder:
         """Delete what `renew` left until now, as something is about to take its place."""
         with self._renewing:
             if self._old is not None:
-                self.clear(inner=self._old, leftovers=False)  # one of them is what is about to take its place
+                # Other threads are about to write into those folders, and into files that look left over.
+                self._clear(inner=self._old)
                 self._old = None
 
-    def clear(self, *, inner: bool = True, leftovers: bool = True) -> None:
+    def clear(self, *, inner: bool = True) -> None:
         """Delete the listed files, the folders that are empty then, and what a kill left half-written.
 
         Args:
             inner: Whether folders with a mark of their own are cleared too.
-            leftovers: Whether what a kill left half-written is deleted too.
 
         Raises:
             RunError: A file cannot be deleted.
         """
-        emptied: set[Path] = set()
+        self._clear(inner=inner)
+        self.sweep()
+        self.prune()
+
+    def _clear(self, *, inner: bool) -> None:
         kept: list[str] = []
         try:
             for name, path in list(self.files()):
@@ -141,15 +146,10 @@ class OwnedFolder:
                     if kind_of(path):
                         OwnedFolder(path).clear()
                         (path / MARK).unlink()
-                    emptied.add(path)
+                    self._emptied.add(path)
                 else:
                     path.unlink()
-                    emptied |= {self._real / parent for parent in Path(name).parents if parent.parts}
-            if leftovers:
-                self.sweep()
-            for folder in sorted(emptied, key=lambda path: len(path.parts), reverse=True):
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
+                    self._emptied |= {self._real / parent for parent in Path(name).parents if parent.parts}
         except OSError as error:
             raise RunError(f"{error.filename} cannot be deleted: {error.strerror}; make it writable") from error
         kind = kind_of(self.root)
@@ -159,6 +159,13 @@ class OwnedFolder:
             mark(self.root, kind)
             for name in kept:
                 self.add(name)
+
+    def prune(self) -> None:
+        """Delete the folders that are empty since their files were deleted."""
+        for folder in sorted(self._emptied, key=lambda path: len(path.parts), reverse=True):
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
+        self._emptied.clear()
 
     def remove(self, below: Sequence[str]) -> None:
         """Delete the listed files that are one of `below`, or lie in one that ends in `/`.
@@ -194,9 +201,9 @@ def enter(path: Path, written: Path) -> None:
     """
     if (found := _owner(path)) is not None:
         folder, name = found
-        folder.settle()
         if name not in folder.hashes and os.path.lexists(path):
             raise RunError(f"{path} is there and hintseg did not write it; move it away or choose another folder")
+        folder.settle()
         folder.add(name, _digest(written))
     elif (root := _folder_around(path)) is not None:
         raise RunError(f"{path.parent} leads out of {root} by a link, to files that are not ours; remove the link")
@@ -223,7 +230,6 @@ def adopt(path: Path) -> None:
     """Enter a file that got its name in another way than `whole_file`: renamed, or written by a library for us."""
     if (found := _owner(path)) is not None and path.is_file():
         folder, name = found
-        folder.settle()
         folder.add(name, _digest(path))
 
 
@@ -286,6 +292,7 @@ def owned(root: Path, kind: Kind, *, alone: bool = True) -> Iterator[OwnedFolder
             try:
                 yield folder
             finally:
+                folder.prune()
                 if not folder.hashes:  # nothing came of it
                     (root / MARK).unlink(missing_ok=True)
 
@@ -335,7 +342,13 @@ def refuse_foreign(root: Path, kind: Kind) -> None:
         raise RunError(f"{root} holds files that hintseg did not write there; choose another --out")
 
 
-_NAMES: dict[Kind, str] = {"run": "a run", "masks": "masks", "photos": "made photos", "study": "a study"}
+_NAMES: dict[Kind, str] = {
+    "run": "a run",
+    "masks": "masks",
+    "photos": "made photos",
+    "labels": "labels",
+    "study": "a study",
+}
 
 
 def refuse_inputs(root: Path, inputs: Iterable[Path]) -> None:

@@ -291,7 +291,7 @@ def _go_on(
             "it afresh with --overwrite"
         )
     _refuse_mended(folder, touched)
-    check_networks(config, [part.key[0] for part in touched])
+    check_networks(config, [part.key[0] for part in touched if part.key[1] == "learn"])
     for part in touched:
         stage = part.key[0]
         if part.rate_only and not (run.path / stage / "model.safetensors").is_file():

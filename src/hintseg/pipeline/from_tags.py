@@ -40,7 +40,7 @@ from hintseg.pipeline.evidence import marks_of
 from hintseg.pipeline.extras import write_extras
 from hintseg.pipeline.maps import choose, cut_maps, record, score, tag_rows, write_class_maps
 from hintseg.pipeline.plan import placed
-from hintseg.pipeline.stages import predict_photos, read_out, train_on_photos
+from hintseg.pipeline.stages import predict_photos, read_out, train_on_photos, write_learned
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import Show
 from hintseg.store.masks import MaskStore, read_label_png
@@ -114,7 +114,7 @@ def segment_from_tags(
 
     def write_tagged(photo: Photo, mask: Bytes, quality: float) -> None:
         if run.background or mask.any():  # without background and tags nothing is known: no mask
-            write(photo, mask, quality)
+            write_learned(store, photo, mask, quality)
 
     predict_photos(method, learned, write_tagged, config, watch, tagged=len(run.classes))
     predict_photos(method, val, write, config, watch)

@@ -45,7 +45,7 @@ from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png, write_mask
 from hintseg.training import machine
 from hintseg.training.watch import Watch
-from hintseg.types import IGNORE, Photo
+from hintseg.types import BACKGROUND, IGNORE, Photo
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -192,7 +192,7 @@ class Rounds:
                 if refiner is not None and len(labels) > 1:
                     scores = sharpen(refiner, scores, image[None])
                 best, quality = strongest_grown(scores[0], photo_size(photo.path))
-                mask = with_spread(labels[best], self.spread(photo))
+                mask = with_spread(labels[best], self.spread(photo), photo.hints.tags or ())
                 yield self._under_person(photo, mask, config), quality
 
         def put(photo: Photo, made: tuple[Bytes, float] | None) -> None:
@@ -248,17 +248,25 @@ def relabel(scores: Tensor, possible: Tensor, unknown: Tensor, *, single: bool) 
     return best.to(torch.uint8).masked_fill(forced, IGNORE)
 
 
-def with_spread(label: Bytes, spread: Evidence | None) -> Bytes:
+def with_spread(label: Bytes, spread: Evidence | None, tags: Collection[int] = ()) -> Bytes:
     """Return labels (H, W) with what was spread from strokes and clicks where it is trusted.
+
+    A class that is tagged and not marked is somewhere outside of what is marked, so of background nothing is sure then.
 
     Example:
         >>> spread = Evidence(np.array([[2, 2, 255]], np.uint8), np.array([[0.9, 0.1, 1]], np.float32))
         >>> with_spread(np.array([[1, 1, 1]], np.uint8), spread).tolist()
         [[2, 1, 1]]
+        >>> spread = Evidence(np.array([[2, 0, 0]], np.uint8), np.ones((1, 3), np.float32))
+        >>> [with_spread(np.array([[1, 1, 1]], np.uint8), spread, tags).tolist() for tags in ({2}, {1, 2})]
+        [[[2, 0, 0]], [[2, 1, 1]]]
     """
     if spread is None or spread.trust is None:
         return label
-    return np.where((spread.trust >= SURE) & (spread.pixels != IGNORE), spread.pixels, label)
+    sure = (spread.trust >= SURE) & (spread.pixels != IGNORE)
+    if frozenset(tags) - spread.classes:
+        sure &= spread.pixels != BACKGROUND
+    return np.where(sure, spread.pixels, label)
 
 
 def with_marks(label: Bytes, trust: Floats, marks: Marked | None) -> tuple[Bytes, Floats]:

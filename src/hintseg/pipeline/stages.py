@@ -20,7 +20,7 @@ from hintseg.data.kept import FeatureDataset
 from hintseg.data.photos import photo_size
 from hintseg.data.transforms import TrainingTransform, reduction
 from hintseg.errors import PhotoError, RunError, join
-from hintseg.files.owned import mended
+from hintseg.files.owned import foreign, mended
 from hintseg.hints.masks import read_taught
 from hintseg.labellers.labeller import Evidence
 from hintseg.methods.attention import AttentionWalk
@@ -164,15 +164,14 @@ def _label_learned(
     """Write the masks of the photos that a segmenter learned from in rounds, as its last one sees them; judge them."""
     judged = {photo.id for photo in val}  # a photo in both splits gets the mask that does not know its tags
     learned = [photo for photo in photos if photo.id not in judged]
-    write = partial(_write_mask, store)
-    rounds.look(method, learned, write, config, watch)
+    rounds.look(method, learned, partial(write_learned, store), config, watch)
     masks = PhotoMasks(run)
     made = [p for p in learned if p.id not in rounds.anew and p.id in masks.photos and p.hints.mask is None]
 
     def copy(photo: Photo) -> None:
         mask = masks.read(photo.id)
         if mask is not None:
-            store.write(photo.id, mask)
+            write_learned(store, photo, mask)
 
     on_threads("masks of other hints", made, copy, watch)
     if machine.rank() != 0:
@@ -191,8 +190,13 @@ def read_out(config: RunConfig) -> str:
 
 
 def _write_mask(store: MaskStore, photo: Photo, mask: Bytes, quality: float) -> None:
+    store.write(photo.id, mask, quality=quality)
+
+
+def write_learned(store: MaskStore, photo: Photo, mask: Bytes, quality: float | None = None) -> None:
+    """Write the mask of a photo that was learned from; one that was mended by hand while the run was stopped stays."""
     path = store.path(photo.id)
-    if not path.is_file() or not mended(path):  # by hand, while the run was stopped
+    if not path.is_file() or foreign(path) or not mended(path):
         store.write(photo.id, mask, quality=quality)
 
 

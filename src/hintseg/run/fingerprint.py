@@ -87,7 +87,8 @@ def parts(config: RunConfig) -> list[Part]:
                 learned |= {"data.click_px": raw["data"]["click_px"]}
             before = f"propose/{settings.method}/"
             files = (before, *(f"propose/{part}" for part in ("instances/", *_MASKS)))
-            made += [Part(learn, learned, read, ("propose/",)), Part((stage, "masks"), late | trust, (learn,), files)]
+            kept = {"segment.trust": trust["segment.trust"] or raw["localize"] is not None}  # see `keeps_trust`
+            made += [Part(learn, learned, read, ("propose/",)), Part((stage, "masks"), late | kept, (learn,), files)]
         elif stage == "segment":
             learned |= {f"data.{key}": raw["data"][key] for key in ("learn_masks", "click_px")}
             made.append(Part(learn, learned, read, ("segment/", "labels/", "trust/")))
