@@ -463,5 +463,6 @@ def test_photos_with_points_and_photos_with_tags_are_each_labelled_by_what_serve
     assert plan == (
         "7 photos teach by points (discs, deeplabv2)",  # one of them shows nothing, as is known
         "1 photos teach by tags (cam, deeplabv2)",
+        "in 6 photos what tags say (cam) counts where the spread of points or scribbles is unsure",
     )
     assert not read_label_png(run.path / "labels" / "p7.png").any()
