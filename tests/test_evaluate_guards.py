@@ -41,6 +41,9 @@ def test_classes_in_another_order_are_compared_by_name(right: Path, tmp_path: Pa
     assert evaluate_folders(other, right, classes=("Ameise", "Biene")).iou["Ameise"] == 1
     (right / "manifest.json").write_text('{"name": "a page"}')
     assert evaluate_folders(other, right).miou == 1, "that is nobody's list of classes"
+    (other / "classes.txt").write_text("bee\n")
+    with pytest.raises(LabelError, match="holds label 254, 0 to 2 or 255 is needed"):
+        evaluate_folders(other, right)
     (other / "classes.txt").write_text("bee\nfly\n")
     with pytest.raises(LabelError, match=r"other ids, and the truth has no 'fly'"):
         evaluate_folders(other, right)

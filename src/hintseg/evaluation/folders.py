@@ -268,6 +268,7 @@ def _by_name(
         )
     ids = np.arange(IGNORE + 1, dtype=np.uint8)
     ids[1 : len(own) + 1] = [true.index(name) + 1 for name in own]
+    ids[len(own) + 1 : IGNORE] = _MOST  # of no class in the list of the masks, so it is refused
     return own, true, ids
 
 
