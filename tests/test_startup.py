@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import hintseg
 from hintseg import __main__ as program
 from hintseg.bench import startup
 from hintseg.cli.watch import Bars
+from hintseg.data.shapes import write_shapes
 from hintseg.errors import ConfigError
 
 
@@ -28,6 +30,19 @@ def loaded(code: str) -> set[str]:
 def test_masks_and_reports_are_written_without_torch() -> None:
     modules = loaded("import hintseg.cli.app, hintseg.pipeline.output, hintseg.reporting, hintseg.evaluation.folders")
     assert "hintseg.pipeline.output" in modules
+    assert not {"torch", "timm", "torchvision", "lightning"} & modules
+
+
+def test_masks_and_report_of_a_run_need_no_torch(tmp_path: Path) -> None:
+    """What is imported while they work counts too: settings of methods would bring their networks."""
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    write_shapes(photos, train=2, val=1, size=32)
+    hintseg.train(photos, run, recipe="boxes", settings=["propose.method=grabcut", "segment=null"])
+    modules = loaded(
+        f"import hintseg; hintseg.masks({str(run)!r}, {str(tmp_path / 'masks')!r}); hintseg.report({str(run)!r})"
+    )
+    assert len(list((tmp_path / "masks" / "png").glob("*.png"))) == 2
+    assert "hintseg.pipeline.photo_masks" in modules
     assert not {"torch", "timm", "torchvision", "lightning"} & modules
 
 

@@ -40,7 +40,7 @@ class PhotoMasks:
     """
 
     def __init__(self, run: RunFolder) -> None:
-        made, review = run.masks_of_photos(), run.config.data.review
+        made, review = run.masks_of_photos(), run.seen.data.review
         if made is None:
             raise RunError(f"{run.path} has no masks yet; `hintseg train ... --out {run.path} --resume` makes them")
         of_tags: tuple[Stage, ...] = ("refine", "localize", *(("segment",) if run.one_stage else ()))
