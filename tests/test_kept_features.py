@@ -159,7 +159,7 @@ def test_where_space_is_short_images_are_trained_on(
     assert "training on images instead; `hintseg cache --limit` gives more space" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["cam", "vwe", "deeplabv2", "segformer_head"])
+@pytest.mark.parametrize("name", ["cam", "vwe", "deeplabv2", "segformer_head", "lgsa"])
 @pytest.mark.parametrize("backbone", [VIT, RESNET], ids=["vit", "resnet"])
 def test_training_on_whole_photos_is_that_on_images(photos: list[Photo], name: str, backbone: dict[str, Any]) -> None:
     """Square photos that fill the crop: the same chance mirrors both, and nothing else differs but float16."""

@@ -27,6 +27,7 @@ class GuidedAttention(Objective):
     name: Literal["guided_attention"] = "guided_attention"
     form: Literal["mse", "mass"] = "mse"
     needs = frozenset({Supervision.MASKS})
+    sees_images = False
 
     def __call__(self, seen: Prediction, targets: Targets, images: Tensor, progress: Progress) -> dict[str, Tensor]:
         """Return ``att``."""

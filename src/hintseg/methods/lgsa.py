@@ -134,6 +134,11 @@ class LgsaDeepLabV2(Segmenter):
             return self.config.objectives
         return (*self.config.objectives, GuidedAttention(weight=self.config.weight, form=self.config.attention_loss))
 
+    @property
+    def reads_features(self) -> bool:
+        """Whether its objectives look at labels alone; attention and walk look at features."""
+        return self.objectives_see_labels_alone
+
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return what the objectives say; the walk begins at `walk_start`."""
         share = self.config.walk_share if progress.fraction >= self.config.walk_start else 0.0
