@@ -189,18 +189,36 @@ def test_trust_of_new_labels_is_kept(data: Path, tmp_path: Path, caplog: pytest.
     assert any("round 1 labelled 8 photos anew" in message for message in caplog.messages)
 
 
-def test_labels_spread_from_clicks_are_made_anew_and_clicks_stay(data: Path, tmp_path: Path) -> None:
+def clicked(data: Path, tmp_path: Path) -> list[str]:
+    """Write clicks on two photos; return settings of a run of the recipe `points` that learns from them."""
     clicks = [("file", "x", "y", "label"), ("photo 2.png", 2, 2, "background")]
     clicks += [(f"photo {number}.png", 18, 22, "red") for number in (2, 4)]
     (tmp_path / "points.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in clicks))
     shutil.copy(data / "classes.txt", tmp_path)
-    own = [
-        f"data.labels=[{tmp_path / 'points.csv'},{data / 'SegmentationClass'}]",
-        "segment.fit.epochs=1",
-        "trainer.pictures=0",
-    ]
+    own = f"data.labels=[{tmp_path / 'points.csv'},{data / 'SegmentationClass'}]"
     settings = [word for word in QUICK if not word.startswith("refine")]
-    run = hintseg.train(data, tmp_path / "run", recipe="points", settings=[*settings, *own])
+    return [*settings, own, "segment.fit.epochs=1", "trainer.pictures=0"]
+
+
+def test_masks_of_a_run_without_a_segmenter_take_the_tags_word_where_clicks_are_unsure(
+    data: Path, tmp_path: Path
+) -> None:
+    settings = [word for word in clicked(data, tmp_path) if not word.startswith("segment")]
+    run = hintseg.train(data, tmp_path / "run", recipe="points", settings=[*settings, "segment=null"])
+    masks = hintseg.masks(run.path, tmp_path / "masks")
+    for name in ("photo 2", "photo 4"):
+        spread, of_tags = (
+            read_label_png(run.path / stage / "masks" / f"{name}.png") for stage in ("propose", "refine")
+        )
+        mask, trust = (read_label_png(path / f"{name}.png") for path in (masks / "png", run.path / "propose/trust"))
+        unsure, sure = trust < 255 * SURE - 1, trust > 255 * SURE + 1
+        assert (spread != of_tags)[unsure].any()
+        assert (mask == of_tags)[unsure].all()
+        assert (mask == spread)[sure].all()
+
+
+def test_labels_spread_from_clicks_are_made_anew_and_clicks_stay(data: Path, tmp_path: Path) -> None:
+    run = hintseg.train(data, tmp_path / "run", recipe="points", settings=clicked(data, tmp_path))
     assert "what tags say (vwe, par)" in " ".join(RunFolder.open(run.path).data.plan)
     assert (run.path / "refine" / "masks" / "photo 2.png").is_file()
     anew = {path.stem: np.array(Image.open(path)) for path in (run.path / "segment/rounds/2/labels").glob("*.png")}

@@ -9,17 +9,14 @@ STAGE/trust/ID.png       grey, 255 = wholly; only with `segment.trust`, and of m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from hintseg.config.run import RunConfig
 from hintseg.data.photos import photo_size
-from hintseg.errors import LabelError, PhotoError
-from hintseg.files.atomic import whole_file
+from hintseg.errors import PhotoError
 from hintseg.files.owned import mended
 from hintseg.hints.marks import Marked, read_marks
 from hintseg.labellers.labeller import Evidence
@@ -27,12 +24,12 @@ from hintseg.methods.segmenter import SegmenterConfig
 from hintseg.run.folder import RunFolder
 from hintseg.run.schema import Stage
 from hintseg.store.instances import read_instances
-from hintseg.store.masks import MaskStore, read_label_png, write_mask
+from hintseg.store.masks import MaskStore, write_mask
+from hintseg.store.trust import read_fitting, read_trust, write_trust
 from hintseg.training.watch import Watch
 from hintseg.types import IGNORE, Photo
 
 Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 SHOWN = 5
 """Photos without a mask that are named."""
@@ -108,7 +105,7 @@ class EvidenceStore:
             objects = read_instances(path)
         path = self.folder / "evidence" / f"{photo.id}.png"
         if path.is_file():
-            said = _fitting(path, pixels)
+            said = read_fitting(path, pixels)
             complete = Evidence(said, None, objects).complete(self.run.background)
             if complete is not None:
                 pixels = np.where((said == IGNORE) & (pixels == complete), np.uint8(IGNORE), pixels)
@@ -127,26 +124,3 @@ class EvidenceStore:
                 f"{self.stage}: {len(without)} photos get no mask and are not judged, as nothing is known of their "
                 f"pixels: {', '.join(without[:SHOWN])}{more}"
             )
-
-
-def write_trust(path: Path, trust: Floats) -> None:
-    """Write trust, (H, W) in 0..1, as a grey PNG of 0..255, whole or not at all."""
-    with whole_file(path) as file:
-        Image.fromarray((trust * 255).round().astype(np.uint8)).save(file, "PNG")
-
-
-def read_trust(path: Path, labels: Bytes) -> Floats | None:
-    """Read trust in labels (H, W), (H, W) float32 in 0..1; None where there is no file: wholly.
-
-    Raises:
-        LabelError: The file is broken, or of another size than the labels.
-    """
-    return np.divide(_fitting(path, labels), 255, dtype=np.float32) if path.is_file() else None
-
-
-def _fitting(path: Path, labels: Bytes) -> Bytes:
-    """Read a PNG of the size of labels."""
-    values = read_label_png(path)
-    if values.shape != labels.shape:
-        raise LabelError(f"{path} is {values.shape} pixels and its mask {labels.shape}; make the stage again")
-    return values

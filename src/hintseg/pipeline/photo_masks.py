@@ -16,6 +16,7 @@ from hintseg.run.folder import RunFolder
 from hintseg.run.schema import PhotoRow, Stage
 from hintseg.store.instances import Instances, read_instances
 from hintseg.store.masks import MaskStore, read_label_png
+from hintseg.store.trust import read_trust
 from hintseg.types import IGNORE
 
 Bytes = npt.NDArray[np.uint8]
@@ -91,10 +92,14 @@ class PhotoMasks:
         marks, tags = (None if s is None or row.id not in s else s.read(row.id) for s in stores)
         path = self.run.path / "propose" / "instances" / f"{row.id}.npz"
         known: Instances | None = read_instances(path) if marks is not None and path.is_file() else None
-        by_marks = None if marks is None else Evidence(marks, None, known)
+        trust = None  # where marks are unsure the tags' labels stand, as in what the segmenter learns from
+        if marks is not None and self.by_marks is not None and not mended(self.by_marks.path(row.id)):
+            trust = read_trust(self.run.path / "propose" / "trust" / f"{row.id}.png", marks)
+        by_marks = None if marks is None else Evidence(marks, trust, known)
         # Without masks of tags a class that was not marked has no place: the masks of marks stand alone.
-        found = by_marks if tags is None else combine(row.tags, by_marks, Evidence(tags))
-        return None if found is None else found.complete(self.run.background)  # a person may have mended in some 255
+        by_tags, background = None if tags is None else Evidence(tags), self.run.background
+        found = by_marks if by_tags is None else combine(row.tags, by_marks, by_tags, background=background)
+        return None if found is None else found.complete(background)  # a person may have mended in some 255
 
     def _under_marks(self, row: PhotoRow, mask: Bytes) -> Bytes:
         """Return a mask in which what the segmenter learned from wins, where a person said single pixels of that."""

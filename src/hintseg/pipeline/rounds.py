@@ -36,13 +36,14 @@ from hintseg.labellers.labeller import Evidence
 from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.methods.method import Method
 from hintseg.pipeline.each_photo import each_photo
-from hintseg.pipeline.evidence import marks_of, read_trust, teaches_trust, write_trust
+from hintseg.pipeline.evidence import marks_of, teaches_trust
 from hintseg.pipeline.kept import images_of, keep_to_look
 from hintseg.pipeline.plan import SURE, of_person, overruled
 from hintseg.pipeline.sharpen import sharpen
 from hintseg.pipeline.tiles import strongest_grown
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png, write_mask
+from hintseg.store.trust import read_trust, write_trust
 from hintseg.training import machine
 from hintseg.training.watch import Watch
 from hintseg.types import BACKGROUND, IGNORE, Photo

@@ -30,7 +30,7 @@ from hintseg.methods.refiner import Refiner, RefinerConfig
 from hintseg.methods.segmenter import SegmenterConfig
 from hintseg.methods.taught import with_teacher
 from hintseg.pipeline.each_photo import each_photo, on_threads
-from hintseg.pipeline.evidence import EvidenceStore, keeps_trust, marks_of, read_trust, teaches_trust, write_trust
+from hintseg.pipeline.evidence import EvidenceStore, keeps_trust, marks_of, teaches_trust
 from hintseg.pipeline.extras import write_pictures_of
 from hintseg.pipeline.kept import keep
 from hintseg.pipeline.learn import learn
@@ -65,6 +65,7 @@ from hintseg.run.folder import RunFolder
 from hintseg.run.schema import MetricRow, Stage
 from hintseg.store.maps import read_maps, write_maps
 from hintseg.store.masks import MaskStore, read_label_png, write_mask
+from hintseg.store.trust import read_trust, write_trust
 from hintseg.training import machine
 from hintseg.training.watch import Watch
 from hintseg.types import Photo, Supervision
