@@ -101,3 +101,27 @@ def test_a_run_that_goes_on_keeps_its_recipe(tmp_path: Path) -> None:
     hintseg.train(tmp_path / "shapes", tmp_path / "run", labels=labels, settings=words, resume=True, watch=again)
     assert not any(line.startswith("recipe:") for line in again.lines)
     assert recipe_of(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("splits", "settings", "taught", "judged"),
+    [
+        ({"train_aug": "ab", "val": "cd"}, [], "ab", "cd"),
+        ({"val": "c", "test": "d"}, [], "ab", "c"),
+        ({"trainval": "abc", "held": "c"}, ["data.val=held"], "abd", "c"),
+        ({"train": "abc", "val": "cd"}, [], "abc", "cd"),
+        ({"train_aug": "ab", "val": "cd"}, ["data.train=all"], "abcd", "cd"),
+        ({"val": "abcd"}, [], "abcd", "abcd"),
+    ],
+)
+def test_without_a_list_to_learn_from_what_judges_does_not_teach(
+    splits: dict[str, str], settings: list[str], taught: str, judged: str
+) -> None:
+    photos = tuple(Photo(name, Path(f"{name}.jpg"), TAGS, MASK) for name in "abcd")
+    data = HintSet("made", ("cat",), photos, {name: tuple(ids) for name, ids in splits.items()})
+    plan = make_plan(data, config(*settings))
+    assert ["".join(photo.id for photo in split) for split in (plan.train, plan.val)] == [taught, judged]
+    both = sorted({*taught} & {*judged})
+    said = [sentence for sentence in plan.sentences if "both teach and are judged" in sentence]
+    assert len(said) == bool(both)
+    assert not both or said[0].startswith(f"{len(both)} photos both teach and are judged")

@@ -292,6 +292,17 @@ class HintSet:
     notes: tuple[str, ...] = ()
     closed: bool = True
 
+    @property
+    def training(self) -> frozenset[str]:
+        """Ids of the photos that teach if nobody says which: ``train``; without it all but ``val`` and ``test``.
+
+        Where those are all there are, all teach.
+        """
+        if "train" in self.splits:
+            return frozenset(self.splits["train"])
+        everything = frozenset(photo.id for photo in self.photos)
+        return everything.difference(*(self.splits.get(name, ()) for name in ("val", "test"))) or everything
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:

@@ -55,8 +55,8 @@ class BackboneConfig(Settings):
             Transformer has layer norms: `norm` keeps their factors and offsets and is what `auto` becomes with learned
             weights.
         keep: Whether, with `freeze=all`, the features of a photo and of its mirror image are worked out once, kept on
-            disk (`hintseg cache`) and trained on by `cam`, `vwe`, `deeplabv2` and `segformer_head`. Crops are then cut
-            out of them, and `fit.scale` and `fit.jitter` have no effect; false trains on images.
+            disk (`hintseg cache`) and trained on by `cam`, `vwe`, `deeplabv2`, `segformer_head` and `lgsa`. Crops are
+            then cut out of them, and `fit.scale` and `fit.jitter` have no effect; false trains on images.
     """
 
     name: str = "resnet50"
@@ -196,8 +196,8 @@ class DataConfig(Settings):
         labels: Label file or folder, where it is not found below `path` by itself; or several, which are put together.
         format: A format name (`hintseg list formats`) or `auto`.
         train: Name of the split to learn from; photos without any hint are left out, unless an objective of the
-            segmenter learns from those (`consistency`). `auto`: `train` where the data has such a list, `all` photos
-            otherwise.
+            segmenter learns from those (`consistency`). `auto`: `train` where the data has such a list, else all
+            photos but those of `val` and `test`; `all`: every photo.
         val: Name of the split to evaluate on; `auto`: `val` where the data has such a list and truth.
         background: Whether pixels may belong to no class: `none` for data in which every pixel has one.
         learn_masks: Whose true masks may be learned from: `all`, the name of a split, or a file with the id of a photo

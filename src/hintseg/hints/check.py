@@ -144,7 +144,7 @@ def check(hint_set: HintSet, *, workers: int = 2, most: int | None = None) -> Ch
         looks[::every] = pool.map(lambda photo: _look(photo, n_classes), opened)
     matrix = tag_matrix(hint_set.photos, n_classes)
     together = matrix.T @ matrix
-    train = set(hint_set.splits.get("train", (photo.id for photo in hint_set.photos)))
+    train = hint_set.training
     learned = tag_matrix([photo for photo in hint_set.photos if photo.id in train], n_classes)
     counts = matrix.sum(axis=1)
     with_any = max(int((counts > 0).sum()), 1)

@@ -69,12 +69,15 @@ def make_plan(hint_set: HintSet, config: RunConfig) -> Plan:
         return set(hint_set.splits[name])
 
     learn, judge = config.data.train, config.data.val
-    if learn == "auto":
-        learn = "train" if "train" in hint_set.splits else "all"
     if judge == "auto":
         judge = "val" if "val" in hint_set.splits else ""
-    training = named(learn, "train")
     validation = named(judge, "val") if judge else set()
+    if learn != "auto":
+        training = named(learn, "train")
+    elif "train" in hint_set.splits:
+        training = set(hint_set.training)
+    else:
+        training = set(hint_set.training) - validation or set(hint_set.training)
     photos = with_taught_masks(hint_set, config)
     judged = validation if config.segment is not None else set()  # only a segmenter is judged on new photos
     usable = [photo for photo in photos if photo.id in training]

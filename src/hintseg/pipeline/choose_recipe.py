@@ -38,8 +38,8 @@ def choose_recipe(hint_set: HintSet, config: RunConfig) -> tuple[str, str]:
     Raises:
         LabelError: `data.learn_masks` names what is not there.
     """
-    split = "train" if config.data.train == AUTO else config.data.train
-    training = set(hint_set.splits.get(split, (photo.id for photo in hint_set.photos)))
+    split = config.data.train
+    training = hint_set.training if split == AUTO else set(hint_set.splits.get(split, (p.id for p in hint_set.photos)))
     kinds = [_best(photo) for photo in with_taught_masks(hint_set, config) if photo.id in training]
     counts = Counter(kind for kind in kinds if kind is not None)
     found = [kind for kind in OF_KIND if counts[kind]] or [Supervision.TAGS]

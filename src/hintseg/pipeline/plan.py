@@ -220,6 +220,12 @@ def sentences(
             f"nothing teaches {names}: photos show it, but none of those that teach says where; mark it in some, or "
             "choose a recipe that learns from tags"
         )
+    both = [photo.id for photo in usable if photo.id in by and photo.id in judged and photo.truth is not None]
+    if both:
+        said.append(
+            f"{len(both)} photos both teach and are judged ({join(both, 3)}): scores on them will be too good; take "
+            "them out of data.train or data.val"
+        )
     blind = sum(photo.id in judged and photo.truth is None for photo in photos)
     if blind:
         said.append(f"{blind} validation photos left out: they have no true mask to judge by")

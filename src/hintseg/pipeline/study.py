@@ -194,13 +194,13 @@ def _parts(kinds: Sequence[str]) -> list[str]:
 
 
 def _split(hint_set: HintSet) -> tuple[list[Photo], list[Photo]]:
-    names = hint_set.splits
-    val = {photo.id for photo in hint_set.photos if photo.truth is not None} & set(names.get("val", ()))
-    if not val:
+    val = {photo.id for photo in hint_set.photos if photo.truth is not None} & set(hint_set.splits.get("val", ()))
+    train = hint_set.training - val
+    if not val or not train:
         raise LabelError(
-            "a study judges on photos it did not learn from: the data needs a split 'val' whose photos have full masks"
+            "a study judges on photos it did not learn from: the data needs a split 'val' whose photos have full "
+            "masks, and other photos to learn from"
         )
-    train = set(names.get("train", ())) or {photo.id for photo in hint_set.photos} - val
     photos = hint_set.photos
     return [one for one in photos if one.id in train], [one for one in photos if one.id in val]
 
