@@ -154,6 +154,29 @@ def test_colours_with_a_table_are_scored(right: Path, tmp_path: Path) -> None:
     assert (other.iou["ant"], other.iou["bee"]) == (0, 0), "the class list says which id is which"
 
 
+def test_a_table_of_colours_is_a_list_of_classes_too(right: Path, tmp_path: Path) -> None:
+    """Each side's own list says its ids: that of names here, that of colours there, in other orders."""
+    (right / "classes.txt").write_text("background\nant\nbee\n")
+    colours = folder(tmp_path / "data" / "SegmentationClass", coloured)
+    (tmp_path / "data" / "labelmap.txt").write_text("background:0,0,0::\nbee:0,0,200::\nant:200,0,0::\n")
+    for masks, truth in ((right, colours), (colours, right)):
+        found = evaluate_folders(masks, truth)
+        assert found.iou == {"background": 1, "ant": 1, "bee": 1}
+        assert "compared by name" in found.protocol
+
+
+def test_lists_that_contradict_each_other_are_refused(right: Path, tmp_path: Path) -> None:
+    other = folder(tmp_path / "masks", mask_of)
+    (right / "classes.txt").write_text("ant\nbee\n")
+    (other / "classes.txt").write_text("ant\nfly\n")
+    with pytest.raises(LabelError, match=r"other ids, and the truth has no 'fly'"):
+        evaluate_folders(other, right)
+    for one in (right, other):
+        (one / "classes.txt").write_text("ant\n")
+    with pytest.raises(LabelError, match="holds label 2, 0 to 1 or 255 is needed"):
+        evaluate_folders(other, right)
+
+
 def test_one_class_in_black_and_white(tmp_path: Path) -> None:
     both = folder(tmp_path / "one", lambda label: mask_of(label) > 0)
     assert evaluate_folders(both, both, classes=["ant"]).iou == {"background": 1, "ant": 1}

@@ -118,11 +118,15 @@ def evaluate_folders(
     if classes is None and (masks / "manifest.json").is_file():
         store = MaskStore.load(masks)
         classes, background = store.classes, store.background if background is None else background
-    own, true, ids_by_name = _by_name(masks, truth, background is not False)
+    problems = Problems()
+    own, true = (
+        _order(folder, background is not False) or _coloured(files, folder, classes if named else None, problems)
+        for folder, files in ((masks, found), (truth, truths))
+    )
+    ids_by_name = _by_name(own, true, masks, truth)
     if ids_by_name is not None and not named:
         classes = true
-    problems = Problems()
-    classes = classes or _named(truths, truth, problems) or _named(found, masks, problems)
+    classes = classes or max(true, own, key=len) or None
     true_files = with_colours({id: MaskFile(truths[id]) for id in ids}, truth, tuple(classes or ()), {}, problems)
     mask_files = {id: MaskFile(found[id]) for id in ids if found[id].suffix.lower() != ".npz"}
     mask_files = with_colours(mask_files, masks, own if ids_by_name is not None else tuple(classes or ()), {}, problems)
@@ -243,24 +247,23 @@ class _Files:
         return f"Values found: {'; '.join(sides)}."
 
 
-def _named(files: Mapping[str, Path], folder: Path, problems: Problems) -> tuple[str, ...] | None:
-    """Return the classes of the table of colours of a folder of masks, where there is one."""
+def _coloured(
+    files: Mapping[str, Path], folder: Path, given: Sequence[str] | None, problems: Problems
+) -> tuple[str, ...]:
+    """Return the classes of a folder of coloured masks in the order of their ids: the given ones, or its table's."""
     places = (place for file in files.values() for place in (file.parent, file.parent.parent))
     table = find_colours([*dict.fromkeys(places), folder], {}, problems)
-    return None if table is None else table.classes
+    return () if table is None else tuple(given or table.classes)
 
 
-def _by_name(
-    masks: Path, truth: Path, background: bool
-) -> tuple[tuple[str, ...], tuple[str, ...], npt.NDArray[np.uint8] | None]:
-    """Return the classes of both, and the truth's id for each id of the masks, (256,); None where they are the same.
+def _by_name(own: tuple[str, ...], true: tuple[str, ...], masks: Path, truth: Path) -> npt.NDArray[np.uint8] | None:
+    """Return the truth's id for each id of the masks, (256,); None where they are the same.
 
     Raises:
         LabelError: A class has another id in the truth, and the truth has not all classes of the masks.
     """
-    own, true = _order(masks, background), _order(truth, background)
-    if all(true.index(name) == place for place, name in enumerate(own) if name in true):
-        return own, true, None
+    if all(name == other for name, other in zip(own, true, strict=False)):
+        return None
     if unknown := sorted(set(own) - set(true)):
         raise LabelError(
             f"the classes of {masks} ({join(list(own), 8)}) and of {truth} ({join(list(true), 8)}) have other ids, and "
@@ -269,7 +272,7 @@ def _by_name(
     ids = np.arange(IGNORE + 1, dtype=np.uint8)
     ids[1 : len(own) + 1] = [true.index(name) + 1 for name in own]
     ids[len(own) + 1 : IGNORE] = _MOST  # of no class in the list of the masks, so it is refused
-    return own, true, ids
+    return ids
 
 
 def _order(folder: Path, background: bool) -> tuple[str, ...]:
