@@ -121,6 +121,22 @@ def test_truth_of_two_files_must_be_the_same_pixels(folder: Path) -> None:
     assert set(np.unique(mask)) == {0, 1}, "an image that counts the classes otherwise gives the merged ids"
 
 
+def test_a_full_mask_that_does_not_know_a_class_of_the_photo_is_none(folder: Path) -> None:
+    """Outlines of cats alone would make the dog background."""
+    images = [{"id": k, "file_name": f"{name}.png", "width": 20, "height": 10} for k, name in enumerate("abc")]
+    outline = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 5, 5], "segmentation": [[1, 1, 6, 1, 6, 6]]}
+    cats = {"images": images, "annotations": [outline], "categories": [{"id": 1, "name": "cat"}]}
+    (folder / "cats.json").write_text(json.dumps(cats))
+    (folder / "dogs.csv").write_text("file,x0,y0,x1,y1,label\na.png,9,1,19,9,dog\nb.png,2,1,9,9,dog\n")
+    alone = {photo.id: photo.truth is not None for photo in merged(folder, "cats.json").photos}
+    assert alone == {"a": True, "b": True, "c": True, "d": False}
+    both = merged(folder, "cats.json", "dogs.csv")
+    assert {photo.id: photo.truth is not None for photo in both.photos} == alone | {"a": False, "b": False}
+    assert [photo.hints.tags and set(photo.hints.tags) for photo in both.photos][:2] == [{1, 2}, {2}]
+    (note,) = (note for note in both.notes if "left out" in note)
+    assert note.startswith("the full masks of 2 photos in cats.json are left out: it does not list 'dog'")
+
+
 def test_scribbles_are_read_by_their_own_class_list_and_value(folder: Path) -> None:
     (folder / "strokes").mkdir()
     (folder / "strokes" / "classes.txt").write_text("dog\ncat\n")

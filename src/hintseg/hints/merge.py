@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from hintseg.types import IGNORE, FullMask, Hints, HintSet, Mark, MaskFile, Phot
 def merge(parts: Sequence[tuple[str, HintSet]]) -> HintSet:
     """Put together what several label files say of the same photos.
 
-    Classes are united by name, those of the first file first; photos by id; a mark that two files have counts once.
+    Classes are united by name, those of the first file first; photos by id; a mark that two files have counts once. A
+    full mask out of a file that does not list a class which another file says the photo shows is not full: it is left
+    out, with a note.
 
     Args:
         parts: Name of the file, for messages, and what it says; at least one. All of the same folder of photos.
@@ -51,32 +54,40 @@ def merge(parts: Sequence[tuple[str, HintSet]]) -> HintSet:
             said.setdefault(photo.id, []).append((name, photo))
         for split, members in part.splits.items():
             splits.setdefault(split, set()).update(members)
-    photos = []
+    photos, partial = [], Counter[tuple[str, int]]()
     for id in sorted(said):
-        gathered = _Gathered(said[id][0][1], classes)
+        gathered = _Gathered(said[id][0][1], classes, {name: frozenset(own[1:]) for name, own in ids.items()})
         for name, photo in said[id]:
             gathered.add(name, _renumbered(photo, ids[name]), problems)
         photos.append(gathered.merged())
+        partial.update(gathered.partial)
     _check_paths(photos, names, problems)
     problems.raise_all()
-    notes = tuple(dict.fromkeys(note for _, part in parts for note in part.notes))
+    notes = dict.fromkeys(note for _, part in parts for note in part.notes)
+    for (name, label), count in partial.items():
+        notes[
+            f"the full masks of {count} photos in {name} are left out: it does not list '{classes[label - 1]}', which "
+            f"other files say these photos show; what {name} marks in them stays"
+        ] = None
     return HintSet(
         first.name,
         classes,
         tuple(photos),
         {split: tuple(sorted(members)) for split, members in splits.items()},
         first.background,
-        notes,
+        tuple(notes),
         all(part.closed for _, part in parts),
     )
 
 
 @dataclass(slots=True)
 class _Gathered:
-    """What was said of one photo so far, and which file said it."""
+    """What was said of one photo so far, and which file said it; `listed`: the classes of each file."""
 
     photo: Photo
     classes: tuple[str, ...]
+    listed: Mapping[str, frozenset[int]]
+    partial: set[tuple[str, int]] = field(default_factory=set)
     tags: list[tuple[str, Tags]] = field(default_factory=list)
     tagged: bool = False
     marks: dict[tuple[int, Shape], Mark[Shape]] = field(default_factory=dict)
@@ -105,9 +116,17 @@ class _Gathered:
             Tags(present, said) if self.tagged else None,
             tuple(self.marks.values()),
             self.scribbles and self.scribbles[1],
-            self.mask and self.mask[1],
+            self._whole(self.mask, present),
         )
-        return replace(self.photo, hints=hints, truth=self.truth and self.truth[1])
+        return replace(self.photo, hints=hints, truth=self._whole(self.truth, present))
+
+    def _whole(self, mask: tuple[str, FullMask] | None, present: frozenset[int]) -> FullMask | None:
+        """Return a full mask whose file knows all classes that the photo shows."""
+        if mask is None:
+            return None
+        unlisted = present - self.listed[mask[0]]
+        self.partial |= {(mask[0], label) for label in unlisted}
+        return None if unlisted else mask[1]
 
     def _tag(self, name: str, hints: Hints, problems: Problems) -> None:
         """Add what is said of the classes; a mark says that its class is there."""
