@@ -6,6 +6,7 @@ drawn out of its masks.
 
 from __future__ import annotations
 
+import json
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from benchmarks import results
 from benchmarks.results import Result
 from hintseg.pipeline.study import study
+from hintseg.reporting.figures import cost_curves
 
 NAME = "hints"
 
@@ -28,6 +30,9 @@ DATA: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "acdc-scribbles": (("Scribbles",), ("data.unlabelled=255",)),
 }
 """Label files and settings of each set; no files: those that are found."""
+
+PICTURED = "voc12-animals"
+"""The set whose hours and mIoU the README shows."""
 
 _NETWORK = (
     "backbone.name=deit_tiny_patch16_224",
@@ -135,6 +140,32 @@ def markdown(found: Sequence[Result]) -> str:
         heads = [name, "runs", "hours of labelling", "segmentation", "share of masks"]
         parts.append(results.grid(heads, rows))
     return "\n\n".join([*parts, results.source(found), results.commands(one.command for one in found)])
+
+
+def points(found: Sequence[Result]) -> dict[str, list[tuple[float, float]]]:
+    """Return hours and mIoU of each kind on the set of the README's picture, means over seeds, fewest hours first."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in sorted({one.row for one in found if one.data == PICTURED}, key=_place):
+        hours, miou = (
+            statistics.mean(one.value for one in found if (one.data, one.row, one.column) == (PICTURED, row, column))
+            for column in ("hours", "segmentation")
+        )
+        curves.setdefault(row.partition(", ")[0], []).append((round(hours, 3), round(miou, 4)))
+    return curves
+
+
+def picture(found: Sequence[Result]) -> bytes:
+    """Draw them, an SVG file; `said_in` reads what it shows."""
+    caption = (
+        f"{PICTURED}: shares of the training photos, or all; a frozen DeiT tiny and one light head; up to three runs. "
+        "Seconds that a hint takes as in `hintseg study`."
+    )
+    return cost_curves(points(found), caption) + f"<!-- {json.dumps(points(found))} -->\n".encode()
+
+
+def said_in(picture: bytes) -> str:
+    """Return the points that a picture says it shows."""
+    return picture.decode().rpartition("<!-- ")[2].partition(" -->")[0]
 
 
 def _place(row: str) -> tuple[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,13 @@ DOCS = Path(__file__).parent.parent / "docs"
 _OTHERS = {module.NAME: module.markdown for module in (hints, one_photo, person, review_order, sizes)}
 """Tables that are made by a module of their own."""
 
+PICTURE = "images/costs.svg"
+
 _PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def render(*, check: bool = False, docs: Path = DOCS, folder: Path = results.FOLDER) -> list[str]:
-    """Write every table of the docs; return the pages that were not what the results say.
+    """Write every table of the docs and the picture of what hints cost; return what was not as the results say.
 
     Args:
         check: Whether nothing is written.
@@ -38,6 +41,11 @@ def render(*, check: bool = False, docs: Path = DOCS, folder: Path = results.FOL
             changed.append(page.relative_to(docs.parent).as_posix())
             if not check:
                 page.write_text(after, encoding="utf-8")
+    found, file = results.read(hints.NAME, folder), docs / PICTURE
+    if file.is_file() and hints.said_in(file.read_bytes()) != json.dumps(hints.points(found)):
+        changed.append(file.relative_to(docs.parent).as_posix())
+        if not check:
+            file.write_bytes(hints.picture(found))
     return changed
 
 

@@ -231,5 +231,23 @@ def test_hints_are_studied_once_and_held_against_masks(tmp_path: Path, monkeypat
         hints.run_hints(**asked, kinds=["touch"], folder=tmp_path)
 
 
+def test_the_picture_of_costs_is_drawn_from_the_results(tmp_path: Path) -> None:
+    def cell(row: str, column: str, value: float, seed: int) -> results.Result:
+        return results.measured(hints.NAME, row, column, value, data=hints.PICTURED, seed=seed, metric="", command="")
+
+    found = [cell("tags, 100 %", "segmentation", value, seed) for seed, value in enumerate((0.2, 0.4))]
+    found += [cell("tags, 100 %", "hours", 2.0, seed) for seed in (0, 1)]
+    found += [cell("tags, 10 %", "segmentation", 0.1, 0), cell("tags, 10 %", "hours", 0.5, 0)]
+    results.write(hints.NAME, found, tmp_path)
+    assert hints.points(found) == {"tags": [(0.5, 0.1), (2.0, 0.3)]}
+    file = tmp_path / render.PICTURE
+    file.parent.mkdir()
+    file.write_bytes(hints.picture(found[:-2]))
+    name = f"{tmp_path.name}/{render.PICTURE}"
+    assert render.render(check=True, docs=tmp_path, folder=tmp_path) == [name]
+    assert render.render(docs=tmp_path, folder=tmp_path) == [name]
+    assert render.render(check=True, docs=tmp_path, folder=tmp_path) == []
+
+
 def test_the_docs_of_this_project_are_what_its_results_say() -> None:
     assert render.render(check=True) == []
