@@ -25,6 +25,7 @@ from hintseg.reviewing.schema import Action
 from hintseg.reviewing.storage import Review
 from hintseg.run.folder import RunFolder
 from hintseg.store.masks import read_label_png, write_mask
+from hintseg.training.watch import Watch
 from hintseg.training.weights import load_weights
 from hintseg.types import Hints, Photo, Tags
 from made import rand
@@ -266,10 +267,10 @@ def test_training_again_goes_on_from_the_last_labels_and_what_a_person_painted_s
 
 def test_labels_of_another_photo_or_of_an_absent_class_are_not_gone_on_from(run: hintseg.Run, tmp_path: Path) -> None:
     config = RunFolder.open(run.path).config.model_copy(update={"start": run.path})
-    of_photo = last_labels(RunFolder.open(run.path), config)
+    of_photo = last_labels(RunFolder.open(run.path), config, Watch())
     (path,) = (path for path in of_photo if path.stem == "photo 3")
-    assert len(of_photo) == 8
-    assert last_labels(RunFolder.open(run.path), config.model_copy(update={"start": None})) == {}
+    assert len(of_photo) == 7, "one cannot be read"
+    assert last_labels(RunFolder.open(run.path), config.model_copy(update={"start": None}), Watch()) == {}
     label = read_label_png(of_photo[path])
     found = Evidence(np.full(label.shape, 9, np.uint8))
     known = Photo("photo 3", path, Hints(Tags.complete({1, 2}, 2)))
@@ -279,6 +280,37 @@ def test_labels_of_another_photo_or_of_an_absent_class_are_not_gone_on_from(run:
     assert as_before(of_photo.get(tmp_path / "photo 3.png"), known, found, None) is found
     other = Evidence(np.zeros((3, 4), np.uint8))
     assert as_before(of_photo[path], known, other, None) is other
-    newer = Path(shutil.copy(path, tmp_path))
-    os.utime(newer, (2**32, 2**32))
-    assert as_before(of_photo[path], Photo("photo 3", newer, known.hints), found, None) is found
+
+
+def test_a_photo_that_was_replaced_is_told_by_its_size_and_labelled_afresh(
+    run: hintseg.Run, data: Path, tmp_path: Path
+) -> None:
+    """Data that was copied or unpacked anew has other times, and is the same."""
+
+    class Lines(Watch):
+        said: list[str]
+
+        def line(self, text: str) -> None:
+            self.said.append(text)
+
+    def last() -> set[str]:
+        watch.said = []
+        return {path.stem for path in last_labels(RunFolder(before), config, watch)}
+
+    before, photos, watch = shutil.copytree(run.path, tmp_path / "before"), tmp_path / "photos", Lines()
+    shutil.copytree(data / "JPEGImages", photos)
+    rows = json.loads((before / "photos.json").read_text())
+    rows = [row | {"path": str(photos / Path(row["path"]).name)} for row in rows]
+    (before / "photos.json").write_text(json.dumps(rows))
+    for photo in photos.iterdir():
+        os.utime(photo, (2**32, 2**32))
+    config = RunFolder(before).config.model_copy(update={"start": before})
+    every = last()
+    assert len(every) == 7, "one cannot be read"
+    assert watch.said == []
+    Image.new("RGB", (72, 56)).save(photos / "photo 3.png")
+    assert last() == every - {"photo 3"}
+    assert watch.said == [f"segment: 1 photos were replaced since {before} and are labelled afresh"]
+    (before / "photos.json").write_text(json.dumps([row | {"bytes": None} for row in rows]))
+    assert last() == set(), "of an older run times are all that is known"
+    assert watch.said == [f"segment: 7 photos were replaced since {before} and are labelled afresh"]

@@ -252,8 +252,16 @@ def _write_beginning(
 
 def _write_photos(run: RunFolder, plan: Plan, photos: list[dict[str, Any]]) -> None:
     """Write the photos; what labels each is beside what the labels say, whose hash is compared."""
-    by = {photo.id: {"by": kinds_by(photo.hints, plan.by[photo.id])} for photo in plan.train}
-    write_json(run.path / "photos.json", [row | (by[row["id"]] if row["split"] == "train" else {}) for row in photos])
+    more = {photo.id: {"by": kinds_by(photo.hints, plan.by[photo.id]), "bytes": _size(photo)} for photo in plan.train}
+    write_json(run.path / "photos.json", [row | (more[row["id"]] if row["split"] == "train" else {}) for row in photos])
+
+
+def _size(photo: Photo) -> int | None:
+    """Return the size of a photo's file, by which another one in its place is known; None if it cannot be had."""
+    try:
+        return photo.path.stat().st_size
+    except OSError:
+        return None  # said where it is read
 
 
 def _write_config(run: RunFolder, config: RunConfig) -> None:

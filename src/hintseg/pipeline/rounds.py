@@ -42,6 +42,7 @@ from hintseg.pipeline.plan import SURE, of_person, overruled
 from hintseg.pipeline.sharpen import sharpen
 from hintseg.pipeline.tiles import strongest_grown
 from hintseg.run.folder import RunFolder
+from hintseg.run.schema import PhotoRow
 from hintseg.store.masks import read_label_png, write_mask
 from hintseg.store.trust import read_trust, write_trust
 from hintseg.training import machine
@@ -280,34 +281,45 @@ def with_marks(label: Bytes, trust: Floats, marks: Marked | None) -> tuple[Bytes
     return label, np.where(said, own, trust)
 
 
-def last_labels(run: RunFolder, config: RunConfig) -> dict[Path, Path]:
+def last_labels(run: RunFolder, config: RunConfig, watch: Watch) -> dict[Path, Path]:
     """Return, by photo, the labels that the last round of the run made that this one starts from; of none if none.
 
-    A run of other classes has none that fit.
+    A run of other classes has none that fit, and a photo that was replaced since none of its own.
     """
     before = None if config.start is None else RunFolder.open(config.start)
     if before is None or (before.classes, before.background) != (run.classes, run.background):
         return {}
     folders = before.stage("segment").glob("rounds/*/labels")
     last = max(folders, key=lambda folder: int(folder.parent.name), default=None)
-    return {} if last is None else {row.path: last / f"{row.id}.png" for row in before.photos if row.split == "train"}
+    if last is None:
+        return {}
+    rows = [row for row in before.photos if row.split == "train"]
+    rows = [row for row in rows if (last / f"{row.id}.png").is_file() and row.path.is_file()]
+    same = {row.path: last / f"{row.id}.png" for row in rows if not _replaced(row, last / f"{row.id}.png")}
+    if replaced := len(rows) - len(same):
+        watch.line(f"segment: {replaced} photos were replaced since {before.path} and are labelled afresh")
+    return same
+
+
+def _replaced(row: PhotoRow, label: Path) -> bool:
+    """Return whether a photo is another one than that which was labelled; times tell only where no size was kept."""
+    now = row.path.stat()
+    return now.st_mtime > label.stat().st_mtime if row.bytes is None else now.st_size != row.bytes
 
 
 def as_before(path: Path | None, photo: Photo, found: Evidence, marks: Marked | None) -> Evidence:
     """Return what the last round learned of a photo, which is better than what the stages before it made.
 
     Args:
-        path: Those labels, of `last_labels`.
+        path: Those labels, of `last_labels`; None: it has none.
         photo: The photo.
-        found: What the stages before made, and what is returned where there are none, or the photo was changed since.
+        found: What the stages before made, and what is returned where there are none, or of another size.
         marks: What its strokes and clicks say, which stays.
 
     Returns:
         The labels; 255 where they show a class that is known to be absent by now.
     """
-    if path is None or not path.is_file() or photo.path.stat().st_mtime > path.stat().st_mtime:  # another photo by now
-        return found
-    if (label := read_label_png(path)).shape != found.pixels.shape:
+    if path is None or (label := read_label_png(path)).shape != found.pixels.shape:
         return found
     trust = read_trust(path.parent.with_name("trust") / path.name, label)
     if photo.hints.tags is not None:

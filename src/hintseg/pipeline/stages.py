@@ -236,7 +236,7 @@ def _labels_to_learn(run: RunFolder, config: RunConfig, photos: Sequence[Photo],
         made_of = [store for store in stores if store is not None and store.done(photo)]
         return bool(made_of) and not any(mended(store.masks.path(photo.id)) for store in made_of)
 
-    last = last_labels(run, config)
+    last = last_labels(run, config, watch)
 
     def write(photo: Photo) -> None:
         said = read_taught(photo, n_classes=len(run.classes), background=run.background)

@@ -159,6 +159,7 @@ class PhotoRow(Facts):
         scribbles: The file of its strokes.
         truth: Whether its true mask is known.
         by: The kinds of hints that label it for the segmenter; none of a photo that judges.
+        bytes: Size of the file, of a photo that teaches; None in runs of before 2026-11-28.
     """
 
     id: str
@@ -170,6 +171,7 @@ class PhotoRow(Facts):
     scribbles: str | None
     truth: bool
     by: tuple[str, ...] = ()
+    bytes: Annotated[int, Field(ge=0)] | None = None
 
 
 class MetricRow(Facts):
