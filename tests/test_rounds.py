@@ -269,7 +269,7 @@ def test_labels_of_another_photo_or_of_an_absent_class_are_not_gone_on_from(run:
     config = RunFolder.open(run.path).config.model_copy(update={"start": run.path})
     of_photo = last_labels(RunFolder.open(run.path), config, Watch())
     (path,) = (path for path in of_photo if path.stem == "photo 3")
-    assert len(of_photo) == 7, "one cannot be read"
+    assert len(of_photo) == 7, "of one the mask was given"
     assert last_labels(RunFolder.open(run.path), config.model_copy(update={"start": None}), Watch()) == {}
     label = read_label_png(of_photo[path])
     found = Evidence(np.full(label.shape, 9, np.uint8))
@@ -306,7 +306,7 @@ def test_a_photo_that_was_replaced_is_told_by_its_size_and_labelled_afresh(
         os.utime(photo, (2**32, 2**32))
     config = RunFolder(before).config.model_copy(update={"start": before})
     every = last()
-    assert len(every) == 7, "one cannot be read"
+    assert len(every) == 7, "of one the mask was given"
     assert watch.said == []
     Image.new("RGB", (72, 56)).save(photos / "photo 3.png")
     assert last() == every - {"photo 3"}
