@@ -143,6 +143,30 @@ class TestOddities:
             float(folders.index(id.partition("/")[0])) for id in boxes(found) if id.endswith("p0")
         ]
 
+    @pytest.mark.parametrize("bbox", [[0, 0, 0, 0], [5, 5, 10, 0]])
+    def test_a_box_without_area_gives_way_to_its_outline(self, tmp_path: Path, bbox: list[int]) -> None:
+        ring = [4, 5, 14, 5, 14, 17, 4, 17]
+        found = read_hints(put(tmp_path, content({"bbox": bbox, "segmentation": [ring]}, BOX, BOX)))
+        assert boxes(found)["p0"] == [("cat", CORNERS)]
+        assert found.photos[0].truth is not None
+        assert not any("without any area" in note for note in found.notes)
+
+    @pytest.mark.parametrize(
+        "mark",
+        [
+            {"bbox": [5, 5, 10, 0]},
+            {"bbox": [5, 5, 0, 0], "segmentation": [[5, 5, 5, 5, 5, 5]]},
+            {"segmentation": {"size": [30, 40], "counts": [1200]}},
+        ],
+        ids=["box", "polygon", "runs"],
+    )
+    def test_of_what_has_no_area_it_is_open_whether_it_is_there(self, tmp_path: Path, mark: dict[str, Any]) -> None:
+        outlined = {**BOX, "segmentation": [[4, 5, 14, 5, 14, 17]]}
+        found = read_hints(put(tmp_path, content(mark, mark, outlined)))
+        assert [photo.hints.tags for photo in found.photos[:2]] == [Tags(frozenset(), frozenset({2}))] * 2
+        assert [photo.truth is None for photo in found.photos] == [True, True, False]
+        assert any("2 annotations without any area in instances.json" in note for note in found.notes)
+
     def test_half_of_the_photos_missing(self, tmp_path: Path) -> None:
         put(tmp_path, content(BOX, photos=6))
         with pytest.raises(LabelError, match="--missing skip"):

@@ -235,10 +235,8 @@ def _records(
                 item = _item(annotation, ids[category], line)
             except LabelError as error:
                 item = Item(ids[category], Box(0, 0, 0, 0), line=line, wrong=str(error))
-            if item is None:
-                empty += 1
-            else:
-                items[image_id].append(item)
+            empty += item.empty
+            items[image_id].append(item)
     if empty:
         notes.append(f"{empty} annotations without any area in {where} are left out")
     return [
@@ -262,8 +260,8 @@ def _photo(image: dict[str, Any]) -> str:
     return ""
 
 
-def _item(annotation: dict[str, Any], name: str, line: str) -> Item | None:
-    """Return one object; None where it has no area."""
+def _item(annotation: dict[str, Any], name: str, line: str) -> Item:
+    """Return one object: its box and outline; the outline alone where the box has no area, as some tools write it."""
     box, crowd = annotation.get("bbox"), annotation.get("iscrowd") in (1, True, "1", "true")
     outline, mended = None, ""
     try:
@@ -274,16 +272,20 @@ def _item(annotation: dict[str, Any], name: str, line: str) -> Item | None:
         mended = f"have an outline that cannot be used, so their box alone counts ({error})"
     if box:
         x, y, width, height = numbers(box, "bbox", count=4)
-        if 0.0 in (width, height):
-            return None
-        return Item(
-            name, Box(x, y, x + width, y + height), outline, crowd, trust=_trust(annotation), line=line, mended=mended
-        )
-    if outline is None:
+        if 0.0 not in (width, height):
+            whole = Box(x, y, x + width, y + height)
+            return Item(name, whole, outline, crowd, trust=_trust(annotation), line=line, mended=mended)
+    elif outline is None:
         raise LabelError("has neither a bbox nor a segmentation")
-    if outline.rle is not None and runs.bounds(outline.rle) is None:
-        return None
+    if outline is None or _is_empty(outline):
+        return Item(name, Box(0, 0, 0, 0), crowd=crowd, line=line, empty=True)
     return Item(name, outline, None, crowd, trust=_trust(annotation), line=line)
+
+
+def _is_empty(outline: Region) -> bool:
+    if outline.rle is not None:
+        return runs.bounds(outline.rle) is None
+    return all(len({*ring[0::2]}) < 2 or len({*ring[1::2]}) < 2 for ring in outline.polygons)
 
 
 def _trust(annotation: dict[str, Any]) -> float:

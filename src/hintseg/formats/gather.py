@@ -213,6 +213,9 @@ class _Gathered:
         if photo in self._broken:
             return
         where = record.where
+        if item.empty:
+            said.unsure.add(label)
+            return
         try:
             if item.wrong:
                 raise LabelError(item.wrong)
@@ -388,7 +391,7 @@ class _Gathered:
 
         A photo without objects is a negative. Its mask counts as known only where other photos have outlines: in a set
         of plain boxes such photos alone would make a truth of background only. Nor is a mask known where an annotation
-        was left out, or a click or stroke lies beside the outlined objects.
+        was left out, all that is said of a class has no area, or a click or stroke lies beside the outlined objects.
         """
         outlined = any(region is not None for said in self._photos.values() for _, region in said.objects.values())
         hints: dict[str, Hints] = {}
@@ -398,7 +401,7 @@ class _Gathered:
                 continue
             marks, full = _numbered(said)
             hints[photo] = Hints(self._tags(said, marks), marks)
-            if outlined and full is not None and not said.tags - {mark.label for mark in full}:
+            if outlined and full is not None and not (said.tags | said.unsure) - {mark.label for mark in full}:
                 truth[photo] = full
         return hints, truth
 
