@@ -167,6 +167,24 @@ class TestOddities:
         assert [photo.truth is None for photo in found.photos] == [True, True, False]
         assert any("2 annotations without any area in instances.json" in note for note in found.notes)
 
+    def test_a_missing_photo_is_not_its_namesake_in_another_split(self, tmp_path: Path) -> None:
+        photo_files(tmp_path, "train/p0.png", "train/p1.png", "valid/p1.png")
+        for folder in ("train", "valid"):
+            (tmp_path / folder / "_annotations.coco.json").write_text(json.dumps(content(BOX, photos=2)))
+        with pytest.raises(LabelError, match=r"no photo 'p0.png' of the split 'val' below .* mean 'train/p0.png'\?"):
+            read_hints(tmp_path)
+        found = read_hints(tmp_path, missing="skip")
+        assert dict(found.splits) == {"train": ("train/p0", "train/p1"), "val": ("valid/p1",)}
+        photo_files(tmp_path, "valid/p0.jpg")
+        assert dict(read_hints(tmp_path).splits)["val"] == ("valid/p0", "valid/p1")
+
+    def test_files_of_splits_may_part_the_photos_of_one_folder(self, tmp_path: Path) -> None:
+        photo_files(tmp_path, "train/p0.png", "train/p1.png", "test/p2.png")
+        for name, number in (("train", 0), ("val", 1)):
+            what = content({**BOX, "image_id": number})
+            (tmp_path / f"{name}.json").write_text(json.dumps(what | {"images": what["images"][number : number + 1]}))
+        assert dict(read_hints(tmp_path).splits) == {"train": ("train/p0",), "val": ("train/p1",)}
+
     def test_half_of_the_photos_missing(self, tmp_path: Path) -> None:
         put(tmp_path, content(BOX, photos=6))
         with pytest.raises(LabelError, match="--missing skip"):
