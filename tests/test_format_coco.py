@@ -143,6 +143,14 @@ class TestOddities:
             float(folders.index(id.partition("/")[0])) for id in boxes(found) if id.endswith("p0")
         ]
 
+    def test_a_category_that_names_itself_as_its_group_is_a_class(self, tmp_path: Path) -> None:
+        what = content({**BOX, "category_id": 2})
+        what["categories"] = [
+            {"id": 1, "name": "person", "supercategory": "person"},
+            {"id": 2, "name": "dog", "supercategory": "animal"},
+        ]
+        assert read_hints(put(tmp_path, what)).classes == ("person", "dog")
+
     @pytest.mark.parametrize("bbox", [[0, 0, 0, 0], [5, 5, 10, 0]])
     def test_a_box_without_area_gives_way_to_its_outline(self, tmp_path: Path, bbox: list[int]) -> None:
         ring = [4, 5, 14, 5, 14, 17, 4, 17]

@@ -179,7 +179,8 @@ def _classes(
             if id_ in own or name in own.values():
                 problems.add(file.name, f"category {shown(id_)} '{shown(name)}' occurs twice; delete one")
             own[id_] = name
-            groups.add(str(item.get("supercategory")))
+            if (group := str(item.get("supercategory"))) != name:
+                groups.add(group)
         ids = {_id(item.get("category_id")) for item in content["annotations"]}
         used |= {name for id_, name in own.items() if id_ in ids}
         names_of[file] = own
