@@ -143,6 +143,17 @@ class TestOddities:
             float(folders.index(id.partition("/")[0])) for id in boxes(found) if id.endswith("p0")
         ]
 
+    def test_objects_with_equal_boxes_and_other_outlines_are_two(self, tmp_path: Path) -> None:
+        below, above = [4, 5, 14, 17, 4, 17], [4, 5, 14, 5, 14, 17]
+        one, other, bare = {**BOX, "segmentation": [below]}, {**BOX, "segmentation": [above]}, BOX
+        what = content(*({**mark, "image_id": 0} for mark in (bare, one, other, one, bare)))
+        found = read_hints(put(tmp_path, what))
+        assert [mark.object for mark in found.photos[0].hints.marks] == [1, 2]
+        mask = read_mask(found.photos[0])
+        assert mask is not None
+        assert mask[5:17, 4:14].all()
+        assert any("2 annotations that repeat another" in note for note in found.notes)
+
     def test_a_category_that_names_itself_as_its_group_is_a_class(self, tmp_path: Path) -> None:
         what = content({**BOX, "category_id": 2})
         what["categories"] = [
