@@ -235,14 +235,15 @@ class _Gathered:
             kind, opened, why = mended.partition(" (")
             self._mended[where, kind].append(_line(item, record) + opened + why)
         number = IGNORE if item.crowd else label
-        alike = said.objects.setdefault((number, fitted.shape), {})
-        if fitted.outline in alike or (alike and fitted.outline is None):
-            self._repeated += 1
-            return
-        alike.pop(None, None)  # the same object without its outline
-        if item.crowd and label != IGNORE:
-            said.crowds.add(label)
-        alike[fitted.outline] = Mark(number, fitted.shape, item.object, item.source, item.trust)
+        for one in fitted.shapes:
+            alike = said.objects.setdefault((number, one), {})
+            if fitted.outline in alike or (alike and fitted.outline is None):
+                self._repeated += 1
+                continue
+            alike.pop(None, None)  # the same object without its outline
+            if item.crowd and label != IGNORE:
+                said.crowds.add(label)
+            alike[fitted.outline] = Mark(number, one, item.object, item.source, item.trust)
 
     def _leave_out(self, item: Item, record: Record, why: str) -> None:
         self._items[record.where] += 1
