@@ -204,6 +204,21 @@ class TestOddities:
             (tmp_path / f"{name}.json").write_text(json.dumps(what | {"images": what["images"][number : number + 1]}))
         assert dict(read_hints(tmp_path).splits) == {"train": ("train/p0",), "val": ("train/p1",)}
 
+    @pytest.mark.parametrize("names", [("v1", "latest"), ("train_old", "train_new"), ("train", "all")])
+    def test_versions_of_one_export_are_not_mixed(self, tmp_path: Path, names: tuple[str, ...]) -> None:
+        for name in names:
+            put(tmp_path, content(BOX), f"annotations/{name}.json")
+        some = " and ".join(f"annotations/{name}.json" for name in sorted(names))
+        with pytest.raises(LabelError, match=f"2 COCO files that list the same photos, such as 'p0.png': {some}; name"):
+            read_hints(tmp_path)
+        assert len(boxes(read_hints(tmp_path, tmp_path / "annotations" / f"{names[0]}.json"))["p0"]) == 1
+
+    def test_files_of_different_photos_are_put_together(self, tmp_path: Path) -> None:
+        for number, name in enumerate(("contest_1", "boxesTrain", "minival2014")):
+            what = content({**BOX, "image_id": number})
+            put(tmp_path, what | {"images": what["images"][number : number + 1]}, f"annotations/{name}.json")
+        assert dict(read_hints(tmp_path).splits) == {"contest_1": ("p0",), "train": ("p1",), "val": ("p2",)}
+
     def test_half_of_the_photos_missing(self, tmp_path: Path) -> None:
         put(tmp_path, content(BOX, photos=6))
         with pytest.raises(LabelError, match="--missing skip"):

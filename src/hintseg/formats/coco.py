@@ -15,7 +15,16 @@ from hintseg.files.parse import read_json
 from hintseg.formats.coco_writer import write_instances
 from hintseg.formats.codec import Fit, Written
 from hintseg.formats.gather import IGNORED, gather
-from hintseg.formats.json_files import LOOKED_AT, json_format, json_kind, number, numbers, picture_size, split_of
+from hintseg.formats.json_files import (
+    LOOKED_AT,
+    json_format,
+    json_kind,
+    number,
+    numbers,
+    picture_size,
+    split_of,
+    spoken_split,
+)
 from hintseg.formats.layout import is_background, read_splits
 from hintseg.formats.photos import find_photos, matching
 from hintseg.formats.problems import Problems
@@ -84,7 +93,7 @@ class Coco:
             reading: How it is to be read.
 
         Raises:
-            LabelError: There is no label file, or all problems of the files at once.
+            LabelError: There is no label file, several list the same photo, or all problems of the files at once.
 
         Cost:
             Memory about ten times the size of the JSON.
@@ -94,6 +103,7 @@ class Coco:
             raise LabelError(f"there is no COCO JSON in {labels or path}; name the label file with labels=FILE")
         problems, notes = Problems(), list[str]()
         contents = {file: _load(file) for file in files}
+        _refuse_versions(labels or path, contents)
         folder = find_photos(path, missing=reading.missing)
         classes, ids = _classes(contents, problems, notes, background=reading.background)
         problems.raise_all()
@@ -135,6 +145,27 @@ def _load(file: Path) -> dict[str, Any]:
                     "instances file of the same photos"
                 )
     return found
+
+
+def _refuse_versions(folder: Path, contents: dict[Path, dict[str, Any]]) -> None:
+    """Refuse files that list the same photo, but for those of different splits, whose photos may be called alike."""
+    listed: dict[str, list[Path]] = defaultdict(list)
+    for file, content in contents.items():
+        for name in {_photo(image) for image in content["images"]} - {""}:
+            listed[name].append(file)
+    splits = {file: spoken_split(file) for file in contents}
+    twice = {
+        name: files
+        for name, files in listed.items()
+        if len(files) > max(1, len({splits[file] for file in files} - {None}))
+    }
+    if twice:
+        versions = sorted({file for files in twice.values() for file in files})
+        some = join([file.relative_to(folder).as_posix() for file in versions], 4)
+        raise LabelError(
+            f"{folder} holds {len(versions)} COCO files that list the same photos, such as '{shown(min(twice))}': "
+            f"{some}; name one with --labels FILE"
+        )
 
 
 _LISTS = ("images", "annotations", "categories")
