@@ -143,6 +143,82 @@ class TestOddities:
             float(folders.index(id.partition("/")[0])) for id in boxes(found) if id.endswith("p0")
         ]
 
+    def test_objects_with_equal_boxes_and_other_outlines_are_two(self, tmp_path: Path) -> None:
+        below, above = [4, 5, 14, 17, 4, 17], [4, 5, 14, 5, 14, 17]
+        one, other, bare = {**BOX, "segmentation": [below]}, {**BOX, "segmentation": [above]}, BOX
+        what = content(*({**mark, "image_id": 0} for mark in (bare, one, other, one, bare)))
+        found = read_hints(put(tmp_path, what))
+        assert [mark.object for mark in found.photos[0].hints.marks] == [1, 2]
+        mask = read_mask(found.photos[0])
+        assert mask is not None
+        assert mask[5:17, 4:14].all()
+        assert any("2 annotations that repeat another" in note for note in found.notes)
+
+    def test_a_category_that_names_itself_as_its_group_is_a_class(self, tmp_path: Path) -> None:
+        what = content({**BOX, "category_id": 2})
+        what["categories"] = [
+            {"id": 1, "name": "person", "supercategory": "person"},
+            {"id": 2, "name": "dog", "supercategory": "animal"},
+        ]
+        assert read_hints(put(tmp_path, what)).classes == ("person", "dog")
+
+    @pytest.mark.parametrize("bbox", [[0, 0, 0, 0], [5, 5, 10, 0]])
+    def test_a_box_without_area_gives_way_to_its_outline(self, tmp_path: Path, bbox: list[int]) -> None:
+        ring = [4, 5, 14, 5, 14, 17, 4, 17]
+        found = read_hints(put(tmp_path, content({"bbox": bbox, "segmentation": [ring]}, BOX, BOX)))
+        assert boxes(found)["p0"] == [("cat", CORNERS)]
+        assert found.photos[0].truth is not None
+        assert not any("without any area" in note for note in found.notes)
+
+    @pytest.mark.parametrize(
+        "mark",
+        [
+            {"bbox": [5, 5, 10, 0]},
+            {"bbox": [5, 5, 0, 0], "segmentation": [[5, 5, 5, 5, 5, 5]]},
+            {"segmentation": {"size": [30, 40], "counts": [1200]}},
+        ],
+        ids=["box", "polygon", "runs"],
+    )
+    def test_of_what_has_no_area_it_is_open_whether_it_is_there(self, tmp_path: Path, mark: dict[str, Any]) -> None:
+        outlined = {**BOX, "segmentation": [[4, 5, 14, 5, 14, 17]]}
+        found = read_hints(put(tmp_path, content(mark, mark, outlined)))
+        assert [photo.hints.tags for photo in found.photos[:2]] == [Tags(frozenset(), frozenset({2}))] * 2
+        assert [photo.truth is None for photo in found.photos] == [True, True, False]
+        assert any("2 annotations without any area in instances.json" in note for note in found.notes)
+
+    def test_a_missing_photo_is_not_its_namesake_in_another_split(self, tmp_path: Path) -> None:
+        photo_files(tmp_path, "train/p0.png", "train/p1.png", "valid/p1.png")
+        for folder in ("train", "valid"):
+            (tmp_path / folder / "_annotations.coco.json").write_text(json.dumps(content(BOX, photos=2)))
+        with pytest.raises(LabelError, match=r"no photo 'p0.png' of the split 'val' below .* mean 'train/p0.png'\?"):
+            read_hints(tmp_path)
+        found = read_hints(tmp_path, missing="skip")
+        assert dict(found.splits) == {"train": ("train/p0", "train/p1"), "val": ("valid/p1",)}
+        photo_files(tmp_path, "valid/p0.jpg")
+        assert dict(read_hints(tmp_path).splits)["val"] == ("valid/p0", "valid/p1")
+
+    def test_files_of_splits_may_part_the_photos_of_one_folder(self, tmp_path: Path) -> None:
+        photo_files(tmp_path, "train/p0.png", "train/p1.png", "test/p2.png")
+        for name, number in (("train", 0), ("val", 1)):
+            what = content({**BOX, "image_id": number})
+            (tmp_path / f"{name}.json").write_text(json.dumps(what | {"images": what["images"][number : number + 1]}))
+        assert dict(read_hints(tmp_path).splits) == {"train": ("train/p0",), "val": ("train/p1",)}
+
+    @pytest.mark.parametrize("names", [("v1", "latest"), ("train_old", "train_new"), ("train", "all")])
+    def test_versions_of_one_export_are_not_mixed(self, tmp_path: Path, names: tuple[str, ...]) -> None:
+        for name in names:
+            put(tmp_path, content(BOX), f"annotations/{name}.json")
+        some = " and ".join(f"annotations/{name}.json" for name in sorted(names))
+        with pytest.raises(LabelError, match=f"2 COCO files that list the same photos, such as 'p0.png': {some}; name"):
+            read_hints(tmp_path)
+        assert len(boxes(read_hints(tmp_path, tmp_path / "annotations" / f"{names[0]}.json"))["p0"]) == 1
+
+    def test_files_of_different_photos_are_put_together(self, tmp_path: Path) -> None:
+        for number, name in enumerate(("contest_1", "boxesTrain", "minival2014")):
+            what = content({**BOX, "image_id": number})
+            put(tmp_path, what | {"images": what["images"][number : number + 1]}, f"annotations/{name}.json")
+        assert dict(read_hints(tmp_path).splits) == {"contest_1": ("p0",), "train": ("p1",), "val": ("p2",)}
+
     def test_half_of_the_photos_missing(self, tmp_path: Path) -> None:
         put(tmp_path, content(BOX, photos=6))
         with pytest.raises(LabelError, match="--missing skip"):

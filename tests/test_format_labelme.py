@@ -85,6 +85,13 @@ class TestShapes:
             Mark(2, Stroke((1.0, 1.0, 9.0, 9.0, 9.0, 1.0))),
         )
 
+    def test_a_stroke_that_leaves_the_photo_and_comes_back_is_two(self, tmp_path: Path) -> None:
+        lines = [shape("linestrip", [[1, n], [9, n]]) for n in range(3)]
+        put(tmp_path, "a", *lines, shape("linestrip", [[35, 5], [45, 5], [45, 9], [35, 9]], "dog"))
+        found = read_hints(tmp_path)
+        assert marks(found)[3:] == (Mark(2, Stroke((35, 5, 40, 5))), Mark(2, Stroke((40, 9, 35, 9))))
+        assert any("1 of 4 annotations in" in note and "are cut off" in note for note in found.notes)
+
     @pytest.mark.parametrize("kind", ["polygon", None, "oriented_rectangle", "rotation"])
     def test_outlines(self, tmp_path: Path, kind: str | None) -> None:
         found = read_hints(put(tmp_path, "a", shape(kind)))

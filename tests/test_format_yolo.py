@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hintseg.formats.yolo import Yolo
+from hintseg.geometry.rasterise import rasterise
 from hintseg.hints import read_hints, recognise
+from hintseg.hints.masks import read_mask
 from hintseg.types import Hints, Mark, Region, Tags
 from labelled import boxes, noted, photo, put, refusal
 
@@ -343,6 +346,13 @@ class TestLines:
         hint_set = read_hints(flat(tmp_path, {"a": LINE * 2 + "1 0.5 0.3 1.1 0.3 1.1 0.6 0.5 0.6\n", "b": LINE}))
         assert boxes(hint_set)["a"][1] == ("dog", 40, 12, 80, 24)
         assert noted(hint_set, "1 of 4 annotations in the .txt files reach outside of the photo and are cut off: a.txt")
+
+    def test_a_turned_box_that_leaves_the_photo_is_cut_and_not_bent(self, tmp_path: Path) -> None:
+        turned = "1 0.5 0.25 1.25 1 1.25 1.25 0.5 0.5\n"
+        hint_set = read_hints(flat(tmp_path, {"a": turned, "b": LINE * 2, "c": LINE * 2}))
+        assert boxes(hint_set)["a"] == [("dog", 40, 10, 80, 40)]
+        whole = rasterise(Region(((40.0, 10.0, 100.0, 40.0, 100.0, 50.0, 40.0, 20.0),)), (40, 80))
+        np.testing.assert_array_equal(read_mask(hint_set.photos[0]), 2 * whole)
 
     def test_broken_photos_are_listed_and_left(self, tmp_path: Path) -> None:
         root = flat(tmp_path, {"a": LINE, "b": LINE, "c": LINE})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hintseg.errors import LabelError
+from hintseg.geometry.clipping import clip_line, clip_ring
 from hintseg.geometry.polygons import join, outlines
 from hintseg.geometry.rasterise import rasterise
 from hintseg.geometry.runs import bounds, decode, encode, encode_part, parse_counts, write_counts
@@ -113,3 +116,35 @@ def test_outlines_fill_to_the_mask_and_its_holes(mask: np.ndarray) -> None:
     drawn = rasterise(Region(tuple(tuple(ring.ravel()) for ring in rings)), mask.shape)
     assert (drawn >= mask).all(), "nothing of it is lost"
     np.testing.assert_array_equal(rasterise(Region((tuple(join(rings).ravel()),)), mask.shape), drawn)
+
+
+@settings(deadline=None)
+@given(LINES.filter(lambda ring: len(ring) > 2), SIZES)
+def test_a_clipped_ring_has_the_pixels_of_the_whole(ring: Line, size: tuple[int, int]) -> None:
+    cut = clip_ring(flat(ring), size)
+    assert all(0 <= x <= size[1] for x in cut[0::2])
+    assert all(0 <= y <= size[0] for y in cut[1::2])
+    clear = [[far([*ring, ring[0]], x + 0.5, y + 0.5) > 1e-9 for x in range(size[1])] for y in range(size[0])]
+    whole, part = (rasterise(Region((one,) if one else ()), size) for one in (flat(ring), cut))
+    np.testing.assert_array_equal(part & clear, whole & clear)  # on an edge itself rounding decides
+
+
+@settings(deadline=None)
+@given(LINES.filter(lambda line: len(line) > 1), SIZES, st.integers(0, 100))
+def test_clipped_lines_are_what_of_the_line_lies_inside(line: Line, size: tuple[int, int], place: int) -> None:
+    lines = [list(zip(one[0::2], one[1::2], strict=True)) for one in clip_line(flat(line), size)]
+    for x, y in (point for one in lines for point in one):
+        assert -1e-9 <= x <= size[1] + 1e-9
+        assert -1e-9 <= y <= size[0] + 1e-9
+        assert far(line, x, y) < 1e-9
+    for (x0, y0), (x1, y1) in pairwise(line):
+        x, y = x0 + place / 100 * (x1 - x0), y0 + place / 100 * (y1 - y0)
+        if 0 < x < size[1] and 0 < y < size[0]:
+            assert min(far(one, x, y) for one in lines) < 1e-9
+
+
+def test_a_line_that_comes_back_is_two_and_what_only_passes_by_is_none() -> None:
+    assert clip_line((0, 0, 200, 100), (100, 100)) == [(0, 0, 100, 50)]
+    assert clip_line((1, 1, 3, 1, 9, 1, 9, 3, 1, 3), (5, 5)) == [(1, 1, 3, 1, 5, 1), (5, 3, 1, 3)]
+    assert clip_line((4, -3, 9, 2), (5, 5)) == []
+    assert clip_ring((4, -3, 9, 2, 9, -3), (5, 5)) == ()

@@ -15,7 +15,16 @@ from hintseg.files.parse import read_json
 from hintseg.formats.coco_writer import write_instances
 from hintseg.formats.codec import Fit, Written
 from hintseg.formats.gather import IGNORED, gather
-from hintseg.formats.json_files import LOOKED_AT, json_format, json_kind, number, numbers, picture_size, split_of
+from hintseg.formats.json_files import (
+    LOOKED_AT,
+    json_format,
+    json_kind,
+    number,
+    numbers,
+    picture_size,
+    split_of,
+    spoken_split,
+)
 from hintseg.formats.layout import is_background, read_splits
 from hintseg.formats.photos import find_photos, matching
 from hintseg.formats.problems import Problems
@@ -84,7 +93,7 @@ class Coco:
             reading: How it is to be read.
 
         Raises:
-            LabelError: There is no label file, or all problems of the files at once.
+            LabelError: There is no label file, several list the same photo, or all problems of the files at once.
 
         Cost:
             Memory about ten times the size of the JSON.
@@ -94,6 +103,7 @@ class Coco:
             raise LabelError(f"there is no COCO JSON in {labels or path}; name the label file with labels=FILE")
         problems, notes = Problems(), list[str]()
         contents = {file: _load(file) for file in files}
+        _refuse_versions(labels or path, contents)
         folder = find_photos(path, missing=reading.missing)
         classes, ids = _classes(contents, problems, notes, background=reading.background)
         problems.raise_all()
@@ -135,6 +145,27 @@ def _load(file: Path) -> dict[str, Any]:
                     "instances file of the same photos"
                 )
     return found
+
+
+def _refuse_versions(folder: Path, contents: dict[Path, dict[str, Any]]) -> None:
+    """Refuse files that list the same photo, but for those of different splits, whose photos may be called alike."""
+    listed: dict[str, list[Path]] = defaultdict(list)
+    for file, content in contents.items():
+        for name in {_photo(image) for image in content["images"]} - {""}:
+            listed[name].append(file)
+    splits = {file: spoken_split(file) for file in contents}
+    twice = {
+        name: files
+        for name, files in listed.items()
+        if len(files) > max(1, len({splits[file] for file in files} - {None}))
+    }
+    if twice:
+        versions = sorted({file for files in twice.values() for file in files})
+        some = join([file.relative_to(folder).as_posix() for file in versions], 4)
+        raise LabelError(
+            f"{folder} holds {len(versions)} COCO files that list the same photos, such as '{shown(min(twice))}': "
+            f"{some}; name one with --labels FILE"
+        )
 
 
 _LISTS = ("images", "annotations", "categories")
@@ -179,7 +210,8 @@ def _classes(
             if id_ in own or name in own.values():
                 problems.add(file.name, f"category {shown(id_)} '{shown(name)}' occurs twice; delete one")
             own[id_] = name
-            groups.add(str(item.get("supercategory")))
+            if (group := str(item.get("supercategory"))) != name:
+                groups.add(group)
         ids = {_id(item.get("category_id")) for item in content["annotations"]}
         used |= {name for id_, name in own.items() if id_ in ids}
         names_of[file] = own
@@ -235,10 +267,8 @@ def _records(
                 item = _item(annotation, ids[category], line)
             except LabelError as error:
                 item = Item(ids[category], Box(0, 0, 0, 0), line=line, wrong=str(error))
-            if item is None:
-                empty += 1
-            else:
-                items[image_id].append(item)
+            empty += item.empty
+            items[image_id].append(item)
     if empty:
         notes.append(f"{empty} annotations without any area in {where} are left out")
     return [
@@ -262,8 +292,8 @@ def _photo(image: dict[str, Any]) -> str:
     return ""
 
 
-def _item(annotation: dict[str, Any], name: str, line: str) -> Item | None:
-    """Return one object; None where it has no area."""
+def _item(annotation: dict[str, Any], name: str, line: str) -> Item:
+    """Return one object: its box and outline; the outline alone where the box has no area, as some tools write it."""
     box, crowd = annotation.get("bbox"), annotation.get("iscrowd") in (1, True, "1", "true")
     outline, mended = None, ""
     try:
@@ -274,16 +304,20 @@ def _item(annotation: dict[str, Any], name: str, line: str) -> Item | None:
         mended = f"have an outline that cannot be used, so their box alone counts ({error})"
     if box:
         x, y, width, height = numbers(box, "bbox", count=4)
-        if 0.0 in (width, height):
-            return None
-        return Item(
-            name, Box(x, y, x + width, y + height), outline, crowd, trust=_trust(annotation), line=line, mended=mended
-        )
-    if outline is None:
+        if 0.0 not in (width, height):
+            whole = Box(x, y, x + width, y + height)
+            return Item(name, whole, outline, crowd, trust=_trust(annotation), line=line, mended=mended)
+    elif outline is None:
         raise LabelError("has neither a bbox nor a segmentation")
-    if outline.rle is not None and runs.bounds(outline.rle) is None:
-        return None
+    if outline is None or _is_empty(outline):
+        return Item(name, Box(0, 0, 0, 0), crowd=crowd, line=line, empty=True)
     return Item(name, outline, None, crowd, trust=_trust(annotation), line=line)
+
+
+def _is_empty(outline: Region) -> bool:
+    if outline.rle is not None:
+        return runs.bounds(outline.rle) is None
+    return all(len({*ring[0::2]}) < 2 or len({*ring[1::2]}) < 2 for ring in outline.polygons)
 
 
 def _trust(annotation: dict[str, Any]) -> float:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from hintseg.errors import LabelError
 from hintseg.geometry import runs
 from hintseg.geometry.boxes import SLACK_PX, fit_box, fit_point
+from hintseg.geometry.clipping import clip_line, clip_ring
 from hintseg.types import Box, Click, Region, Shape, Stroke
 
 Size = tuple[int, int]
@@ -25,12 +26,12 @@ class Fitted(NamedTuple):
     """A shape in its photo.
 
     Attributes:
-        shape: A box, stroke or click.
+        shapes: A box, stroke or click; several where a stroke leaves the photo and comes back.
         outline: The object's outline, where the box has one.
         mended: What was changed, in a few words; empty: nothing.
     """
 
-    shape: Box | Stroke | Click
+    shapes: tuple[Box | Stroke | Click, ...]
     outline: Region | None = None
     mended: str = ""
 
@@ -47,28 +48,28 @@ def fit(shape: Shape, outline: Region | None, size: Size | None) -> Fitted:
         LabelError: It cannot be right: no number, no area, or outside of the photo.
 
     Example:
-        >>> fit(Box(5, 2, 25, 8), None, (10, 20)).shape
-        Box(x0=5, y0=2, x1=20.0, y1=8)
+        >>> fit(Box(5, 2, 25, 8), None, (10, 20)).shapes
+        (Box(x0=5, y0=2, x1=20.0, y1=8),)
         >>> fit(Box(15, 2, 45, 8), None, (10, 20))
         Traceback (most recent call last):
         hintseg.errors.LabelError: box (15, 2, 45, 8) lies outside of its photo of 20 x 10
     """
     if isinstance(shape, Click):
-        return Fitted(Click(*fit_point(shape.x, shape.y, size)))
+        return Fitted((Click(*fit_point(shape.x, shape.y, size)),))
     if isinstance(shape, Stroke):
-        ring, cut = _fit_ring(shape.points, size, "stroke", fewest=1)
-        return Fitted(Stroke(ring, shape.width), None, _CUT if cut else "")
+        lines, cut = _fit_points(shape.points, size, "stroke", fewest=1)
+        return Fitted(tuple(Stroke(line, shape.width) for line in lines), None, _CUT if cut else "")
     if isinstance(shape, Region):
         region, changed = _fit_region(shape, size)
-        return Fitted(Box(*fit_box(bounds_of(region), size)), region, changed)
+        return Fitted((Box(*fit_box(bounds_of(region), size)),), region, changed)
     corners, mended = _fit_box(shape, size)
     if outline is None:
-        return Fitted(corners, None, mended)
+        return Fitted((corners,), None, mended)
     try:
         region, changed = _fit_region(outline, size)
     except LabelError as error:
-        return Fitted(corners, None, f"have an outline that cannot be used, so their box alone counts ({error})")
-    return Fitted(corners, region, mended or changed)
+        return Fitted((corners,), None, f"have an outline that cannot be used, so their box alone counts ({error})")
+    return Fitted((corners,), region, mended or changed)
 
 
 _CUT = "reach outside of the photo and are cut off"
@@ -104,11 +105,11 @@ def _fit_region(region: Region, size: Size | None) -> tuple[Region, str]:
     rings, cut, wrong = list[tuple[float, ...]](), False, ""
     for ring in region.polygons:
         try:
-            fitted, outside = _fit_ring(ring, size, "polygon", fewest=3)
+            fitted, outside = _fit_points(ring, size, "polygon", fewest=3)
         except LabelError as error:
             wrong = wrong or str(error)
             continue
-        rings.append(fitted)
+        rings += fitted
         cut = cut or outside
     if not rings:
         raise LabelError(wrong or "the outline has no points")
@@ -117,21 +118,33 @@ def _fit_region(region: Region, size: Size | None) -> tuple[Region, str]:
     return Region(tuple(rings)), _CUT if cut else ""
 
 
-def _fit_ring(flat: Sequence[float], size: Size | None, what: str, fewest: int) -> tuple[tuple[float, ...], bool]:
-    """Return the points inside the photo, and whether any was farther outside than rounding puts it."""
+def _fit_points(
+    flat: Sequence[float], size: Size | None, what: Literal["polygon", "stroke"], fewest: int
+) -> tuple[list[tuple[float, ...]], bool]:
+    """Return what lies inside the photo, and whether any was farther outside than rounding puts it."""
     if len(flat) % 2 or len(flat) < 2 * fewest:
         raise LabelError(f"a {what} has {len(flat)} numbers; at least {fewest} points (x, y) are needed")
     if not all(map(math.isfinite, flat)):
         raise LabelError(f"a {what} has a coordinate that is not a number")
     if size is None:
-        return tuple(flat), False
+        return [tuple(flat)], False
     xs, ys = flat[0::2], flat[1::2]
     height, width = size
-    if min(xs) > width or max(xs) < 0 or min(ys) > height or max(ys) < 0:
-        raise LabelError(f"a {what} lies outside of its photo of {width} x {height}")
+    outside = min(xs) > width or max(xs) < 0 or min(ys) > height or max(ys) < 0
     far = max(-min(xs), -min(ys), max(xs) - width, max(ys) - height) > SLACK_PX
-    pairs = ((min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))) for x, y in zip(xs, ys, strict=True))
-    return tuple(value for pair in pairs for value in pair), far
+    parts = [tuple(flat)]
+    if far and not outside:
+        parts = clip_line(flat, size) if what == "stroke" else list(filter(None, [clip_ring(flat, size)]))
+    if outside or not parts:
+        raise LabelError(f"a {what} lies outside of its photo of {width} x {height}")
+    return [_moved_in(part, size) for part in parts], far
+
+
+def _moved_in(flat: Sequence[float], size: Size) -> tuple[float, ...]:
+    height, width = size
+    pairs = zip(flat[0::2], flat[1::2], strict=True)
+    inside = ((min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))) for x, y in pairs)
+    return tuple(value for pair in inside for value in pair)
 
 
 def bounds_of(region: Region) -> tuple[float, float, float, float]:

@@ -139,7 +139,7 @@ class _Said:
     complete: bool = True
     whole: bool = True
     unsure: set[int] = field(default_factory=set)  # of annotations that are left out: in the photo or not
-    objects: dict[tuple[int, Shape], tuple[Mark[Shape], Region | None]] = field(default_factory=dict)
+    objects: dict[tuple[int, Shape], dict[Region | None, Mark[Shape]]] = field(default_factory=dict)
     crowds: set[int] = field(default_factory=set)
 
 
@@ -213,6 +213,9 @@ class _Gathered:
         if photo in self._broken:
             return
         where = record.where
+        if item.empty:
+            said.unsure.add(label)
+            return
         try:
             if item.wrong:
                 raise LabelError(item.wrong)
@@ -231,15 +234,16 @@ class _Gathered:
         if mended := item.mended or fitted.mended:
             kind, opened, why = mended.partition(" (")
             self._mended[where, kind].append(_line(item, record) + opened + why)
-        key = (IGNORE if item.crowd else label, fitted.shape)
-        if key in said.objects and said.objects[key][1] == fitted.outline:
-            self._repeated += 1
-            return
-        if item.crowd and label != IGNORE:
-            said.crowds.add(label)
         number = IGNORE if item.crowd else label
-        mark: Mark[Shape] = Mark(number, fitted.shape, item.object, item.source, item.trust)
-        said.objects[key] = mark, fitted.outline
+        for one in fitted.shapes:
+            alike = said.objects.setdefault((number, one), {})
+            if fitted.outline in alike or (alike and fitted.outline is None):
+                self._repeated += 1
+                continue
+            alike.pop(None, None)  # the same object without its outline
+            if item.crowd and label != IGNORE:
+                said.crowds.add(label)
+            alike[fitted.outline] = Mark(number, one, item.object, item.source, item.trust)
 
     def _leave_out(self, item: Item, record: Record, why: str) -> None:
         self._items[record.where] += 1
@@ -388,9 +392,9 @@ class _Gathered:
 
         A photo without objects is a negative. Its mask counts as known only where other photos have outlines: in a set
         of plain boxes such photos alone would make a truth of background only. Nor is a mask known where an annotation
-        was left out, or a click or stroke lies beside the outlined objects.
+        was left out, all that is said of a class has no area, or a click or stroke lies beside the outlined objects.
         """
-        outlined = any(region is not None for said in self._photos.values() for _, region in said.objects.values())
+        outlined = any(region for said in self._photos.values() for alike in said.objects.values() for region in alike)
         hints: dict[str, Hints] = {}
         truth: dict[str, FullMask] = {}
         for photo, said in self._photos.items():
@@ -398,7 +402,7 @@ class _Gathered:
                 continue
             marks, full = _numbered(said)
             hints[photo] = Hints(self._tags(said, marks), marks)
-            if outlined and full is not None and not said.tags - {mark.label for mark in full}:
+            if outlined and full is not None and not (said.tags | said.unsure) - {mark.label for mark in full}:
                 truth[photo] = full
         return hints, truth
 
@@ -422,9 +426,9 @@ def _numbered(said: _Said) -> tuple[tuple[Mark[Shape], ...], tuple[Mark[Shape], 
     """Return the marks with their objects numbered from 1, and the full mask; None where not all have an outline."""
     marks, regions, numbers = list[Mark[Shape]](), list[Mark[Shape]](), dict[object, int]()
     full = said.whole
-    for mark, region in said.objects.values():
+    for region, mark in (one for alike in said.objects.values() for one in alike.items()):
         is_object = isinstance(mark.shape, Box) and mark.label not in (BACKGROUND, IGNORE)
-        own = mark.object if mark.object is not None else (mark if is_object else None)
+        own = mark.object if mark.object is not None else ((mark, region) if is_object else None)
         mark = replace(mark, object=None if own is None else numbers.setdefault(own, len(numbers) + 1))
         marks.append(mark)
         if isinstance(mark.shape, Box):

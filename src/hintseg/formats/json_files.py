@@ -10,6 +10,7 @@ from typing import Any
 from hintseg.errors import LabelError, shown
 from hintseg.files.parse import is_file
 from hintseg.formats.photos import matching, walk
+from hintseg.formats.words import split_of as split_of_word
 
 LARGEST = 10**9
 """Larger numbers are no pixels: refused, so that no sum or product of them overflows."""
@@ -124,14 +125,21 @@ def find_json(path: Path, labels: Path | None, name: str) -> list[Path]:
 
 
 def split_of(file: Path) -> str:
-    """Return the split that a file's own name, or else that of its folder, speaks of; the name where none does.
+    """Return the split that a file is of, see `spoken_split`; its name where it speaks of none."""
+    return spoken_split(file) or file.stem
+
+
+def spoken_split(file: Path) -> str | None:
+    """Return the split that a file's own name, or else that of its folder, speaks of, by whole words.
 
     Example:
-        >>> split_of(Path("instances_train2017.json")), split_of(Path("valid/_annotations.coco.json"))
+        >>> spoken_split(Path("instances_train2017.json")), spoken_split(Path("valid/_annotations.coco.json"))
         ('train', 'val')
+        >>> spoken_split(Path("latest.json")) is None
+        True
     """
-    places = [(name, word) for name in (file.name, file.parent.name) for word in ("train", "val", "test")]
-    return next((word for name, word in places if word in name.lower()), file.stem)
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", f"{file.stem} {file.parent.name}")
+    return next((split for word in words if (split := split_of_word(word))), None)
 
 
 def number(value: Any, name: str) -> float:

@@ -34,6 +34,8 @@ class Names:
     def __init__(self, ids: Mapping[str, str], root: str) -> None:
         self._root = root
         self._ids = ids
+        of_each_folder = {id.rpartition("/")[0]: id for id in ids.values()}.values()
+        self._parts = set[str]().union(*map(_splits, of_each_folder))
         self._exact = _tiers(ids, lambda key: key)
         self._loose: tuple[dict[str, list[str]], ...] | None = None  # built when it is needed first
         self._stored: dict[str, list[str]] | None = None  # by the name that Label Studio gives uploaded files
@@ -47,19 +49,30 @@ class Names:
             candidates.append("/".join(parts[len(parts) - parts[::-1].index(self._root) :]))
         for tier in self._exact:
             for candidate in candidates:
-                if candidate in tier:
-                    return _preferred(tier[candidate], within), ""
+                if found := self._preferred(tier, candidate, within):
+                    return found, ""
         if self._loose is None:
             self._loose = _tiers(self._ids, _plain)
         for candidate, how, moved in _looser(parts):
             # With folders in front left out, a photo in another folder would be another one: only its whole path fits.
             for tier in self._loose[:2] if moved else self._loose:
-                if candidate in tier:
-                    found = _preferred(tier[candidate], within)
+                if found := self._preferred(tier, candidate, within):
                     if len(found) == 1:
                         self._found[how][name] = found[0]
                     return found, how
         return self._uploaded(parts[-1], name) if parts and _PREFIX.match(parts[-1]) else ([], "")
+
+    def _preferred(self, tier: Mapping[str, list[str]], name: str, within: str) -> list[str]:
+        """Return the photos of a name: where several fit, those in a folder `within`; none of another split's folder.
+
+        A split without a folder of its own may list photos of any: then only its list parts them.
+        """
+        found, split = tier.get(name, []), split_of(within) or within
+        if inside := [id for id in found if split in _splits(id)]:
+            return inside
+        if split not in self._parts or "/" in name:
+            return found
+        return [id for id in found if not any(map(split_of, id.split("/")[:-1]))]
 
     def _uploaded(self, last: str, name: str) -> tuple[list[str], str]:
         """Return the photos whose name Label Studio has changed into `last`, the last part of `name`."""
@@ -119,12 +132,6 @@ def _looser(parts: list[str]) -> Iterator[tuple[str, str, bool]]:
         yield _plain(name), how, len(parts) > 1
         if stem := name.rpartition(".")[0]:
             yield _plain(stem), how, len(parts) > 1
-
-
-def _preferred(found: list[str], within: str) -> list[str]:
-    """Return those in a folder of the name `within`, where several fit."""
-    inside = [id for id in found if within and (split_of(within) or within) in _splits(id)]
-    return inside if len(found) > 1 and inside else found
 
 
 def _splits(id: str) -> set[str]:

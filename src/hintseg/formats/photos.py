@@ -277,7 +277,8 @@ class PhotoFolder:
 
         Args:
             name: The name.
-            within: Name of a folder that is preferred where several photos fit, such as a split's.
+            within: Name of a folder that is preferred where several photos fit, such as a split's. Where it is there, a
+                name without folders finds no photo in the folder of another split.
         """
         return self._names.search(name, within)[0]
 
@@ -312,10 +313,11 @@ class PhotoFolder:
         elif self._skip_missing:
             self._missing[name] = None
         else:
+            of = f" of the split '{shown(within)}'" if within else ""
             problems.add(
                 where,
-                f"{line}: there is no photo '{shown(name)}' below {self.root}{self._names.nearest(name)}; add it, or "
-                "go on without such photos: --missing skip",
+                f"{line}: there is no photo '{shown(name)}'{of} below {self.root}{self._names.nearest(name)}; "
+                "add it, or go on without such photos: --missing skip",
             )
         return None
 

@@ -47,6 +47,7 @@ class Item:
         trust: How far to believe it, 0..1.
         line: Where in the file, such as ``line 3`` or ``object 2``.
         wrong: Why the reader could make nothing of it; it is then left out and counted. Empty: it is as it should be.
+        empty: Whether it has no area, and so says nothing but that its class may be there; the reader tells of it.
         mended: What the reader changed, as what annotations do: ``have no outline (the reason)``.
     """
 
@@ -59,6 +60,7 @@ class Item:
     trust: float = 1.0
     line: str = ""
     wrong: str = ""
+    empty: bool = False
     mended: str = ""
 
 

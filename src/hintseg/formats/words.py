@@ -5,8 +5,14 @@ from __future__ import annotations
 import re
 
 _ENDS = ("", "ing", "set", "ingset", "data", "ingdata", "images", "img", "imgs")
-_TRAIN = (*(f"train{end}" for end in _ENDS), "segtrain", "objtraindata")
-_VAL = (*(f"{word}{end}" for word in ("val", "valid", "validation") for end in _ENDS), "dev", "devset", "objvaliddata")
+_TRAIN = (*(f"train{end}" for end in _ENDS), "segtrain", "objtraindata", "trainval")
+_VAL = (
+    *(f"{word}{end}" for word in ("val", "valid", "validation") for end in _ENDS),
+    "dev",
+    "devset",
+    "objvaliddata",
+    "minival",
+)
 _TEST = (*(f"test{end}" for end in _ENDS), "segtest", "objtestdata")
 
 _SPLITS = {word: name for name, words in (("train", _TRAIN), ("val", _VAL), ("test", _TEST)) for word in words}
