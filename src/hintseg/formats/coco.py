@@ -164,7 +164,7 @@ def _refuse_versions(folder: Path, contents: dict[Path, dict[str, Any]]) -> None
         some = join([file.relative_to(folder).as_posix() for file in versions], 4)
         raise LabelError(
             f"{folder} holds {len(versions)} COCO files that list the same photos, such as '{shown(min(twice))}': "
-            f"{some}; name one with --labels FILE"
+            f"{some}; name one with --labels FILE, or each that counts where they are parts (--labels A --labels B)"
         )
 
 
