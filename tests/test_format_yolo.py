@@ -299,7 +299,10 @@ class TestLines:
         [
             ("", True),  # the one object of a video
             ("1 0.5 0.5 0.25 0.5 0.9 17\n", True),
+            ("1 0.5 0.5 0.25 0.5 0.9\n", True),
+            ("1 0.5 0.5 0.25 0.5\n", False),
             ("1 0.1 0.1 0.5 0.1 0.5 0.5\n", False),  # a triangle
+            ("1 0 0 0.5 0 0.5 1\n", False),
             ("1 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5\n", False),
         ],
     )

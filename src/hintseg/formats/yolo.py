@@ -41,6 +41,9 @@ WHERE = "the .txt files"
 _LOOKED_AT = 20
 """So many .txt files are opened to see whether they are YOLO's."""
 
+_ROUNDED = 1.001
+"""Shares may be this large: they were rounded."""
+
 _NOWHERE = Box(0.0, 0.0, 0.0, 0.0)
 
 
@@ -180,6 +183,12 @@ def _content(file: Path) -> str | LabelError:
         return error
 
 
+def _is_inside(cells: Sequence[str]) -> bool:
+    """Return whether the box of a line lies in its photo."""
+    x, y, w, h = (number(cell) or 0.0 for cell in cells[1:5])
+    return min(w, h) > 0 and max(abs(2 * x - 1) + w, abs(2 * y - 1) + h) <= _ROUNDED
+
+
 def _is_list(text: str, stems: Collection[str]) -> bool:
     """Return whether a text begins with the name of a photo, as lists of the photos of a split do."""
     return Path(text.strip().partition("\n")[0].strip().replace("\\", "/")).stem in stems
@@ -230,12 +239,13 @@ class _Lines:
         """Find out whether lines of seven cells are boxes with a confidence and the number of a track, or triangles.
 
         They are boxes where one of them ends with a whole number above 1; where all end with 1, as those of a single
-        track do, only if no other line is an outline.
+        track do, only if they would lie in their photo, and each other line is a box with a confidence.
         """
-        lines = [cells for text in texts for line in text.splitlines() if len(cells := line.split()) >= 7]
-        lasts = {cells[6] for cells in lines if len(cells) == 7}
-        above = any((value := number(last)) is not None and value.is_integer() and value > 1 for last in lasts)
-        self._tracks = above or (lasts == {"1"} and all(len(cells) == 7 for cells in lines))
+        lines = [cells for text in texts for line in text.splitlines() if (cells := line.split())]
+        seven = [cells for cells in lines if len(cells) == 7]
+        above = any((last := number(cells[6])) is not None and last.is_integer() and last > 1 for cells in seven)
+        single = all(len(cells) == 6 or (len(cells) == 7 and cells[6] == "1" and _is_inside(cells)) for cells in lines)
+        self._tracks = above or single
 
     def items(self, text: str, file: str) -> tuple[Item, ...]:
         """Return the objects of one label file."""
