@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hintseg.hints import read_hints, recognise
-from hintseg.types import Box
+from hintseg.types import Box, Mark, Region
 from table_sets import absent, data, marks, note, refused, tags
 
 BOX = Box(1, 2, 9, 8)
@@ -71,6 +71,20 @@ class TestColumns:
         assert "is 20 x 10 pixels (EXIF applied), but the file says 40 x 40" in refused(
             data(tmp_path, text.format("40,40"))
         )
+
+    def test_four_corners_are_an_outline(self, tmp_path: Path) -> None:
+        header = "image,x1,y1,x2,y2,x3,y3,x4,y4,label\n"
+        text = header + "a.png,6,2,12,4,10,8,4,6,ship\nb.png,,,,,,,,,\nc.png,2,2,9,2,9,8,2,8,ship\n"
+        hint_set = read_hints(data(tmp_path, text))
+        assert marks(hint_set) == {"a": [("ship", Box(4, 2, 12, 8))], "c": [("ship", Box(2, 2, 9, 8))]}
+        assert hint_set.photos[0].truth == (Mark(1, Region(((6, 2, 12, 4, 10, 8, 4, 6),)), 1),)
+        shares = header.replace("x1,y1", "x0,y0") + "a.png,0.3,0.2,0.6,0.4,0.5,0.8,0.2,0.6,ship\n"
+        shares = shares.replace("x2,y2", "x1,y1").replace("x3,y3", "x2,y2").replace("x4,y4", "x3,y3")
+        assert marks(read_hints(data(tmp_path, shares))) == {"a": [("ship", Box(4, 2, 12, 8))]}
+        crossing = header + "a.png,2,2,9,2,2,8,9,8,ship\nb.png,2,2,9,2,9,8,2,,ship\n"
+        message = refused(data(tmp_path, crossing))
+        assert "line 2: the lines between its four corners cross; give them in their order" in message
+        assert "is not eight numbers" in message
 
 
 class TestRows:

@@ -245,6 +245,15 @@ class TestCells:
         message = refused(data(tmp_path, "file,tag\na.png,cat\nb.png,dog\na.png,\n"))
         assert "line 4: 'a.png' has no tag, but line 2 gives it one; delete one of them" in message
 
+    def test_spellings_of_one_class_are_joined_and_said(self, tmp_path: Path) -> None:
+        folder = data(tmp_path, "file,label\na.png,Cat\nb.png,cat\nc.png,cat|dog\nd.png,dog|Guide  Dog\n")
+        hint_set = read_hints(folder)
+        assert hint_set.classes == ("Guide Dog", "cat", "dog")
+        assert tags(hint_set) == {"a": {"cat"}, "b": {"cat"}, "c": {"cat", "dog"}, "d": {"dog", "Guide Dog"}}
+        assert note(hint_set, "1 times the class 'Cat' is taken to be 'cat'")
+        (folder / "classes.txt").write_text("Cat\ncat\ndog\nGuide Dog\n")  # a list tells them apart
+        assert tags(read_hints(folder))["a"] == {"Cat"}
+
 
 class TestNumbers:
     def test_numbers_as_classes_are_asked_about(self, tmp_path: Path) -> None:

@@ -118,6 +118,13 @@ class TestWhereFilesLie:
             read_hints(tmp_path), "1 .txt files hold no YOLO labels and have no photo, and are left out: notes.txt"
         )
 
+    def test_a_photo_may_have_the_name_of_another_text(self, tmp_path: Path) -> None:
+        root = flat(tmp_path, {"a": LINE * 9, "test-1": "cat .3 .3 .2 .2\n"})
+        assert noted(read_hints(root), "1 of 10 annotations in the .txt files are left out: test-1.txt: line 1")
+        photo(root / "train.jpg")
+        put(root, {"train.txt": "./a.jpg\n./test-1.jpg\n"})  # a list all the same
+        assert read_hints(root).splits == {"train": ("a", "test-1")}
+
     def test_captions_are_not_taken_for_boxes(self, tmp_path: Path) -> None:
         flat(tmp_path, {"a": "a cat on a mat\n", "b": "a dog\n"})
         assert Yolo().sniff(tmp_path, None) == 0
@@ -288,7 +295,23 @@ class TestLines:
         root = flat(tmp_path, {"a": "0 0.5 0.5 0.25 0.5 17\n1 0.5 0.5 0.25 0.5 0.9 17\n"})
         hint_set = read_hints(root)
         assert [mark.trust for mark in hint_set.photos[0].hints.objects] == [1.0, 0.9]
-        assert noted(hint_set, "2 lines end with a whole number above 1")
+        assert noted(hint_set, "2 lines end with a whole number, that of a track, which is left out")
+
+    @pytest.mark.parametrize(
+        ("more", "track"),
+        [
+            ("", True),  # the one object of a video
+            ("1 0.5 0.5 0.25 0.5 0.9 17\n", True),
+            ("1 0.5 0.5 0.25 0.5 0.9\n", True),
+            ("1 0.5 0.5 0.25 0.5\n", False),
+            ("1 0.1 0.1 0.5 0.1 0.5 0.5\n", False),  # a triangle
+            ("1 0 0 0.5 0 0.5 1\n", False),
+            ("1 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5\n", False),
+        ],
+    )
+    def test_the_first_track_is_told_from_a_triangle(self, tmp_path: Path, more: str, *, track: bool) -> None:
+        root = flat(tmp_path, {"a": "0 0.5 0.5 0.25 0.5 0.9 1\n", "b": more})
+        assert (boxes(read_hints(root))["a"] == [HERE]) == track
 
     @pytest.mark.parametrize("dimensions", [2, 3])
     def test_keypoints_are_left_out_and_boxes_kept(self, tmp_path: Path, dimensions: int) -> None:

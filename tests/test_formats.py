@@ -19,6 +19,7 @@ from hintseg.data.shapes import CLASSES, write_shapes
 from hintseg.errors import ConfigError, LabelError
 from hintseg.files.palette import voc_palette
 from hintseg.formats.codec import Fit
+from hintseg.formats.names import Names
 from hintseg.formats.recognise import codec
 from hintseg.geometry.rasterise import paint
 from hintseg.hints import read_hints, recognise
@@ -448,6 +449,14 @@ def test_a_new_format_is_one_file_and_an_entry_point(tmp_path: Path, monkeypatch
     points.write_text("[hintseg.formats]\nlines = linesfmt:Missing\n")
     with pytest.raises(ConfigError, match=r"the format 'lines' \(linesfmt:Missing\) cannot be loaded"):
         read_hints(data)
+
+
+def test_a_name_that_several_photos_have_means_each_of_them_once() -> None:
+    ids = {f"{folder}/image.png": f"{folder}/image" for folder in "cab"} | {"one.png": "one", "one": "one"}
+    names = Names(ids, "data")
+    assert names.search("image.png") == (["c/image", "a/image", "b/image"], ""), "in their order"
+    assert names.search("b/image") == (["b/image"], "")
+    assert names.search("one") == (["one"], "")
 
 
 def test_signs_that_are_equally_sure_are_asked_about(tmp_path: Path) -> None:

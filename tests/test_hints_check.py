@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from hintseg.hints.check import CheckReport, check
@@ -104,7 +105,9 @@ def test_objects_that_fill_the_picture(tmp_path: Path) -> None:
     assert not said(report_on(tmp_path, hints, background=False), "fill the picture")
 
 
-def test_boxes_of_two_classes_in_the_same_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 8, 1 << 18])
+def test_boxes_of_two_classes_in_the_same_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr("hintseg.hints.check._AT_ONCE", at_once)
     corners = [(10, 10, 30, 30), (11, 10, 31, 30), (60, 40, 70, 50), (40, 40, 50, 50)]
     both = tuple(Mark(1 if i == 0 else 2, Box(*four)) for i, four in enumerate(corners))
     hints = [Hints(Tags(frozenset({1, 2})), both), tags(1), tags(2)] * 20

@@ -64,6 +64,17 @@ def test_classes_are_united_and_each_file_speaks_of_its_own(folder: Path) -> Non
     assert tags_of(turned) == tags_of(both)
 
 
+def test_spellings_of_one_class_are_joined_unless_a_file_has_both(folder: Path) -> None:
+    (folder / "points.csv").write_text("file,x,y,label\na.png,3,4,Dog\nc.png,5,5,BIRD\n")
+    both = merged(folder, "tags.csv", "points.csv")
+    assert both.classes == ("bird", "dog")
+    assert tags_of(both)["c"] == ({"bird"}, {"dog"})
+    assert both.photos[0].hints.marks == (Mark(2, Click(3.0, 4.0)),)
+    assert "the class 'Dog' of one file is taken to be 'dog' of another" in both.notes
+    (folder / "table.csv").write_text("file,Dog,dog\na.png,0,1\nc.png,1,0\n")
+    assert merged(folder, "tags.csv", "table.csv").classes == ("bird", "dog", "Dog")
+
+
 def test_what_is_said_twice_counts_once_and_objects_are_counted_on(folder: Path) -> None:
     (folder / "one.csv").write_text("file,x0,y0,x1,y1,label\na.png,1,1,9,9,dog\na.png,0,0,4,4,bird\n")
     (folder / "two.csv").write_text("file,x0,y0,x1,y1,label\na.png,2,2,8,8,dog\na.png,1,1,9,9,dog\n")

@@ -1,4 +1,7 @@
-"""Tables of boxes: one row for each, with corners, or a corner or the centre, width and height, in pixels or shares."""
+"""Tables of boxes: one row for each, in pixels or shares.
+
+A box has two corners, or a corner or the centre, width and height; four corners are an outline.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,14 @@ from hintseg.formats.tables import (
     not_understood,
     size_columns,
 )
-from hintseg.types import Box
+from hintseg.types import Box, Region
 
 CROWDS = ("isgroupof", "iscrowd", "crowd")
 
 UNNAMED = "object"
 """The class of tables that name none."""
 
-_Numbers = tuple[float, float, float, float]
+_Numbers = tuple[float, ...]
 
 _ROUNDED = 1.001
 """Shares may be this large: they were rounded."""
@@ -76,7 +79,8 @@ def read_boxes(
         name = names[label][0] if label in names else ""
         trust = trust_of(table, cells, at_trust)
         crowd = cell(cells, at_crowd) in ("1", "true", "True")
-        rows.append((replace(record, items=(Item(name, Box(*values), None, crowd, trust=trust, wrong=wrong),)), values))
+        shape = Box(*values) if len(values) == 4 else Region((values,))
+        rows.append((replace(record, items=(Item(name, shape, None, crowd, trust=trust, wrong=wrong),)), values))
     if at_box is not None:
         form = _form(table, rows, problems)
         columns = [at_box]
@@ -130,10 +134,10 @@ def one_class(table: Table, listed: Sequence[str] | None, problems: Problems, no
 
 
 def _numbers(table: Table, cells: list[str], columns: Sequence[int], at_box: int | None) -> _Numbers | None:
-    """Return the four numbers of a row's box; None where it has none.
+    """Return the numbers of a row's box, four, or eight of four corners; None where it has none.
 
     Raises:
-        LabelError: Some are missing, or are no numbers.
+        LabelError: Some are missing, or are no numbers; or the lines between four corners cross.
     """
     if at_box is not None:
         text = cell(cells, at_box)
@@ -146,10 +150,26 @@ def _numbers(table: Table, cells: list[str], columns: Sequence[int], at_box: int
         found = [table.number(text) for text in texts]
     except LabelError:
         found = []
-    if len(found) == 4 and None not in found:
-        x, y, a, b = (value for value in found if value is not None)
-        return x, y, a, b
-    raise LabelError(f"the box '{shown(', '.join(texts))}' is not four numbers")
+    values = tuple(value for value in found if value is not None)
+    if len(values) != (len(columns) or 4):
+        how_many = "eight" if len(columns) == 8 else "four"
+        raise LabelError(f"the box '{shown(', '.join(texts))}' is not {how_many} numbers")
+    if len(values) == 8 and _cross(list(zip(values[0::2], values[1::2], strict=True))):
+        raise LabelError("the lines between its four corners cross; give them in their order around the object")
+    return values
+
+
+def _cross(corners: Sequence[tuple[float, float]]) -> bool:
+    """Return whether two opposite sides of a quadrangle cross."""
+
+    def side(a: int, b: int, c: int) -> float:
+        (ax, ay), (bx, by), (cx, cy) = corners[a], corners[b], corners[c]
+        return (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+
+    return any(
+        side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
+        for a, b, c, d in ((0, 1, 2, 3), (1, 2, 3, 0))
+    )
 
 
 def _form(table: Table, rows: Sequence[tuple[Record, _Numbers | None]], problems: Problems) -> BoxForm:
@@ -179,7 +199,8 @@ def _are_shares(boxes: Sequence[_Numbers]) -> bool:
 def _placed(record: Record, form: BoxForm, relative: bool) -> Record:
     """Return a record with its box as corners."""
     items = tuple(
-        replace(item, shape=_corners(item.shape, form)) for item in record.items if isinstance(item.shape, Box)
+        replace(item, shape=_corners(item.shape, form)) if isinstance(item.shape, Box) else item
+        for item in record.items
     )
     return replace(record, items=items, relative=relative)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from hintseg.errors import LabelError, join, shown
-from hintseg.formats.layout import CLASS_LIST, is_background
+from hintseg.formats.layout import CLASS_LIST, folded, is_background
 from hintseg.formats.words import LAYOUT_WORDS, MASK_WORDS, PHOTO_WORDS, plain, split_of
 
 Parts = tuple[str, ...]
@@ -168,10 +168,10 @@ def _below(places: dict[Parts, _Place], tree: Tree) -> None:
 
 
 def _by_list(files: Sequence[Parts], listed: Sequence[str], background: bool) -> Tree:
-    tree, names = Tree(classes=tuple(listed)), {_fold(name): name for name in listed}
+    tree, names = Tree(classes=tuple(listed)), {folded(name): name for name in listed}
     for file in files:
-        found = [names[_fold(part)] for part in file[:-1] if _fold(part) in names]
-        split = next((split for part in file[:-1] if _fold(part) not in names and (split := split_of(part))), None)
+        found = [names[folded(part)] for part in file[:-1] if folded(part) in names]
+        split = next((split for part in file[:-1] if folded(part) not in names and (split := split_of(part))), None)
         if split is not None:
             tree.splits[file] = split
         if found or any(_is_negative(part, background) for part in file[:-1]):
@@ -179,10 +179,6 @@ def _by_list(files: Sequence[Parts], listed: Sequence[str], background: bool) ->
     without = [file[:-1] for file, tags in tree.tags.items() if not tags]
     _remark(tree, {part for parts in without for part in parts if _is_negative(part, background)})
     return tree
-
-
-def _fold(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
 
 
 def _is_negative(name: str, background: bool) -> bool:
@@ -195,8 +191,8 @@ def _spelt(labels: Iterable[str], tree: Tree) -> dict[str, str]:
     counts = Counter(labels)
     chosen: dict[str, str] = {}
     for label, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        chosen.setdefault(_fold(label), unicodedata.normalize("NFC", label))
-    names = {label: chosen[_fold(label)] for label in counts}
+        chosen.setdefault(folded(label), unicodedata.normalize("NFC", label))
+    names = {label: chosen[folded(label)] for label in counts}
     for name in chosen.values():
         spelt = sorted(label for label, one in names.items() if one == name)
         if len(spelt) > 1:

@@ -9,14 +9,14 @@ not fit, the file is refused: it was made for other photos, or is of another for
 from __future__ import annotations
 
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hintseg.errors import LabelError, PhotoError, did_you_mean, shown
 from hintseg.formats.fitting import fit
-from hintseg.formats.layout import CLASS_LIST, assemble, check_classes, is_background
+from hintseg.formats.layout import CLASS_LIST, assemble, check_classes, folded, is_background
 from hintseg.formats.mask_folders import prepared
 from hintseg.formats.photos import PhotoFolder, photo_head
 from hintseg.formats.problems import Problems
@@ -81,14 +81,18 @@ def gather(path: Path, folder: PhotoFolder, labels: Labels, reading: Reading, pr
 
 
 def _classes(labels: Labels, reading: Reading, problems: Problems) -> tuple[str, ...]:
-    """Return the class names: those listed, else those that occur."""
+    """Return the class names: those listed, else those that occur, each as it is spelt most often."""
     if labels.classes is not None:
         classes = labels.classes
     else:
-        names = {name for record in labels.records for name in (*(record.tags or ()), *record.absent)}
-        names |= {item.label for record in labels.records for item in record.items}
-        names = {plain for name in names if (plain := _plain(name)) and plain != IGNORED}
-        classes = tuple(sorted(n for n in names if not (reading.background and is_background(n))))
+        counts = Counter(name for r in labels.records for name in (*(r.tags or ()), *r.absent))
+        counts.update(item.label for record in labels.records for item in record.items)
+        spelt: dict[str, str] = {}
+        for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+            plain = _plain(name)
+            if plain and plain != IGNORED and not (reading.background and is_background(plain)):
+                spelt.setdefault(folded(plain), plain)
+        classes = tuple(sorted(spelt.values()))
     check_classes(classes, labels.source, problems)
     return classes
 
@@ -163,7 +167,7 @@ class _Gathered:
         self._ids: dict[str, int] = {_plain(name): k for k, name in reversed([*enumerate(classes, start=1)])}
         self._folded: dict[str, set[int]] = defaultdict(set)
         for name, k in self._ids.items():
-            self._folded[name.casefold()].add(k)
+            self._folded[folded(name)].add(k)
         self._photos: dict[str, _Said] = {}
         self._heads: dict[str, tuple[tuple[int, int], int] | None] = {}
         self._items: dict[str, int] = defaultdict(int)
@@ -316,7 +320,7 @@ class _Gathered:
         for raw in names:
             name = _plain(raw)
             number = self._ids.get(name)
-            near = self._folded.get(name.casefold(), set())
+            near = self._folded.get(folded(name), set())
             if number is None and len(near) == 1:
                 (number,) = near
                 self._respelt[f"'{shown(raw)}' is taken to be '{self.classes[number - 1]}'"] += 1

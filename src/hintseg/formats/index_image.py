@@ -26,7 +26,7 @@ from hintseg.geometry.frames import turned
 from hintseg.types import IGNORE, MaskFile
 
 Mask = npt.NDArray[np.uint8]
-Packed = npt.NDArray[np.int64]
+Packed = npt.NDArray[np.uint32]
 Colours = tuple[tuple[Colour, int], ...]
 
 LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".gif")
@@ -185,8 +185,11 @@ def _values(path: Path, image: Image.Image) -> Mask:
 
 def _packed(path: Path, image: Image.Image) -> Packed:
     """Return colours as single numbers, (H, W): red * 65536 + green * 256 + blue."""
-    rgba = np.asarray(image.convert("RGBA"), dtype=np.int64)
-    packed: Packed = rgba[..., 0] << 16 | rgba[..., 1] << 8 | rgba[..., 2]
+    rgba = np.asarray(image.convert("RGBA"))
+    packed = np.zeros(rgba.shape[:2], dtype=np.uint32)
+    for channel in range(3):
+        packed <<= np.uint32(8)
+        packed |= rgba[..., channel]
     alpha = rgba[..., 3]
     unclear = ((alpha > 0) & (alpha < 255)) | ((alpha == 0) & (packed != 0))
     if unclear.any():
@@ -201,21 +204,25 @@ def _packed(path: Path, image: Image.Image) -> Packed:
 
 def _by_table(path: Path, image: Image.Image, table: Mapping[Colour, int]) -> Mask:
     if image.mode in _ONE_CHANNEL and image.mode != "1":
-        packed = _values(path, image).astype(np.int64) * 0x010101
+        packed = _values(path, image).astype(np.uint32) * np.uint32(0x010101)
     else:
         packed = _packed(path, image)
-    keys = np.array(sorted(r << 16 | g << 8 | b for r, g, b in table), dtype=np.int64)
+    keys = np.array(sorted(r << 16 | g << 8 | b for r, g, b in table), dtype=np.uint32)
     ids = np.array([table[key >> 16, key >> 8 & 255, key & 255] for key in keys.tolist()], dtype=np.uint8)
-    place = np.minimum(np.searchsorted(keys, packed), len(keys) - 1)
-    unknown = keys[place] != packed
-    if unknown.any():
+    values, unknown = np.empty(packed.shape, dtype=np.uint8), list[Packed]()
+    for row, colours in enumerate(packed):  # row by row: places take eight bytes a pixel
+        place = np.minimum(np.searchsorted(keys, colours), len(keys) - 1)
+        values[row] = ids[place]
+        unknown.append(colours[keys[place] != colours])
+    others = _counts(np.concatenate(unknown))
+    if others:
         raise _colourful(
             path,
-            _counts(packed[unknown]),
+            others,
             "has colours that the table of colours does not have",
             "add them to it, or draw the mask in its colours",
         )
-    return ids[place]
+    return values
 
 
 def _counts(packed: Packed) -> dict[Colour, int]:

@@ -195,11 +195,11 @@ def _names_classes(path: Path, masks: Mapping[str, Path]) -> bool:
 
 def _splits(photos: Iterable[str], folder: PhotoFolder, path: Path) -> dict[str, tuple[str, ...]]:
     """Return the splits that the photos' folders speak of."""
-    splits: dict[str, tuple[str, ...]] = {}
+    splits = defaultdict[str, list[str]](list)
     for photo in sorted(photos):
         if name := split_of(_relative(folder, photo, path)):
-            splits[name] = (*splits.get(name, ()), photo)
-    return splits
+            splits[name].append(photo)
+    return {name: tuple(members) for name, members in splits.items()}
 
 
 def _relative(folder: PhotoFolder, photo: str, path: Path) -> PurePosixPath:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -37,6 +38,16 @@ _SPLIT_FILES = ("train.txt", "val.txt", "test.txt", "all.txt")
 def is_background(name: str) -> bool:
     """Tell whether a class name means background, such as `_background_`."""
     return name.strip("_ ").lower() == "background"
+
+
+def folded(name: str) -> str:
+    """Return what spellings of one class have in common: they differ by letter case, spaces or the form of accents.
+
+    Example:
+        >>> folded("Guide  Dog"), folded("BÉBÉ")
+        ('guide dog', 'bébé')
+    """
+    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
 
 
 def read_classes(path: Path, labels: Path | None, problems: Problems, *, background: bool) -> tuple[str, ...] | None:

@@ -101,14 +101,13 @@ class Names:
 
 def _tiers(ids: Mapping[str, str], plain: Callable[[str], str]) -> tuple[dict[str, list[str]], ...]:
     """Return the ids by names a label file may use, the most exact first: path, without suffix, without folders."""
-    tiers: tuple[dict[str, list[str]], ...] = tuple(defaultdict(list) for _ in range(4))
+    tiers: tuple[dict[str, dict[str, None]], ...] = tuple(defaultdict(dict) for _ in range(4))
     for name, id in ids.items():
         stem = name.rpartition(".")[0]
         keys = (name, stem, name.rpartition("/")[2], stem.rpartition("/")[2])
         for tier, key in zip(tiers, keys, strict=True):
-            if id not in tier[plain(key)]:
-                tier[plain(key)].append(id)
-    return tuple(dict(tier) for tier in tiers)
+            tier[plain(key)][id] = None
+    return tuple({key: list(found) for key, found in tier.items()} for tier in tiers)
 
 
 def _plain(name: str) -> str:

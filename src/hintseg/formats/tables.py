@@ -45,17 +45,7 @@ LABEL_COLUMNS = (
 """Headers of the column that names the class."""
 
 SPLIT_COLUMNS = (
-    "split",
-    "subset",
-    "set",
-    "partition",
-    "usage",
-    "fold",
-    "phase",
-    "isvalid",
-    "isval",
-    "istest",
-    "istrain",
+    *("split", "subset", "set", "partition", "usage", "fold", "phase", "isvalid", "isval", "istest", "istrain"),
 )
 RUN_COLUMNS = ("encodedpixels", "rle", "rlemask", "maskrle", "runlengths", "encodedmask")
 """Headers of the column that holds run lengths as Kaggle writes them."""
@@ -75,6 +65,7 @@ _CORNERS = (
     *(("xstart", "ystart", "xend", "yend"), ("tlx", "tly", "brx", "bry"), ("ulx", "uly", "lrx", "lry")),
     *(("xleft", "ytop", "xright", "ybottom"), ("topleftx", "toplefty", "bottomrightx", "bottomrighty")),
 )
+_FOUR_CORNERS = tuple(tuple(f"{axis}{n}" for n in range(first, first + 4) for axis in "xy") for first in (0, 1))
 _SIDES = (("w", "h"), ("width", "height"))
 _UPPER_LEFT = (("x", "y"), ("xmin", "ymin"), ("left", "top"), ("x0", "y0"), ("x1", "y1"))
 _CENTRE = (("xcenter", "ycenter"), ("xcentre", "ycentre"), ("centerx", "centery"), ("centrex", "centrey"), ("cx", "cy"),
@@ -317,17 +308,18 @@ def kind_of(table: Table) -> Kind:
     return "tags" if known or one_hot_columns(table) or len(other_columns(table)) == 1 else ""
 
 
-BoxForm = Literal["corners", "sides", "centre"]
+BoxForm = Literal["four corners", "corners", "sides", "centre"]
 
 
 def box_columns(table: Table) -> tuple[list[int], BoxForm] | None:
-    """Return the four columns of a box, and whether they are corners, or a corner or the centre, width and height."""
+    """Return the columns of a box, and what they hold: corners, two or four, or a corner or the centre, and sides."""
     at: dict[str, int] = {}
     for index, name in enumerate(table.plain):  # with `bbox_width`, `width` is the photo's
         short = _IN_FRONT.sub("", name)
         if short not in at or short != name:
             at[short] = index
     forms: tuple[tuple[BoxForm, Sequence[tuple[str, ...]]], ...] = (
+        ("four corners", _FOUR_CORNERS),
         ("corners", _CORNERS),
         ("centre", [(*centre, *sides) for centre in _CENTRE for sides in _SIDES]),
         ("sides", [(*corner, *sides) for corner in _UPPER_LEFT for sides in _SIDES]),

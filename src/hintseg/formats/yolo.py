@@ -2,15 +2,15 @@
 
 `images/train/a.jpg` has its labels in `labels/train/a.txt` or beside it. A line is `class x y width height` (a box by
 its centre) or `class x y x y ...` (an outline; the four corners of an oriented box are one too), all as shares of the
-photo's width and height; class 0 becomes id 1. One number more is a detector's confidence. An empty .txt says that the
-photo shows no class; a photo without .txt is unlabelled. The names are in a .yaml under `names`, in `obj.names` or
-`classes.txt`.
+photo's width and height; class 0 becomes id 1. One number more is a detector's confidence, and one behind it that of a
+track. An empty .txt says that the photo shows no class; a photo without .txt is unlabelled. The names are in a .yaml
+under `names`, in `obj.names` or `classes.txt`.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -40,6 +40,9 @@ WHERE = "the .txt files"
 
 _LOOKED_AT = 20
 """So many .txt files are opened to see whether they are YOLO's."""
+
+_ROUNDED = 1.001
+"""Shares may be this large: they were rounded."""
 
 _NOWHERE = Box(0.0, 0.0, 0.0, 0.0)
 
@@ -141,20 +144,21 @@ def _records(texts: Sequence[Path], root: Path, folder: PhotoFolder, lines: _Lin
     stems = {file.stem for file in folder.paths.values()} | {file.name for file in folder.paths.values()}
     records, others = list[Record](), list[str]()
     seen: dict[str, str] = {}
-    for file in texts:
+    contents = {file: _content(file) for file in texts}
+    lines.look([text for text in contents.values() if isinstance(text, str)])
+    for file, text in contents.items():
         parts = file.relative_to(root).parts
         line = "/".join(parts)
-        try:
-            text = read_text(file) if read_bytes(file, LabelError, "make it readable").strip() else ""
-        except LabelError as error:
-            items: tuple[Item, ...] = (Item("", _NOWHERE, wrong=str(error)),)
+        if isinstance(text, LabelError):
+            items: tuple[Item, ...] = (Item("", _NOWHERE, wrong=str(text)),)
         else:
             usual = OTHER_TEXTS.fullmatch(file.name) is not None
-            if (file.stem not in stems or usual) and not is_yolo(file):
+            unknown = file.stem not in stems
+            if (unknown or (usual and _is_list(text, stems))) and not is_yolo(file):
                 if not usual:
                     others.append(line)
                 continue
-            if file.stem not in stems and usual and not text:
+            if unknown and usual and not text:
                 continue
             items = lines.items(text, line)
         names = _photo_names((*parts[:-1], file.stem), folder.paths.keys())
@@ -169,6 +173,25 @@ def _records(texts: Sequence[Path], root: Path, folder: PhotoFolder, lines: _Lin
         some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         notes.append(f"{len(others)} .txt files hold no YOLO labels and have no photo, and are left out: {some}")
     return records
+
+
+def _content(file: Path) -> str | LabelError:
+    """Return the text of a file; the error, where it cannot be read."""
+    try:
+        return read_text(file) if read_bytes(file, LabelError, "make it readable").strip() else ""
+    except LabelError as error:
+        return error
+
+
+def _is_inside(cells: Sequence[str]) -> bool:
+    """Return whether the box of a line lies in its photo."""
+    x, y, w, h = (number(cell) or 0.0 for cell in cells[1:5])
+    return min(w, h) > 0 and max(abs(2 * x - 1) + w, abs(2 * y - 1) + h) <= _ROUNDED
+
+
+def _is_list(text: str, stems: Collection[str]) -> bool:
+    """Return whether a text begins with the name of a photo, as lists of the photos of a split do."""
+    return Path(text.strip().partition("\n")[0].strip().replace("\\", "/")).stem in stems
 
 
 def _photo_names(parts: Sequence[str], known: Collection[str]) -> list[str]:
@@ -210,6 +233,19 @@ class _Lines:
         self._seen: Counter[str] = Counter()
         self._columns: Counter[tuple[int, bool]] = Counter()
         self._twos: set[int] = set()
+        self._tracks = False
+
+    def look(self, texts: Iterable[str]) -> None:
+        """Find out whether lines of seven cells are boxes with a confidence and the number of a track, or triangles.
+
+        They are boxes where one of them ends with a whole number above 1; where all end with 1, as those of a single
+        track do, only if they would lie in their photo, and each other line is a box with a confidence.
+        """
+        lines = [cells for text in texts for line in text.splitlines() if (cells := line.split())]
+        seven = [cells for cells in lines if len(cells) == 7]
+        above = any((last := number(cells[6])) is not None and last.is_integer() and last > 1 for cells in seven)
+        single = all(len(cells) == 6 or (len(cells) == 7 and cells[6] == "1" and _is_inside(cells)) for cells in lines)
+        self._tracks = above or single
 
     def items(self, text: str, file: str) -> tuple[Item, ...]:
         """Return the objects of one label file."""
@@ -255,7 +291,7 @@ class _Lines:
             self._columns[count, count % 3 == 1 and all(value in (0, 1, 2) for value in thirds)] += 1
             if 2 in thirds:
                 self._twos.add(count)
-        if len(values) == 6 and values[5].is_integer() and values[5] > 1 and max(values[:5]) <= 1:
+        if self._tracks and len(values) == 6 and values[5].is_integer() and values[5] >= 0 and max(values[:5]) <= 1:
             values = values[:5]
             self._seen["tracks"] += 1
         if len(values) % 2 == 0 and len(values) >= 4:
@@ -292,7 +328,7 @@ class _Lines:
         for kind, sentence in (
             ("keypoints", "{} objects have keypoints, which are left out; their boxes are kept"),
             ("confidences", "{} lines end with a detector's confidence, which is how far they are trusted"),
-            ("tracks", "{} lines end with a whole number above 1, the number of a track, which is left out"),
+            ("tracks", "{} lines end with a whole number, that of a track, which is left out"),
         ):
             if self._seen[kind]:
                 self._notes.append(sentence.format(self._seen[kind]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
@@ -51,6 +51,9 @@ CELL_PX = 16
 SAME_PLACE_IOU = 0.5
 SAME_PLACE_SHARE = 0.3
 """Two classes are named when more than this share of one's boxes overlap a box of the other by that IoU."""
+
+_AT_ONCE = 1 << 18
+"""Pairs of boxes that are compared together: all pairs of a photo of thousands have more than memory holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,9 +403,7 @@ def _place_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
         if len({mark.label for mark in found}) > 1:
             labels = np.array([mark.label for mark in found])
             corners = np.array([mark.shape.corners for mark in found])
-            rows, columns = np.nonzero((_iou(corners) > SAME_PLACE_IOU) & (labels[:, None] != labels))
-            meetings = {(i, labels[j].item()) for i, j in zip(rows.tolist(), columns.tolist(), strict=True)}
-            met.update((labels[i].item(), other) for i, other in meetings)
+            met.update(_meetings(corners, labels))
     for (one, other), count in sorted(met.items()):
         if count >= ENOUGH_TO_TELL and count / boxes[one] > SAME_PLACE_SHARE:
             verdicts.append(
@@ -447,13 +448,24 @@ def _stroke_verdicts(hint_set: HintSet, looks: list[_Look]) -> list[str]:
     ]
 
 
-def _iou(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the (n, n) overlap of boxes (n, 4), intersection over union."""
-    low = np.maximum(corners[:, None, :2], corners[:, :2])
-    high = np.minimum(corners[:, None, 2:], corners[:, 2:])
+def _meetings(corners: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield the class of each box (n, 4), and that of boxes of another class that lie on it, each class once."""
+    step = max(1, _AT_ONCE // len(labels))
+    for first in range(0, len(labels), step):
+        own = labels[first : first + step]
+        there = (_iou(corners[first : first + step], corners) > SAME_PLACE_IOU) & (own[:, None] != labels)
+        rows, columns = np.nonzero(there)
+        met = set(zip(rows.tolist(), labels[columns].tolist(), strict=True))
+        yield from ((own[row].item(), other) for row, other in met)
+
+
+def _iou(these: npt.NDArray[np.float64], corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the (m, n) overlap of boxes (m, 4) with boxes (n, 4), intersection over union."""
+    low = np.maximum(these[:, None, :2], corners[:, :2])
+    high = np.minimum(these[:, None, 2:], corners[:, 2:])
     inside = np.clip(high - low, 0, None).prod(axis=2)
-    area = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
-    return inside / (area[:, None] + area - inside)  # type: ignore[no-any-return]
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (these, corners)]
+    return inside / (areas[0][:, None] + areas[1] - inside)  # type: ignore[no-any-return]
 
 
 def _photos(count: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hintseg.errors import HintsegError, join
-from hintseg.formats.layout import check_classes
+from hintseg.formats.layout import check_classes, folded
 from hintseg.formats.problems import Problems
 from hintseg.hints.implied import shown
 from hintseg.hints.masks import read_full
@@ -20,9 +20,9 @@ from hintseg.types import IGNORE, FullMask, Hints, HintSet, Mark, MaskFile, Phot
 def merge(parts: Sequence[tuple[str, HintSet]]) -> HintSet:
     """Put together what several label files say of the same photos.
 
-    Classes are united by name, those of the first file first; photos by id; a mark that two files have counts once. A
-    full mask out of a file that does not list a class which another file says the photo shows is not full: it is left
-    out, with a note.
+    Classes are united by name, those of the first file first; spellings that differ by letter case are one, unless a
+    file has both. Photos are united by id; a mark that two files have counts once. A full mask out of a file that does
+    not list a class which another file says the photo shows is not full: it is left out, with a note.
 
     Args:
         parts: Name of the file, for messages, and what it says; at least one. All of the same folder of photos.
@@ -43,10 +43,11 @@ def merge(parts: Sequence[tuple[str, HintSet]]) -> HintSet:
         return parts[0][1]
     problems = Problems()
     first = parts[0][1]
-    classes = tuple(dict.fromkeys(name for _, part in parts for name in part.classes))
+    spelt = _spelt([part.classes for _, part in parts])
+    classes = tuple(dict.fromkeys(spelt.values()))
     names = join([name for name, _ in parts])
     check_classes(classes, names, problems)
-    ids = {name: (0, *(classes.index(own) + 1 for own in part.classes)) for name, part in parts}
+    ids = {name: (0, *(classes.index(spelt[own]) + 1 for own in part.classes)) for name, part in parts}
     said: dict[str, list[tuple[str, Photo]]] = {}
     splits: dict[str, set[str]] = {}
     for name, part in parts:
@@ -54,9 +55,10 @@ def merge(parts: Sequence[tuple[str, HintSet]]) -> HintSet:
             said.setdefault(photo.id, []).append((name, photo))
         for split, members in part.splits.items():
             splits.setdefault(split, set()).update(members)
+    listed = {name: frozenset(own[1:]) for name, own in ids.items()}
     photos, partial = [], Counter[tuple[str, int]]()
     for id in sorted(said):
-        gathered = _Gathered(said[id][0][1], classes, {name: frozenset(own[1:]) for name, own in ids.items()})
+        gathered = _Gathered(said[id][0][1], classes, listed)
         for name, photo in said[id]:
             gathered.add(name, _renumbered(photo, ids[name]), problems)
         photos.append(gathered.merged())
@@ -64,6 +66,10 @@ def merge(parts: Sequence[tuple[str, HintSet]]) -> HintSet:
     _check_paths(photos, names, problems)
     problems.raise_all()
     notes = dict.fromkeys(note for _, part in parts for note in part.notes)
+    other = {own: name for own, name in spelt.items() if own != name}
+    notes |= dict.fromkeys(
+        f"the class '{own}' of one file is taken to be '{name}' of another" for own, name in other.items()
+    )
     for (name, label), count in partial.items():
         notes[
             f"the full masks of {count} photos in {name} are left out: it does not list '{classes[label - 1]}', which "
@@ -78,6 +84,14 @@ def merge(parts: Sequence[tuple[str, HintSet]]) -> HintSet:
         tuple(notes),
         all(part.closed for _, part in parts),
     )
+
+
+def _spelt(lists: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Return the class of each name: spellings of one are the first of them, unless a list tells them apart."""
+    apart = {key for names in lists for key, n in Counter(map(folded, names)).items() if n > 1}
+    first: dict[str, str] = {}
+    own = dict.fromkeys(name for names in lists for name in names)
+    return {name: name if folded(name) in apart else first.setdefault(folded(name), name) for name in own}
 
 
 @dataclass(slots=True)
