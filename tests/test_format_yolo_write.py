@@ -14,6 +14,7 @@ from PIL import Image
 from hintseg.formats.codec import Writer
 from hintseg.formats.yolo import Yolo
 from hintseg.geometry.rasterise import paint
+from hintseg.geometry.runs import encode
 from hintseg.hints import read_hints, recognise
 from hintseg.hints.masks import read_mask
 from hintseg.types import Box, Click, Hints, HintSet, Mark, MaskFile, Photo, Region, Tags
@@ -136,6 +137,19 @@ def test_pixels_of_an_index_image_go_to_the_boxes_of_their_class(tmp_path: Path)
     after = read_hints(root, written.labels)
     assert boxes(after)["a"][:4] == boxes(before)["a"]
     assert boxes(after)["a"][4:] == [("x", 5, 20, 8, 25)]
+
+
+def test_objects_far_from_the_corner_and_thinner_than_a_pixel(tmp_path: Path) -> None:
+    with_hole = np.zeros((31, 77), bool)
+    with_hole[20:29, 50:70] = True
+    with_hole[23:25, 55:60] = False
+    thin = Region(((30.1, 3.0, 30.3, 3.0, 30.3, 9.0), (33.1, 3.0, 33.3, 3.0, 33.3, 9.0)))
+    outlined = (Mark(1, Region(rle=encode(with_hole)), 1), Mark(2, thin, 2))
+    before = made(tmp_path / "p", ("x", "y"), {"a": Hints(Tags.complete({1, 2}, 2))}, {"a": outlined})
+    written = Yolo().write(before, tmp_path / "out")
+    assert any("2 masks or objects have holes or parts" in sentence for sentence in written.lost)
+    (after,) = read_hints(tmp_path / "p", written.labels).photos
+    assert boxes(HintSet("p", ("x", "y"), (after,)))["a"] == [("x", 50, 20, 70, 29), ("y", 30.1, 3, 30.3, 9)]
 
 
 def test_what_is_lost_is_said(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hintseg.formats.index_image import read_checked
 from hintseg.formats.photos import photo_size
 from hintseg.geometry.boxes import pixel_window
 from hintseg.geometry.polygons import Ring, join, outlines
-from hintseg.geometry.rasterise import rasterise
+from hintseg.geometry.rasterise import pixels, rasterise
 from hintseg.types import BACKGROUND, IGNORE, Box, HintSet, Mark, MaskFile, Photo, Region, Shape
 
 Size = tuple[int, int]
@@ -129,24 +129,23 @@ def _marks_of_image(
         for n in smallest:
             x0, y0, x1, y1 = windows[n]
             if boxes[n].label == label and left[y0:y1, x0:x1].any():
-                part = np.zeros(size, dtype=np.bool_)
-                part[y0:y1, x0:x1] = left[y0:y1, x0:x1]
+                regions.append(_region(join(outlines(left[y0:y1, x0:x1])), (x0, y0)))
                 left[y0:y1, x0:x1] = False
-                regions.append(_region(join(outlines(part))))
                 found[n] = Mark(label, regions[-1])
                 lost["moved"] += not np.allclose(_bounds(regions[-1]), boxes[n].shape.corners)
         for ring in outlines(left):
             regions.append(_region(ring))
             found[len(found)] = Mark(label, regions[-1])
         for region in regions:
-            filled |= rasterise(region, size)
+            filled[pixels(region, size)] = True
         lost["holes"] += bool((filled != own).any())
     lost["bare"] += sum(isinstance(mark.shape, Box) for mark in found.values())
     return list(found.values())
 
 
-def _region(ring: Ring) -> Region:
-    return Region((tuple(ring.ravel().tolist()),))
+def _region(ring: Ring, corner: tuple[int, int] = (0, 0)) -> Region:
+    """Return the outline of a window whose corner is at (x, y) as one of the photo."""
+    return Region((tuple(np.add(ring, corner).ravel().tolist()),))
 
 
 def _line(mark: Mark[Shape], size: Size, lost: Counter[str]) -> str:
@@ -166,8 +165,14 @@ def _ring(region: Region, size: Size, lost: Counter[str]) -> Sequence[float]:
     """Return one ring for an object."""
     if region.rle is None and len(region.polygons) == 1:
         return region.polygons[0]
-    mask = rasterise(region, size)
+    rows, columns = pixels(region, size)
+    if not rows.size:  # thinner than the way between centres of pixels
+        lost["holes"] += 1
+        return region.polygons[0]
+    x, y = int(columns.min()), int(rows.min())
+    mask = np.zeros((int(rows.max()) - y + 1, int(columns.max()) - x + 1), dtype=np.bool_)
+    mask[rows - y, columns - x] = True
     rings = outlines(mask)
-    one = _region(join(rings))
-    lost["holes"] += len(rings) > 1 or bool((rasterise(one, size) != mask).any())
-    return one.polygons[0]
+    one = join(rings)
+    lost["holes"] += len(rings) > 1 or bool((rasterise(_region(one), mask.shape) != mask).any())
+    return _region(one, (x, y)).polygons[0]

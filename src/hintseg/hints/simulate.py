@@ -35,13 +35,14 @@ from hintseg.files.atomic import whole_file
 from hintseg.formats.index_image import write_index
 from hintseg.formats.index_png import write_classes
 from hintseg.formats.photos import photo_size
-from hintseg.geometry.rasterise import rasterise
+from hintseg.geometry.rasterise import pixels as covered
 from hintseg.geometry.strokes import near_line
 from hintseg.hints.masks import read_full
-from hintseg.types import BACKGROUND, IGNORE, FullMask, HintSet, MaskFile, Photo, Supervision
+from hintseg.types import BACKGROUND, IGNORE, FullMask, HintSet, Mark, MaskFile, Photo, Shape, Supervision
 
 Mask = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Per = Literal["object", "class"]
 
@@ -74,9 +75,16 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """An object, or a class, in a photo: its label and its pixels, (H, W) bool."""
+    """An object, or a class, in a photo.
+
+    Attributes:
+        label: 0..K.
+        corner: (x, y) of the upper left pixel of the smallest window around it.
+        pixels: Its pixels in that window, (h, w) bool.
+    """
 
     label: int
+    corner: tuple[int, int]
     pixels: Bools
 
 
@@ -140,13 +148,14 @@ def simulate(hint_set: HintSet, kind: Supervision, out: Path, drawing: Drawing |
             unreadable += 1
             continue
         rng = np.random.default_rng([drawing.seed, zlib.crc32(photo.id.encode())])
-        things = [*_things(full, mask, size, drawing.per if kind is not Supervision.BOXES else "object")]
+        things = [*_things(full, mask, drawing.per if kind is not Supervision.BOXES else "object")]
         if kind in (Supervision.SCRIBBLES, Supervision.POINTS) and hint_set.background:
             things += _largest_part(mask == BACKGROUND)
         if kind is Supervision.SCRIBBLES:
             strokes = np.full(size, IGNORE, np.uint8)
             for thing in things:
-                strokes[stroke(thing.pixels, rng, drawing)] = thing.label
+                (x, y), (height, width) = thing.corner, thing.pixels.shape
+                strokes[y : y + height, x : x + width][stroke(thing.pixels, rng, drawing)] = thing.label
                 counts[thing.label] += 1
             write_index(out / "scribbles" / f"{photo.id}.png", strokes)
             continue
@@ -159,7 +168,7 @@ def simulate(hint_set: HintSet, kind: Supervision, out: Path, drawing: Drawing |
             continue
         marks = click if kind is Supervision.POINTS else box
         counts.update(thing.label for thing in things)
-        found = [(name, *marks(thing.pixels, rng, drawing), names[thing.label]) for thing in things]
+        found = [(name, *_placed(marks(thing.pixels, rng, drawing), thing), names[thing.label]) for thing in things]
         rows += found or [(name, *[""] * (3 if kind is Supervision.POINTS else 5))]
     if unreadable == len(masks):
         raise LabelError(f"none of the {len(masks)} photos with a full mask can be read with it; see `hintseg check`")
@@ -169,6 +178,11 @@ def simulate(hint_set: HintSet, kind: Supervision, out: Path, drawing: Drawing |
         header = {Supervision.POINTS: "filename,x,y,label", Supervision.BOXES: "filename,x0,y0,x1,y1,label"}
         _write(labels, [*([header[kind].split(",")] if kind in header else []), *rows])
     return Drawn(labels, _said(hint_set, kind, drawing, len(masks) - unreadable, counts, unreadable))
+
+
+def _placed(values: Sequence[float], thing: Thing) -> Iterator[float]:
+    """Yield the numbers x, y, ... of a mark in a thing's window as those of the photo."""
+    return (value + thing.corner[place % 2] for place, value in enumerate(values))
 
 
 def click(pixels: Bools, rng: np.random.Generator, drawing: Drawing) -> tuple[float, float]:
@@ -292,20 +306,31 @@ def _depth(pixels: Bools) -> Floats:
     return depth
 
 
-def _things(full: FullMask, mask: Mask, size: tuple[int, int], per: Per) -> Iterator[Thing]:
+def _things(full: FullMask, mask: Mask, per: Per) -> Iterator[Thing]:
     """Yield what is drawn on, by class."""
     for label in np.unique(mask[(mask != BACKGROUND) & (mask != IGNORE)]).tolist():
-        pixels = mask == label
         if per == "class":
-            yield Thing(label, pixels)
-            continue
-        if isinstance(full, MaskFile):
-            yield from (Thing(label, part) for part in parts(pixels))
-            continue
-        marks = (mark for mark in full if mark.label == label)
-        shown = [part for mark in marks if (part := rasterise(mark.shape, size) & pixels).any()]
-        enough = min(SMALL * mask.size, max(int(part.sum()) for part in shown))
-        yield from (Thing(label, part) for part in shown if part.sum() >= enough)
+            yield _thing(label, *np.nonzero(mask == label))
+        elif isinstance(full, MaskFile):
+            yield from (_thing(label, *np.nonzero(part)) for part in parts(mask == label))
+        else:
+            shown = [thing for mark in full if mark.label == label and (thing := _shown(mark, mask)) is not None]
+            enough = min(SMALL * mask.size, max(_area(thing) for thing in shown))
+            yield from (thing for thing in shown if _area(thing) >= enough)
+
+
+def _shown(mark: Mark[Shape], mask: Mask) -> Thing | None:
+    """Return the pixels of a mark that the mask has of its class; None where there are none."""
+    rows, columns = covered(mark.shape, (mask.shape[0], mask.shape[1]))
+    own = mask[rows, columns] == mark.label
+    return _thing(mark.label, rows[own], columns[own]) if own.any() else None
+
+
+def _thing(label: int, rows: Indices, columns: Indices) -> Thing:
+    x, y = int(columns.min()), int(rows.min())
+    pixels = np.zeros((int(rows.max()) - y + 1, int(columns.max()) - x + 1), dtype=np.bool_)
+    pixels[rows - y, columns - x] = True
+    return Thing(label, (x, y), pixels)
 
 
 def parts(pixels: Bools) -> Iterator[Bools]:
@@ -317,8 +342,12 @@ def parts(pixels: Bools) -> Iterator[Bools]:
 
 
 def _largest_part(pixels: Bools) -> list[Thing]:
-    found = [*parts(pixels)]
-    return [Thing(BACKGROUND, max(found, key=np.count_nonzero))] if found else []
+    found = [_thing(BACKGROUND, *np.nonzero(part)) for part in parts(pixels)]
+    return [max(found, key=_area)] if found else []
+
+
+def _area(thing: Thing) -> int:
+    return int(np.count_nonzero(thing.pixels))
 
 
 def _full(photo: Photo) -> FullMask | None:
