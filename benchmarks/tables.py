@@ -250,7 +250,7 @@ TABLES: dict[str, Table] = {
             "LGSA, mass + walk": Row("boxes", ("segment.attention_loss=mass", "segment.walk=true"), after="none"),
         },
         data={"nuclei": ("data.longest=512",), "coco-things": ("data.longest=320",)},
-        columns=(MASKS, VAL),
+        columns=(VAL, MASKS),
         settings=(
             *_DEIT,
             "backbone.output_stride=8",
