@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from hintseg.errors import ConfigError, LabelError, RunError
 from hintseg.hints import read_hints
@@ -99,6 +100,30 @@ def test_lessons_do_not_change_while_the_review_goes_on(tmp_path: Path) -> None:
     assert other != folder
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert set(read_lessons(other).photos) - set(read_lessons(folder).photos) == {"07"}
+
+
+def test_what_an_earlier_review_taught_goes_on_teaching(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A second round of review adds to the first; what it says of a photo is what counts of that."""
+    first = write_lessons(reviewed(tmp_path / "one"))
+    run = write_run(tmp_path / "two", 8)
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings.setdefault("data", {})["review"] = str(first)
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    review = Review(RunFolder.open(run))
+    for id in ("03", "07"):
+        review.act(id, 0, Action(kind="accept"))
+    second = write_lessons(review)
+    before, after = (read_lessons(folder).photos for folder in (first, second))
+    assert after == before | {id: after[id] for id in ("03", "07")}
+    assert {after[id].state for id in ("03", "07")} == {"accepted"}
+    assert {path.stem for path in (second / "accepted").iterdir()} == {"01", "02", "03", "07"}
+    for id in ("01", "02"):
+        old, new = (read_label_png(folder / "accepted" / f"{id}.png") for folder in (first, second))
+        assert (old == new).all()
+    assert not (second / "mended").exists()
+    first.rename(tmp_path / "aside")
+    assert set(read_lessons(write_lessons(review)).photos) == {"03", "07"}
+    assert f"{first} is gone: what was said in that review is not taught any more" in caplog.messages
 
 
 def test_what_cannot_be_learned_from_is_said(tmp_path: Path) -> None:

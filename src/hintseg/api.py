@@ -280,7 +280,8 @@ def masks_from(
             overwrite=overwrite,
             watch=watch,
         )
-        return write_masks(RunFolder.open(run.path), folder, overlays, overwrite, watch, to)
+        with adding(run.path):
+            return write_masks(RunFolder.open(run.path), folder, overlays, overwrite, watch, to)
 
 
 def masks(

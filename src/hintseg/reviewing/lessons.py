@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,6 +31,8 @@ from hintseg.store.masks import read_label_png, write_mask
 from hintseg.types import IGNORE, HintSet, Mark, MaskFile, Photo, Region, Rle, Shape, Tags
 
 FILE = "review.json"
+
+logger = logging.getLogger("hintseg")
 
 
 class LessonRow(Facts):
@@ -65,6 +68,8 @@ class Lessons(Facts):
 def write_lessons(review: Review) -> Path:
     """Write what a review teaches into a folder of its own, and return that.
 
+    What the run itself had learned from an earlier review goes on teaching, but for the photos of this one.
+
     Raises:
         RunError: Nothing was reviewed yet, or the folder cannot be written.
     """
@@ -75,12 +80,16 @@ def write_lessons(review: Review) -> Path:
             f"`hintseg review {review.run.path}` opens"
         )
     photos = {id: LessonRow(state=d.now.state, marks=d.now.marks, mended=d.now.mask > 0) for id, d in said.items()}
+    before, earlier = _earlier(review)
+    kept = {id: row for id, row in earlier.items() if id not in said}
+    photos |= kept
     lessons = Lessons(run=review.run.path, classes=review.classes, background=review.background, photos=photos)
     content = json.dumps(lessons.model_dump(mode="json"), sort_keys=True).encode()
     masks = {id: (review.base(id), review.mask(id, document.now)) for id, document in said.items()}
     digest = hashlib.blake2b(content, digest_size=8)
     for id, (base, mask) in sorted(masks.items()):
         digest.update(id.encode() + base.tobytes() + mask.tobytes())
+    digest.update(before.name.encode() if before is not None and kept else b"")  # the name tells what is in it
     folder = review.folder / "learned" / digest.hexdigest()
     if (folder / FILE).is_file():
         return folder
@@ -89,9 +98,26 @@ def write_lessons(review: Review) -> Path:
             write_mask(folder / "accepted" / f"{id}.png", mask)
         elif photos[id].mended:
             write_mask(folder / "mended" / f"{id}.png", np.where(mask == base, np.uint8(IGNORE), mask))
+    for id, row in kept.items():
+        name = f"{'accepted' if row.state == 'accepted' else 'mended'}/{id}.png"
+        if before is not None and (before / name).is_file():
+            write_mask(folder / name, read_label_png(before / name))
     with whole_file(folder / FILE) as file:  # last: a folder with it is whole
         file.write(content)
     return folder
+
+
+def _earlier(review: Review) -> tuple[Path | None, dict[str, LessonRow]]:
+    """Return the lessons that the reviewed run had learned from, their folder and what they say of each photo."""
+    folder = review.run.seen.data.review
+    if folder is None:
+        return None, {}
+    if not (folder / FILE).is_file():
+        logger.warning("%s is gone: what was said in that review is not taught any more", folder)
+        return None, {}
+    lessons = read_lessons(folder)
+    same = (lessons.classes, lessons.background) == (review.classes, review.background)
+    return folder, lessons.photos if same else {}
 
 
 def _says(document: Document) -> bool:
