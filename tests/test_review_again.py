@@ -111,6 +111,10 @@ def test_a_training_that_another_server_began_is_seen(tmp_path: Path) -> None:
     (run.path / "review").mkdir()
     (run.path / "review" / "again.json").write_text(json.dumps({"out": str(out)}))
     assert Again(run).status()["state"] == "stopped"
+    (run.path / "review" / "again.json").write_text("{}")
+    with pytest.raises(RunError, match=r"again\.json is damaged"):
+        Again(run).out()
+    (run.path / "review" / "again.json").write_text(json.dumps({"out": str(out)}))
     hold = "import sys, time; from pathlib import Path; from hintseg.files.lock import locked\n"
     hold += "with locked(Path(sys.argv[1])):\n print('held', flush=True); time.sleep(600)"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

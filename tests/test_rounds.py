@@ -16,9 +16,12 @@ from PIL import Image
 
 import hintseg
 from hintseg.cam import grow
+from hintseg.cli.ending import after_training
+from hintseg.files.owned import adding
 from hintseg.labellers.labeller import Evidence
 from hintseg.methods.deeplab import multi_scale_logits
 from hintseg.pipeline import rounds as module
+from hintseg.pipeline.evidence import EvidenceStore
 from hintseg.pipeline.plan import SURE
 from hintseg.pipeline.rounds import Rounds, as_before, last_labels, relabel
 from hintseg.reviewing.schema import Action
@@ -179,6 +182,22 @@ def test_where_nobody_placed_tags_there_is_one_round(data: Path, tmp_path: Path)
     run = hintseg.train(data, tmp_path / "run", recipe="full", settings=[*settings, *own])
     assert not (run.path / "segment/rounds").exists()
     assert RunFolder.open(run.path).done("segment")
+    assert (
+        after_training(run.path)
+        == f"next: open the report; `hintseg predict {run.path} NEW-PHOTOS` segments other photos"
+    )
+
+
+def test_a_mask_that_was_mended_while_a_stage_was_stopped_stays(run: hintseg.Run, tmp_path: Path) -> None:
+    folder = shutil.copytree(run.path, tmp_path / "run")
+    mask, photo = folder / "localize/masks/photo 2.png", Photo("photo 2", Path("photo 2.png"))
+    with adding(folder):
+        store = EvidenceStore(RunFolder(folder), "localize", trust=False)
+        store.write(photo, Evidence(np.zeros((56, 72), np.uint8)))
+        assert not read_label_png(mask).any(), "its own earlier one is written anew"
+        Image.fromarray(np.ones((56, 72), np.uint8)).save(mask)
+        store.write(photo, Evidence(np.zeros((56, 72), np.uint8)))
+    assert read_label_png(mask).all()
 
 
 def test_trust_of_new_labels_is_kept(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import hintseg
 from hintseg.cli.app import app
+from hintseg.cli.options import counts
 from hintseg.data.shapes import write_shapes
 from hintseg.errors import ConfigError, LabelError
 from hintseg.labellers.filled import Filled
@@ -121,3 +122,10 @@ def test_a_study_needs_photos_to_judge_on(tmp_path: Path) -> None:
     (tmp_path / "shapes/ImageSets/Segmentation/val.txt").unlink()
     with pytest.raises(LabelError, match="needs a split 'val'"):
         hintseg.study(tmp_path / "shapes", tmp_path / "s", kinds=["masks"])
+
+
+@pytest.mark.parametrize("seeds", ["-1", "0,1.5", "nan", "inf"])
+def test_seeds_are_whole_numbers(seeds: str) -> None:
+    assert counts("0, 2", "--seeds") == [0, 2]
+    with pytest.raises(ConfigError, match="--seeds"):
+        counts(seeds, "--seeds")

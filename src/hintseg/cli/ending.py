@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from hintseg.run.folder import RunFolder
 from hintseg.training import machine
 
 
@@ -30,10 +31,12 @@ def command(*words: object) -> str:
 
 def after_training(run: Path) -> str:
     """Return what to do with a run that is finished."""
-    masks = f"`{command('masks', run)}` writes the masks of its photos"
-    if not (run / "segment" / "model.safetensors").is_file():
-        return f"next: open the report; {masks}"
-    return f"next: open the report; {masks}, `{command('predict', run, 'NEW-PHOTOS')}` segments other photos"
+    offers = ["open the report"]
+    if RunFolder(run).masks_of_photos() is not None:
+        offers.append(f"`{command('masks', run)}` writes the masks of its photos")
+    if (run / "segment" / "model.safetensors").is_file():
+        offers.append(f"`{command('predict', run, 'NEW-PHOTOS')}` segments other photos")
+    return f"next: {'; '.join(offers)}"
 
 
 def of_masks(out: Path, *, overlays: bool, formats: Iterable[str] = ()) -> tuple[str, str]:

@@ -53,6 +53,22 @@ def numbers(text: str, option: str) -> list[float]:
     return [named_number(f"x={word}", option)[1] for word in text.split(",")]
 
 
+def counts(text: str, option: str) -> list[int]:
+    """Return the whole numbers of an option, which stand between commas.
+
+    Raises:
+        ConfigError: One is none, or below 0.
+
+    Example:
+        >>> counts("0, 1", "--seeds")
+        [0, 1]
+    """
+    found = numbers(text, option)
+    if wrong := [number for number in found if not (number >= 0 and number.is_integer())]:
+        raise ConfigError(f"{option} takes whole numbers from 0 on, such as 0,1,2; {wrong[0]:g} is none")
+    return [int(number) for number in found]
+
+
 def named(word: str, option: str) -> tuple[str, str]:
     """Return the name and the text of NAME=TEXT.
 

@@ -55,7 +55,7 @@ def study(
         out,
         kinds=[word for word in kinds.split(",") if word],
         shares=options.numbers(shares, "--shares"),
-        seeds=[int(number) for number in options.numbers(seeds, "--seeds")],
+        seeds=options.counts(seeds, "--seeds"),
         seconds=dict(options.named_number(word, "--cost") for word in cost or ()),
         recipes=dict(options.named(word, "--recipe") for word in recipe or ()),
         labels=labels,

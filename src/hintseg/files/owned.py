@@ -252,6 +252,11 @@ def mended(path: Path) -> bool:
     return _digest(path) not in folder.hashes.get(name, ())
 
 
+def stays(path: Path) -> bool:
+    """Return whether a file of ours was changed by hand since, so that a stage that goes on leaves it as it is."""
+    return path.is_file() and not foreign(path) and mended(path)
+
+
 def _owner(path: Path) -> tuple[OwnedFolder, str] | None:
     """Return the innermost folder of ours that a file lies in, and its name there; None outside of all open ones."""
     place = Path(os.path.realpath(path.parent))

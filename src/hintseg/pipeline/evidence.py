@@ -17,7 +17,7 @@ import torch
 from hintseg.config.run import RunConfig
 from hintseg.data.photos import photo_size
 from hintseg.errors import PhotoError
-from hintseg.files.owned import mended
+from hintseg.files.owned import mended, stays
 from hintseg.hints.marks import Marked, read_marks
 from hintseg.labellers.labeller import Evidence
 from hintseg.methods.segmenter import SegmenterConfig
@@ -75,7 +75,12 @@ class EvidenceStore:
         return photo.id in self.masks
 
     def write(self, photo: Photo, evidence: Evidence, *, quality: bool = False) -> None:
-        """Write what is known of a photo; with `quality` the mean trust as the quality of its mask."""
+        """Write what is known of a photo; with `quality` the mean trust as the quality of its mask.
+
+        A mask that was mended by hand while the run was stopped stays.
+        """
+        if stays(self.masks.path(photo.id)):
+            return
         mask = evidence.complete(self.run.background)
         if mask is not evidence.pixels:
             write_mask(self.folder / "evidence" / f"{photo.id}.png", evidence.pixels)

@@ -20,7 +20,7 @@ from hintseg.data.kept import FeatureDataset
 from hintseg.data.photos import photo_size
 from hintseg.data.transforms import TrainingTransform, reduction
 from hintseg.errors import PhotoError, RunError, join
-from hintseg.files.owned import foreign, mended
+from hintseg.files.owned import mended, stays
 from hintseg.hints.masks import read_taught
 from hintseg.labellers.labeller import Evidence
 from hintseg.methods.attention import AttentionWalk
@@ -196,8 +196,7 @@ def _write_mask(store: MaskStore, photo: Photo, mask: Bytes, quality: float) -> 
 
 def write_learned(store: MaskStore, photo: Photo, mask: Bytes, quality: float | None = None) -> None:
     """Write the mask of a photo that was learned from; one that was mended by hand while the run was stopped stays."""
-    path = store.path(photo.id)
-    if not path.is_file() or foreign(path) or not mended(path):
+    if not stays(store.path(photo.id)):
         store.write(photo.id, mask, quality=quality)
 
 

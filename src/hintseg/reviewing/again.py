@@ -10,10 +10,10 @@ from typing import Any
 from hintseg.errors import RunError
 from hintseg.files.atomic import write_json
 from hintseg.files.lock import is_busy, is_lent, lend
-from hintseg.files.parse import read_json
 from hintseg.reviewing.compare import differences
 from hintseg.reviewing.storage import REVIEW
 from hintseg.run.folder import RunFolder
+from hintseg.run.schema import Facts, read_checked
 
 SAID = 6
 """Last lines of the log that are shown."""
@@ -31,6 +31,12 @@ def next_run(run: Path) -> Path:
     while (found := run.with_name(f"{base}-{(count := count + 1)}")).exists():
         pass
     return found
+
+
+class _Begun(Facts):
+    """``RUN/review/again.json``: the run that was begun last."""
+
+    out: Path
 
 
 class Again:
@@ -92,7 +98,7 @@ class Again:
     def out(self) -> Path | None:
         """Return the run that was begun last; None where there is none."""
         path = self.folder / "again.json"
-        return Path(read_json(path, RunError, "delete it")["out"]) if path.is_file() else None
+        return read_checked(path, _Begun).out if path.is_file() else None
 
     def masks(self) -> Path | None:
         """Return the masks of the new run; None where it has none yet."""
