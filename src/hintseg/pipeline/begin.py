@@ -72,12 +72,9 @@ def make_plan(hint_set: HintSet, config: RunConfig) -> Plan:
     if judge == "auto":
         judge = "val" if "val" in hint_set.splits else ""
     validation = named(judge, "val") if judge else set()
-    if learn != "auto":
-        training = named(learn, "train")
-    elif "train" in hint_set.splits:
-        training = set(hint_set.training)
-    else:
-        training = set(hint_set.training) - validation or set(hint_set.training)
+    training = set(hint_set.training) if learn == "auto" else named(learn, "train")
+    if learn == "auto" and "train" not in hint_set.splits:
+        training = training - validation or training
     photos = with_taught_masks(hint_set, config)
     judged = validation if config.segment is not None else set()  # only a segmenter is judged on new photos
     usable = [photo for photo in photos if photo.id in training]
